@@ -1,0 +1,92 @@
+"""Typed configuration: frozen pydantic classes, and dotted overrides such as `optim.lr=0.01`.
+
+A config class sits beside the class it builds. A choice between parts is a union of config classes that carry a literal
+`kind`; an ablation is a field; a row of a paper's table is a name in `recipes/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from tubelet.core.errors import ConfigError, nearest
+
+Configured = TypeVar("Configured", bound="Config")  # not Self: the shape checker cannot read it here
+
+
+class Config(BaseModel):
+    """Base of every config class: immutable, and a field that does not exist is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+
+    def override(self: Configured, *assignments: str) -> Configured:
+        """A copy with dotted assignments applied, e.g. `config.override("optim.lr=0.01", "model.neck=null")`.
+
+        Values are JSON where they parse as JSON, plain strings otherwise. Raises ConfigError, which names the nearest
+        field, for a name that does not exist, and for a value of the wrong type.
+        """
+        config, tree = self, self.model_dump(mode="json")
+        for assignment in assignments:
+            path, separator, text = assignment.partition("=")
+            if not separator:
+                raise ConfigError(f"expected key=value, got {assignment!r}")
+            _assign(config, tree, path.strip().split("."), _parse(text.strip()), assignment)
+            with contextlib.suppress(ConfigError):  # the whole is judged at the end; this is to look names up
+                config = self.from_tree(tree)
+                tree = config.model_dump(mode="json")
+        return self.from_tree(tree)
+
+    @classmethod
+    def from_tree(cls: type[Configured], tree: dict[str, Any]) -> Configured:
+        """Build from plain JSON values; raises ConfigError with the dotted path of the first fault."""
+        try:
+            return cls.model_validate(tree)
+        except ValidationError as error:
+            raise ConfigError(_first_fault(error)) from None
+
+
+def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
+    """`["length=8", "stride=4"]` -> `{"length": 8, "stride": 4}`; raises ConfigError where a `=` is missing."""
+    values = {}
+    for assignment in assignments:
+        key, separator, text = assignment.partition("=")
+        if not separator:
+            raise ConfigError(f"expected key=value, got {assignment!r}")
+        values[key.strip()] = _parse(text.strip())
+    return values
+
+
+def _parse(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return {"True": True, "False": False, "None": None}.get(text, text)
+
+
+def _assign(config: Any, tree: Any, path: list[str], value: Any, assignment: str) -> None:
+    for depth, name in enumerate(path):
+        here = ".".join(path[:depth]) or type(config).__name__
+        if not isinstance(tree, dict):
+            raise ConfigError(f"{assignment}: {here} has no fields, it is {tree!r}")
+        known = set(type(config).model_fields) if isinstance(config, Config) else set(tree)
+        if isinstance(config, Config) and name not in known:
+            raise ConfigError(f"{assignment}: no field {name!r} in {here}; {nearest(name, known)}")
+        if depth == len(path) - 1:
+            if name == "kind" and value != tree.get(name):
+                tree.clear()  # another kind of part starts from its own defaults
+            tree[name] = value
+            return
+        tree, config = tree.get(name), getattr(config, name, None)
+
+
+def _first_fault(error: ValidationError) -> str:
+    fault = error.errors()[0]
+    where = ".".join(str(part) for part in fault["loc"])
+    told = fault["msg"].removeprefix("Value error, ")
+    came = "" if fault["type"] in ("extra_forbidden", "value_error") else f", got {fault['input']!r}"
+    others = len(error.errors()) - 1
+    return f"{where}: {told}{came}".removeprefix(": ") + (f" (and {others} more)" if others else "")

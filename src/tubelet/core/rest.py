@@ -1,0 +1,76 @@
+"""Videos and their tracks at rest: sparse, on the CPU, and free of torch, so that files are read in a blink.
+
+`core.types` names these again beside the dense types; import them from there, unless starting fast matters.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from tubelet.core.masks import RLE
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    Videos = Sequence["Video"]
+else:
+    Tensor = Any  # importing torch takes seconds; only the type checker needs it here
+    Videos = Sequence  # lazy: a checker that looks at an item would make that video
+
+Answer = TypeVar("Answer", bound="Prediction")  # not Self: the shape checker cannot read it here
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Track:
+    """One object through a whole video, sparse."""
+
+    id: int
+    label: int  # position in the class list
+    score: float  # 0..1; truth has 1
+    rles: Sequence[RLE | None]  # one per frame of the video, None where absent; a tuple, or a packed Tube
+    ignore: bool = False  # a crowd: neither reward nor punishment for finding it
+    area: float | None = None  # mean pixels over the frames that hold it, where an annotation states them
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Video:
+    """A video at rest. `frames[t]` decodes one frame, uint8 [3, H, W]; iterating decodes in order without seeking."""
+
+    id: str
+    size: tuple[int, int]  # height, width
+    frames: Sequence[Tensor]
+    fps: float = 25.0  # mean frame rate
+    times: tuple[float, ...] | None = None  # seconds of each frame where the source tells; else t / fps
+    tracks: tuple[Track, ...] | None = None  # truth
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def time(self, t: int) -> float:
+        """Seconds from the start at which frame t is shown."""
+        return self.times[t] if self.times is not None else t / self.fps
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VideoSet:
+    """A data set: videos and the names of the classes that their tracks' labels point into."""
+
+    videos: Videos
+    classes: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prediction:
+    """What a model says of one video."""
+
+    video: str
+    size: tuple[int, int]  # height, width
+    length: int  # frames
+    tracks: tuple[Track, ...]
+    classes: tuple[str, ...] = field(default=())
+
+    def above(self: Answer, threshold: float) -> Answer:
+        """Only the tracks whose score reaches the threshold."""
+        return replace(self, tracks=tuple(t for t in self.tracks if t.score >= threshold))

@@ -1,0 +1,22 @@
+"""Shapes are checked while tests run: jaxtyping's hook wraps core and attention before anything imports them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+from jaxtyping import install_import_hook
+
+_hook = install_import_hook(["tubelet.core", "tubelet.attention"], "beartype.beartype")
+torch.set_num_threads(1)
+
+SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and pretrained weights that lies beside a developer's checkout; skips where it is not."""
+    if not (SHARED / "data").is_dir():
+        pytest.skip("real data beside the checkout is not here")
+    return SHARED
