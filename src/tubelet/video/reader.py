@@ -1,0 +1,103 @@
+"""Opens whatever holds frames as a `Video`: a file, a folder of images, an array. `open_stream` is for cameras."""
+
+from __future__ import annotations
+
+import math
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor
+
+from tubelet.core.errors import InputError
+from tubelet.core.types import Video
+from tubelet.video.decoding import FileFrames, TruncatedVideoWarning, open_file
+from tubelet.video.frames import ArrayFrames, ImageFrames, check_size, image_size, read_image
+from tubelet.video.live import LiveVideo, open_stream
+
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "ArrayFrames",
+    "FileFrames",
+    "ImageFrames",
+    "LiveVideo",
+    "TruncatedVideoWarning",
+    "is_live",
+    "natural_order",
+    "open_stream",
+    "open_video",
+    "read_image",
+]
+
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+DEFAULT_FPS = 25.0  # of frames that carry no time
+
+Source = str | Path | np.ndarray | Tensor | Video | int  # int and addresses are for streams, and refused as videos
+
+
+def open_video(source: Source, *, id: str | None = None, fps: float | None = None) -> Video:
+    """A video whose frames are decoded only when asked for.
+
+    `source` is a path to a video file (whatever FFmpeg decodes), to a folder of images (in natural order, all of one
+    size) or to one image, a uint8 array [T, H, W, 3] or tensor [T, 3, H, W] in RGB, or a Video, which stays as it is.
+    `id` defaults to the name of the file or folder. `fps` replaces the times that a file tells; images and arrays have
+    25 frames a second where it is not given.
+
+    Raises InputError, in one line, for anything that cannot be read. Warns with TruncatedVideoWarning about a file
+    that ends early or has frames that do not decode; the others are kept.
+    """
+    if fps is not None and not (math.isfinite(fps) and fps > 0):
+        raise InputError(f"a frame rate must be a positive number, got {fps}")
+    video = _open(source, id)
+    return video if fps is None else replace(video, fps=float(fps), times=None)
+
+
+def is_live(source: object) -> bool:
+    """Whether a source is a camera index or the address of a stream: for `open_stream`, not for `open_video`."""
+    return (isinstance(source, int) and not isinstance(source, bool)) or (isinstance(source, str) and "://" in source)
+
+
+def natural_order(path: Path) -> list[str | int]:
+    """A sorting key by which frame2.png comes before frame10.png."""
+    return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name.lower())]
+
+
+def _open(source: Source, id: str | None) -> Video:
+    if isinstance(source, Video):
+        return source if id is None else replace(source, id=id)
+    if isinstance(source, np.ndarray | Tensor):
+        frames = ArrayFrames(source)
+        return Video(id=id or "video", size=frames.size, frames=frames, fps=DEFAULT_FPS)
+    if is_live(source):
+        raise InputError(f"{source}: a live source has no end and no length; read it with a stream instead")
+    if not isinstance(source, str | Path):
+        expected = "a path, an array [T, H, W, 3] or a tensor [T, 3, H, W]"
+        raise InputError(f"a video must be {expected}, got {type(source).__name__}")
+    return _open_path(Path(source), id)
+
+
+def _open_path(path: Path, id: str | None) -> Video:
+    if not path.exists():
+        raise InputError(f"{path}: no such file or folder")
+    if path.is_dir():
+        return _open_images(_images_in(path), id or path.resolve().name)
+    if path.suffix.lower() in IMAGE_SUFFIXES:
+        return _open_images([path], id or path.stem)
+    frames, fps, times = open_file(path)
+    return Video(id=id or path.stem, size=frames.size, frames=frames, fps=fps, times=times)
+
+
+def _images_in(folder: Path) -> list[Path]:
+    files = (path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES and path.name[0] != ".")
+    images = sorted(files, key=natural_order)
+    if not images:
+        raise InputError(f"{folder}: no images in this folder ({', '.join(sorted(IMAGE_SUFFIXES))})")
+    return images
+
+
+def _open_images(paths: list[Path], id: str) -> Video:
+    size = image_size(paths[0])
+    for path in paths[1:]:
+        check_size(path, size, expected_by=paths[0].name)
+    return Video(id=id, size=size, frames=ImageFrames(paths, size), fps=DEFAULT_FPS)
