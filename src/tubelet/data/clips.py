@@ -1,0 +1,114 @@
+"""Training clips: the one torch data set. Sample number n is the same clip on every machine, worker and rank."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset, get_worker_info
+
+from tubelet.core import masks as rle
+from tubelet.core.errors import InputError
+from tubelet.core.types import Clip, Tracks, Video, VideoSet
+from tubelet.data.pasting import PasteObjects
+from tubelet.data.sampling import AnySampler, Sample
+
+Transform = Callable[[Clip, np.random.Generator], Clip]
+
+
+class ClipDataset(Dataset[Clip]):
+    """Clips by number: `dataset[n]`, for any n >= 0, belongs to epoch n // len(dataset).
+
+    Each epoch visits every video once, in an order of its own; all randomness of clip n comes from
+    `default_rng([seed, n])`. So a run is resumed by starting at a number, and a rank takes every world-size-th one.
+    Collate a batch with `list`. `PasteObjects` in `transforms` cuts from these same videos.
+
+    With `keep_ignored`, crowds stay as tracks whose scores are all zero: regions to be ignored. Without, they are left
+    out.
+    """
+
+    def __init__(
+        self,
+        videos: VideoSet,
+        sampler: AnySampler,
+        transforms: Sequence[Transform | PasteObjects] = (),
+        seed: int = 0,
+        *,
+        keep_ignored: bool = False,
+    ) -> None:
+        if not len(videos.videos):
+            raise InputError("a data set for training needs at least one video")
+        self.videos = videos
+        self.sampler = sampler
+        self.transforms = tuple(t.build(videos) if isinstance(t, PasteObjects) else t for t in transforms)
+        self.seed = seed
+        self.keep_ignored = keep_ignored
+        self._order: tuple[int, np.ndarray] | None = None
+
+    def __len__(self) -> int:
+        """Clips per epoch."""
+        return len(self.videos.videos)
+
+    def __getitem__(self, number: int) -> Clip:
+        if get_worker_info() is not None:
+            cv2.setNumThreads(0)  # a worker is one of several processes: threads of its own only get in the way
+        video = self.videos.videos[self.locate(number)[0]]
+        rng = np.random.default_rng([self.seed, number])
+        clip = load_clip(video, self.sampler.sample(video, rng), len(self.videos.classes), self.keep_ignored)
+        for transform in self.transforms:
+            clip = transform(clip, rng)
+        return clip
+
+    def locate(self, number: int) -> tuple[int, int]:
+        """Which video clip `number` is made of, and in which epoch it lies."""
+        if number < 0:
+            raise IndexError(f"clips are numbered from 0, got {number}")
+        epoch, place = divmod(number, len(self))
+        if self._order is None or self._order[0] != epoch:
+            # the third word keeps this stream apart from that of clip number `epoch`
+            self._order = (epoch, np.random.default_rng([self.seed, epoch, 1]).permutation(len(self)))
+        return int(self._order[1][place]), epoch
+
+
+def load_clip(video: Video, sample: Sample, num_classes: int, keep_ignored: bool = False) -> Clip:
+    """Decode a sample's frames, each once however often it is repeated, and the masks of the objects in them."""
+    index = torch.tensor(sample.indices if sample.times is None else sample.times)
+    tracks = None if video.tracks is None else load_tracks(video, sample.indices, index, num_classes, keep_ignored)
+    unique, places = np.unique(sample.indices, return_inverse=True)
+    frames = [video.frames[int(t)] for t in unique]
+    return Clip(frames=_spread(frames, places), index=index, key=torch.tensor(sample.key), tracks=tracks)
+
+
+def load_tracks(
+    video: Video, indices: Sequence[int], index: Tensor, num_classes: int, keep_ignored: bool = False
+) -> Tracks:
+    """Dense truth of the chosen frames: one row per object with a pixel in them, absent where it has no mask."""
+    unique, places = np.unique(indices, return_inverse=True)
+    kept = [t for t in video.tracks or () if (keep_ignored or not t.ignore) and any(t.rles[f] for f in unique)]
+    scores = torch.zeros(len(kept), num_classes)
+    for n, track in enumerate(kept):
+        scores[n, track.label] = float(not track.ignore)
+    planes = [torch.from_numpy(_decode([track.rles[int(t)] for track in kept], video.size)) for t in unique]
+    masks = _spread(planes, places).transpose(0, 1)  # [N, T, H, W]
+    return Tracks(ids=torch.tensor([t.id for t in kept], dtype=torch.int64), scores=scores, masks=masks, index=index)
+
+
+def _decode(rles: Sequence[rle.RLE | None], size: tuple[int, int]) -> np.ndarray:
+    """bool [N, H, W] of the present ones; zeros where None."""
+    present = [n for n, mask in enumerate(rles) if mask is not None]
+    if len(present) == len(rles) and rles:
+        return rle.decode([mask for mask in rles if mask is not None]).view(bool)
+    masks = np.zeros((len(rles), *size), bool)
+    if present:
+        masks[present] = rle.decode([mask for mask in rles if mask is not None])
+    return masks
+
+
+def _spread(parts: Sequence[Tensor], places: np.ndarray) -> Tensor:
+    """Stack along time; one part repeated is a view without a copy."""
+    if len(parts) == 1:
+        return parts[0][None].expand(len(places), *parts[0].shape)
+    return torch.stack([parts[place] for place in places])

@@ -1,0 +1,162 @@
+"""COCO with tracks: images that belong to videos, annotations with a track_id, one per object and frame."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from tubelet.core import masks
+from tubelet.core.errors import FormatError
+from tubelet.core.types import Track, Video, VideoSet
+from tubelet.data.coco import PARTS, labels_of
+from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files, read_json, replacing
+from tubelet.data.lazy import LazyVideos
+from tubelet.data.storing import Losses, folder_names, store_frames
+
+
+@dataclass(slots=True)
+class _Entry:
+    name: str
+    images: list[dict[str, Any]] = field(default_factory=list)  # in time
+    objects: dict[Any, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))  # by image id
+
+
+def read(annotations: str | Path, images: str | Path | None = None) -> VideoSet:
+    """A COCO file whose annotations have a track_id, as videos; classes in the order of category id.
+
+    Images belong to the video that their video_id names, else to their folder; within it they go by frame_id, else by
+    name. Segmentations stay as the file holds them until their video is asked for. Raises FormatError for a file of
+    another form.
+    """
+    path = Path(annotations)
+    tree = read_json(path)
+    if not isinstance(tree, dict) or any(not isinstance(tree.get(part), list) for part in PARTS):
+        raise FormatError(f"{path}: expected COCO's form, an object with the lists {', '.join(PARTS)}")
+    try:
+        classes, labels = labels_of(tree["categories"])
+        entries = _entries(tree)
+    except (KeyError, TypeError, AttributeError) as error:
+        raise FormatError(f"{path}: expected COCO's form, {type(error).__name__} at {error}") from None
+    files = open_files(path.parent / "images" if images is None else images)
+    return VideoSet(videos=_Videos(entries, str(path), files, labels), classes=classes)
+
+
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
+    """Write instances.json and images/<video>/00000.*; the folder appears whole or not at all."""
+    losses = Losses()
+    with replacing(out) as root:
+        root.mkdir()
+        tree: dict[str, list[Any]] = {"videos": [], "images": [], "annotations": []}
+        for number, (name, video) in enumerate(zip(folder_names(videos), videos.videos, strict=True), start=1):
+            losses.note_times(video)
+            losses.note_scores(video.tracks or ())
+            stored = store_frames(video, root / "images" / name) if frames else _expected(video)
+            tree["videos"].append({"id": number, "name": name})
+            first = len(tree["images"]) + 1
+            tree["images"] += [
+                {
+                    "id": first + t,
+                    "video_id": number,
+                    "frame_id": t,
+                    "file_name": f"{name}/{file}",
+                    "height": video.size[0],
+                    "width": video.size[1],
+                }
+                for t, file in enumerate(stored)
+            ]
+            for annotation in _annotations(video):
+                annotation["id"] = len(tree["annotations"]) + 1
+                annotation["image_id"] += first
+                tree["annotations"].append({**annotation, "video_id": number})
+        tree["categories"] = [{"id": n, "name": name} for n, name in enumerate(videos.classes, start=1)]
+        (root / "instances.json").write_text(json.dumps(tree))
+    return losses
+
+
+class _Videos(LazyVideos[_Entry]):
+    def __init__(self, entries: Sequence[_Entry], path: str, files: Files, labels: dict[int, int]) -> None:
+        super().__init__(entries)
+        self.path, self.files, self.labels = path, files, labels
+
+    def make(self, entry: _Entry) -> Video:
+        where = f"{self.path}: video {entry.name}"
+        first = entry.images[0]
+        size = check_size(first.get("height"), first.get("width"), where)
+        for image in entry.images:
+            if (image.get("height"), image.get("width")) != size:
+                came = f"{image.get('width')}x{image.get('height')}"
+                raise FormatError(f"{where}: image {image['id']} is {came}, the first is {size[1]}x{size[0]}")
+        names = [clean_name(image.get("file_name"), where) for image in entry.images]
+        frames = StoredFrames(self.files, names, size)
+        return Video(id=entry.name, size=size, frames=frames, tracks=tuple(self._tracks(entry, size, where)))
+
+    def _tracks(self, entry: _Entry, size: tuple[int, int], where: str) -> Iterator[Track]:
+        columns: dict[int, list[masks.RLE | None]] = {}
+        labels: dict[int, tuple[int, bool]] = {}
+        for t, image in enumerate(entry.images):
+            for annotation in entry.objects.get(image["id"], ()):
+                here = f"{where}, frame {t}: annotation {annotation.get('id')}"
+                number, label = self._who(annotation, here)
+                kind = (label, bool(annotation.get("iscrowd", 0)))
+                if labels.setdefault(number, kind) != kind:
+                    raise FormatError(f"{here}: track {number} is of another class than before")
+                column = columns.setdefault(number, [None] * len(entry.images))
+                if column[t] is not None:
+                    raise FormatError(f"{here}: track {number} is in this frame already")
+                column[t] = masks.from_json(annotation.get("segmentation"), size, here)
+        for number, column in sorted(columns.items()):
+            label, crowd = labels[number]
+            yield Track(id=number, label=label, score=1.0, rles=tuple(column), ignore=crowd)
+
+    def _who(self, annotation: dict[str, Any], where: str) -> tuple[int, int]:
+        number = annotation.get("track_id", annotation.get("instance_id"))
+        label = self.labels.get(annotation.get("category_id", -1))
+        if not isinstance(number, int) or isinstance(number, bool):
+            raise FormatError(f"{where}: expected an integer track_id, got {number!r}")
+        if label is None:
+            raise FormatError(f"{where}: no category has the id {annotation.get('category_id')!r}")
+        return number, label
+
+
+def _entries(tree: dict[str, Any]) -> list[_Entry]:
+    names = {video["id"]: str(video.get("name", video["id"])) for video in tree.get("videos") or ()}
+    grouped: dict[Any, _Entry] = {}
+    home: dict[Any, _Entry] = {}
+    for image in tree["images"]:
+        key = image.get("video_id")
+        if key is None:
+            key = str(PurePosixPath(str(image["file_name"]).replace("\\", "/")).parent)
+        home[image["id"]] = grouped.setdefault(key, _Entry(names.get(key, str(key))))
+        home[image["id"]].images.append(image)
+    for annotation in tree["annotations"]:
+        home[annotation["image_id"]].objects[annotation["image_id"]].append(annotation)
+    for entry in grouped.values():
+        entry.images.sort(key=lambda image: (image.get("frame_id", 0), image["file_name"]))
+    return list(grouped.values())
+
+
+def _annotations(video: Video) -> Iterator[dict[str, Any]]:
+    """One per object and frame; image_id is the number of the frame still."""
+    for track in video.tracks or ():
+        for t, rle in enumerate(track.rles):
+            if rle is None:
+                continue
+            x1, y1, x2, y2 = masks.boxes([rle])[0].tolist()
+            yield {
+                "id": 0,
+                "image_id": t,
+                "track_id": track.id,
+                "category_id": track.label + 1,
+                "iscrowd": int(track.ignore),
+                "segmentation": masks.to_json(rle),
+                "bbox": [x1, y1, x2 - x1, y2 - y1],
+                "area": masks.areas([rle])[0].item(),
+            }
+
+
+def _expected(video: Video) -> list[str]:
+    return [f"{t:05d}.jpg" for t in range(len(video))]

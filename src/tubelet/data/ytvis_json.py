@@ -1,0 +1,270 @@
+"""The JSON under YouTube-VIS files: parsed in parts, so that a large file costs little more memory than its own bytes.
+
+A result file is nearly all mask strings. The outer structure is parsed first, every annotation's masks staying raw
+bytes; then the masks of a few tracks at a time are parsed, joined, checked and packed (`core.tubes`).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import msgspec
+import numpy as np
+
+from tubelet.core import masks
+from tubelet.core.errors import FormatError, InputError
+from tubelet.core.tubes import Broken, Tube, pack_counts
+
+BATCH = 64  # tracks parsed before they are packed together
+
+
+@dataclass(slots=True)
+class Faults:
+    """What is wrong with a file: the first fault raises FormatError, or, where `lenient`, all are counted by kind."""
+
+    lenient: bool = False
+    counts: Counter[str] = field(default_factory=Counter)
+    first: dict[str, str] = field(default_factory=dict)  # an example of each kind
+
+    def note(self, kind: str, message: str) -> None:
+        """Raise, or count: the caller leaves the faulty part out and goes on."""
+        if not self.lenient:
+            raise FormatError(message)
+        self.counts[kind] += 1
+        self.first.setdefault(kind, message)
+
+
+class Entry(msgspec.Struct):
+    """One annotation or result as it stands in the file, nothing checked; masks are raw JSON, or parsed already."""
+
+    id: Any = None
+    track_id: Any = None
+    video_id: Any = None
+    category_id: Any = None
+    score: Any = None
+    iscrowd: Any = 0
+    areas: Any = None
+    occlusion: Any = None
+    segmentations: msgspec.Raw = msgspec.Raw(b"null")
+    place: int = 0  # position in the file, from 1
+
+    def where(self, file: str) -> str:
+        """How a message calls it: file, video and track."""
+        named = self.track_id if self.track_id is not None else self.id if self.id is not None else self.place
+        return f"{file}: video {self.video_id}, track {named}"
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """A track whose masks are to be unpacked: what its video demands, and where an error is to point."""
+
+    entry: Entry
+    size: tuple[int, int]
+    length: int
+    file: str
+
+    @property
+    def where(self) -> str:
+        return self.entry.where(self.file)
+
+
+class Document(msgspec.Struct):
+    """A parsed file; `bare` marks a list of results without tables of videos and categories."""
+
+    videos: list[dict[str, Any]] = []
+    categories: list[dict[str, Any]] = []
+    annotations: list[Entry] | None = None
+    bare: bool = False
+
+
+class _Faulty(FormatError):
+    """A track's masks are not right."""
+
+    def __init__(self, kind: str, message: str) -> None:
+        super().__init__(message)
+        self.kind = kind
+
+
+class _Mask(msgspec.Struct, gc=False):
+    size: tuple[int, int]
+    counts: str
+
+
+_MASKS = msgspec.json.Decoder(list[_Mask | None])
+
+
+def load(path: Path) -> Document:
+    """Parse a file. Raises InputError where it cannot be read, FormatError where it is no JSON or of another form."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    bare = data[:1024].lstrip()[:1] == b"["
+    try:
+        if bare:
+            document = Document(annotations=msgspec.json.decode(data, type=list[Entry]), bare=True)
+        else:
+            document = msgspec.json.decode(data, type=Document)
+    except msgspec.ValidationError as error:
+        raise FormatError(f"{path}: not of the YouTube-VIS form, {error}") from None
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        document = _load_loosely(data, path)
+    document.bare = bare
+    for place, entry in enumerate(document.annotations or (), 1):
+        entry.place = place
+    return document
+
+
+def _load_loosely(data: bytes, path: Path) -> Document:
+    """Python's own parser, which takes the NaN that some writers leave, so that its track can be named."""
+    try:
+        tree = json.loads(data)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{path}: expected JSON, {error}") from None
+    if isinstance(tree, list):
+        tree = {"annotations": tree}
+    try:
+        entries = [_loose_entry(item) for item in tree.pop("annotations", None) or ()]
+        document = msgspec.convert(tree, Document)
+    except (msgspec.ValidationError, AttributeError, TypeError) as error:
+        raise FormatError(f"{path}: not of the YouTube-VIS form, {error}") from None
+    document.annotations = entries
+    return document
+
+
+def _loose_entry(item: dict[str, Any]) -> Entry:
+    known = {name: item[name] for name in Entry.__struct_fields__ if name in item and name != "place"}
+    known["segmentations"] = msgspec.Raw(json.dumps(known.get("segmentations")).encode())
+    return Entry(**known)
+
+
+def unpack(wanted: Iterable[Wanted], faults: Faults) -> Iterator[tuple[Entry, Tube]]:
+    """Parse, check and pack the masks of each track, in order; faulty ones are noted and left out.
+
+    The file's bytes are let go as the tracks are read.
+    """
+    batch: list[tuple[Wanted, bytes, np.ndarray]] = []
+    for one in wanted:
+        try:
+            counts = _counts(one)
+        except _Faulty as fault:
+            faults.note(fault.kind, str(fault))
+        else:
+            joined = "".join(counts).encode("ascii")
+            batch.append((one, joined, np.fromiter(map(len, counts), np.int64, len(counts))))
+        one.entry.segmentations = msgspec.Raw()
+        if len(batch) == BATCH:
+            yield from _packed(batch, faults)
+            batch = []
+    yield from _packed(batch, faults)
+
+
+def _packed(batch: list[tuple[Wanted, bytes, np.ndarray]], faults: Faults) -> Iterator[tuple[Entry, Tube]]:
+    data, lengths, sizes = [b for _, b, _ in batch], [n for _, _, n in batch], [one.size for one, _, _ in batch]
+    for (one, _, _), tube in zip(batch, pack_counts(data, lengths, sizes), strict=True):
+        if isinstance(tube, Broken):
+            faults.note("broken mask", f"{one.where}, frame {tube.frame}: {tube.reason}")
+        else:
+            yield one.entry, tube
+
+
+def _counts(one: Wanted) -> list[str]:
+    """Compressed counts of each frame, empty where absent; raises _Faulty."""
+    try:
+        found = _MASKS.decode(one.entry.segmentations)
+    except msgspec.DecodeError:
+        return _counts_slowly(one)
+    if len(found) != one.length:
+        raise _Faulty("wrong length", _wrong_length(one, len(found)))
+    if not {mask.size for mask in found if mask is not None} <= {one.size}:
+        t, size = next((t, mask.size) for t, mask in enumerate(found) if mask is not None and mask.size != one.size)
+        expected = f"expected a mask of size {list(one.size)} (height, width), got {list(size)}"
+        raise _Faulty("wrong mask size", f"{one.where}, frame {t}: {expected}")
+    counts = ["" if mask is None else mask.counts for mask in found]
+    if counts.count("") != found.count(None) or not "".join(counts).isascii():
+        t = next(t for t, mask in enumerate(found) if mask is not None and not (mask.counts and mask.counts.isascii()))
+        raise _Faulty("broken mask", f"{one.where}, frame {t}: counts are empty or not ASCII")
+    return counts
+
+
+def _counts_slowly(one: Wanted) -> list[str]:
+    """Polygons, plain run lengths, empty objects, and everything that is wrong."""
+    found = msgspec.json.decode(one.entry.segmentations)
+    if not isinstance(found, list):
+        came = "nothing" if found is None else type(found).__name__
+        raise _Faulty("no masks", f"{one.where}: expected a list of segmentations, one per frame, got {came}")
+    if len(found) != one.length:
+        raise _Faulty("wrong length", _wrong_length(one, len(found)))
+    counts = []
+    for t, value in enumerate(found):
+        try:
+            rle = masks.from_json(value, one.size, f"{one.where}, frame {t}")
+        except FormatError as error:
+            raise _Faulty("broken mask", str(error)) from None
+        counts.append("" if rle is None else rle.counts.decode("ascii"))
+    return counts
+
+
+def shape(entry: Entry) -> tuple[int, tuple[int, int] | None]:
+    """How many frames an annotation spans, and the size of its first mask that states one; nothing else is checked."""
+    found = msgspec.json.decode(entry.segmentations)
+    if not isinstance(found, list):
+        return 0, None
+    sizes = (whole_pair(mask.get("size")) for mask in found if isinstance(mask, dict))
+    return len(found), next((size for size in sizes if size is not None), None)
+
+
+def whole_pair(value: Any) -> tuple[int, int] | None:
+    """Two integers, None where the value is anything else."""
+    if not isinstance(value, list) or len(value) != 2:
+        return None
+    first, second = whole(value[0]), whole(value[1])
+    return None if first is None or second is None else (first, second)
+
+
+def _wrong_length(one: Wanted, came: int) -> str:
+    return f"{one.where}: expected {one.length} segmentations, one per frame of the video, got {came}"
+
+
+def whole(value: Any) -> int | None:
+    """The value as an integer, None where it is none; 3.0 is one, True is not."""
+    if type(value) is int:
+        return value
+    if not isinstance(value, float) or not math.isfinite(value):
+        return None
+    return int(value) if value == int(value) else None
+
+
+def finite(value: Any) -> float | None:
+    """The value as a finite number, None where it is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:
+        return None
+    return number if math.isfinite(number) else None
+
+
+def save(path: Path, head: bytes, entries: Iterable[dict[str, Any]], tail: bytes) -> None:
+    """Write `head`, the entries with commas between, and `tail`; the file appears whole or not at all."""
+    encode = msgspec.json.Encoder().encode
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with temporary.open("wb") as file:
+            file.write(head)
+            for n, entry in enumerate(entries):
+                file.write((b",\n" if n else b"") + encode(entry))
+            file.write(tail)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
+    finally:
+        temporary.unlink(missing_ok=True)
