@@ -1,0 +1,277 @@
+"""A training's state at rest: safetensors and JSON, never pickle; whole or not there.
+
+    checkpoints/step-000100/
+        model.safetensors       weights and buffers
+        average.safetensors     their moving average, where one is kept
+        optimizer.safetensors   tensors named parameter/key
+        settings.json           what a resumed training must agree with: configs, classes, number of clips
+        progress.json           step, samples taken, running sums of the log; written last
+
+A folder is written under a name that begins with a dot and renamed when it is complete. Random states need no place:
+the loop seeds each batch from (seed, step, part, rank).
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import re
+import shutil
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError
+from tubelet.training.optim import Average, load_state_tensors, state_tensors
+
+FORMAT = "1"  # of model files and checkpoints
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+Tensors = Mapping[str, Tensor]
+
+
+def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, str]) -> None:
+    """Write weights as one safetensors file, atomically.
+
+    `metadata` holds JSON texts (`config`: the model's config, `classes`: its class names); `tubelet`, the version of
+    this form, is added. Raises TubeletError where it cannot.
+    """
+    tensors = model.state_dict() if isinstance(model, nn.Module) else model
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            _write_tensors(partial, tensors, {**metadata, "tubelet": FORMAT})
+            os.replace(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file, on the CPU. Raises WeightsError for anything else; pickles are never read."""
+    try:
+        return load_file(path)
+    except FileNotFoundError:
+        raise WeightsError(f"{path}: no such file") from None
+    except (SafetensorError, OSError) as error:
+        raise WeightsError(f"{path}: expected a safetensors file (pickled weights are never read): {error}") from None
+
+
+@dataclass(slots=True)
+class Progress:
+    """Where a training stands; the sums are those of the log since its last line, so that it too goes on exactly."""
+
+    step: int = 0
+    samples: int = 0  # taken by all processes so far: the number of the next one
+    skipped: int = 0  # steps that were not finite
+    failures: int = 0  # of those, the last ones in a row
+    made: int = 0  # steps in the sums
+    losses: dict[str, float] = field(default_factory=dict)
+    grad_norm: float = 0.0
+
+    def count(self, losses: dict[str, float], grad_norm: float, samples: int, *, finite: bool) -> None:
+        """One step more; only a finite one enters the sums."""
+        self.step += 1
+        self.samples += samples
+        self.failures = 0 if finite else self.failures + 1
+        if not finite:
+            self.skipped += 1
+            return
+        self.made += 1
+        self.grad_norm += grad_norm
+        for name, value in losses.items():
+            self.losses[name] = self.losses.get(name, 0.0) + value
+
+
+@dataclass(slots=True, kw_only=True)
+class State:
+    """All that a training changes as it goes on, and so all that a checkpoint holds."""
+
+    model: nn.Module
+    optimizer: Optimizer
+    average: Average | None = None
+    progress: Progress = field(default_factory=Progress)
+
+
+def save(folder: Path, settings: dict[str, Any], state: State) -> Path:
+    """Write a checkpoint; returns its path. Raises TubeletError where it cannot; what was there before stays."""
+    path = path_of(folder, state.progress.step)
+    partial = path.with_name(f".{path.name}.partial")
+    with writing(path):
+        try:
+            shutil.rmtree(partial, ignore_errors=True)
+            partial.mkdir(parents=True)
+            _write_tensors(partial / "model.safetensors", state.model.state_dict(), {"tubelet": FORMAT})
+            _write_tensors(partial / "optimizer.safetensors", state_tensors(state.optimizer), {"tubelet": FORMAT})
+            if state.average is not None:
+                _write_tensors(partial / "average.safetensors", state.average.weights, {"tubelet": FORMAT})
+            _write_json(partial / "settings.json", settings)
+            _write_json(partial / "progress.json", asdict(state.progress))
+            _discard(path)  # the same step again: only an incomplete one can be there
+            os.rename(partial, path)
+            _sync(folder)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return path
+
+
+def resume(folder: Path, settings: dict[str, Any], state: State, *, free: Collection[str] = ()) -> None:
+    """Put the latest checkpoint back into `state`, which stays as it is where there is none.
+
+    Raises ConfigError, which names the field, where settings other than the `free` ones (by the end of their dotted
+    name) differ, WeightsError for another model's weights, FormatError for a damaged checkpoint.
+    """
+    if not saved(folder):
+        return
+    path = saved(folder)[-1]
+    agree(_read_json(path / "settings.json"), settings, path, free=free)
+    load_weights(state.model, read_tensors(path / "model.safetensors"), path)
+    try:
+        load_state_tensors(state.optimizer, read_tensors(path / "optimizer.safetensors"))
+        if state.average is not None:
+            state.average.load(read_tensors(path / "average.safetensors"))
+        state.progress = Progress(**_read_json(path / "progress.json"))
+    except (KeyError, TypeError, RuntimeError) as error:
+        raise FormatError(f"{path}: a damaged checkpoint, or one of another version: {error}") from None
+
+
+def path_of(folder: Path, step: int) -> Path:
+    """Where the checkpoint of a step lies."""
+    return folder / f"step-{step:06d}"
+
+
+def saved(folder: Path) -> list[Path]:
+    """The complete checkpoints, oldest first; half-written ones and anything else are passed over."""
+    if not folder.is_dir():
+        return []
+    named = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{6,}", path.name)]
+    return sorted((path for path in named if (path / "progress.json").is_file()), key=lambda path: int(path.name[5:]))
+
+
+def prune(folder: Path, keep: int) -> None:
+    """Remove all but the last `keep` checkpoints, and what kills left half-written or half-removed."""
+    for path in saved(folder)[:-keep]:
+        _discard(path)
+    for path in folder.glob(".step-*"):
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def load_weights(model: nn.Module, tensors: Tensors, where: Path) -> None:
+    """Load weights into a model that must want exactly these names and shapes; raises WeightsError."""
+    wanted = model.state_dict()
+    for name in [*wanted, *tensors]:
+        ours = tuple(wanted[name].shape) if name in wanted else "nothing"
+        theirs = tuple(tensors[name].shape) if name in tensors else "nothing"
+        if ours != theirs:
+            raise WeightsError(f"{where}: a checkpoint of another model: {name} is {theirs}, expected {ours}")
+    model.load_state_dict(dict(tensors))
+
+
+def agree(before: dict[str, Any], now: dict[str, Any], where: Path, *, free: Collection[str] = ()) -> None:
+    """Raise ConfigError, which names the field, where a training would resume with other settings."""
+    old, new = _flat(before), _flat(now)
+    for name in [*new, *(old.keys() - new.keys())]:
+        if old.get(name) != new.get(name) and not name.endswith(tuple(free)):
+            raise ConfigError(
+                f"{name} was {json.dumps(old.get(name))} when this training began ({where}), now it is "
+                f"{json.dumps(new.get(name))}: resume with the old value, or train into another folder"
+            )
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Around a write: a full disk, or a folder that may not be written, is a TubeletError of one line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        code = error.errno if isinstance(error, OSError) else _system_code(str(error))
+        if code is None:
+            raise
+        hint = "; what was written before is intact: free some space and --resume" if code in NO_SPACE else ""
+        raise TubeletError(f"cannot write {path}: {os.strerror(code)}{hint}") from None
+
+
+def _discard(path: Path) -> None:
+    """Remove a checkpoint; interrupted in the middle, what is left no longer bears a checkpoint's name."""
+    if path.exists():
+        doomed = path.with_name(f".{path.name}.discarded")
+        shutil.rmtree(doomed, ignore_errors=True)
+        os.rename(path, doomed)
+        shutil.rmtree(doomed, ignore_errors=True)
+
+
+def _system_code(message: str) -> int | None:
+    found = re.search(r"(?:code: |os error )(\d+)", message)  # safetensors tells the system's error only in its text
+    return int(found[1]) if found else None
+
+
+def _write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+    save_file(_separate(tensors), path, metadata=metadata)
+    _sort_metadata(path)
+    _sync(path)
+
+
+def _sort_metadata(path: Path) -> None:
+    """safetensors writes the metadata in an order drawn at random; equal models shall be equal files."""
+    with path.open("r+b") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
+        assert len(text) <= length
+        file.seek(8)
+        file.write(text.ljust(length))
+
+
+def _separate(tensors: Tensors) -> dict[str, Tensor]:
+    """Tensors on the CPU, none sharing memory with another (tied weights), as the file form demands."""
+    seen: set[int] = set()
+    separate = {}
+    for name, tensor in tensors.items():
+        tensor = tensor.detach().cpu().contiguous()
+        storage = tensor.untyped_storage().data_ptr()
+        separate[name] = tensor.clone() if storage in seen else tensor
+        seen.add(storage)
+    return separate
+
+
+def _write_json(path: Path, value: dict[str, Any]) -> None:
+    path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+    _sync(path)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise FormatError(f"{path}: expected JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
+
+
+def _sync(path: Path) -> None:
+    """Onto the disk now: a rename may otherwise survive a power cut that the content does not."""
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict) or not tree:
+        return {prefix: tree}
+    return {
+        name: leaf
+        for key, value in tree.items()
+        for name, leaf in _flat(value, f"{prefix}.{key}" if prefix else str(key)).items()
+    }

@@ -1,0 +1,184 @@
+"""How weights move: the optimizer, the learning rate over the iterations, and the moving average of the weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Annotated, Any, Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from tubelet.core.config import Config
+from tubelet.core.errors import ConfigError, nearest
+
+
+class Constant(Config):
+    """The full rate throughout."""
+
+    kind: Literal["constant"] = "constant"
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """Always 1."""
+        return 1.0
+
+
+class Steps(Config):
+    """Multiply the rate by `factor_each` from each of the iterations `at` on."""
+
+    kind: Literal["steps"] = "steps"
+    at: tuple[Annotated[int, Field(ge=0)], ...]
+    factor_each: float = Field(default=0.1, gt=0)
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """`factor_each` to the power of the number of steps taken so far."""
+        return self.factor_each ** sum(iteration >= at for at in self.at)
+
+
+class Cosine(Config):
+    """Half a cosine wave from the full rate down to `final` of it at the last iteration."""
+
+    kind: Literal["cosine"] = "cosine"
+    final: float = Field(default=0.0, ge=0, le=1)
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """1 at iteration 0, `final` at `iterations`."""
+        wave = 0.5 * (1 + math.cos(math.pi * min(iteration / max(iterations, 1), 1.0)))
+        return self.final + (1 - self.final) * wave
+
+
+Schedule = Annotated[Constant | Steps | Cosine, Field(discriminator="kind")]
+
+
+class _Optim(Config):
+    lr: float = Field(gt=0)
+    weight_decay: float = Field(default=1e-4, ge=0)
+    decay_all: bool = True  # false: norms, biases and other vectors are not decayed
+    warmup: int = Field(default=500, ge=0)  # iterations of a linear rise
+    warmup_from: float = Field(default=1 / 3, ge=0, le=1)  # part of the rate at iteration 0
+    schedule: Schedule = Constant()
+    # rate multipliers by prefix of the parameters' names; the longest prefix wins
+    parts: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """What the base rate is multiplied by at an iteration (from 0): the schedule times the warm-up."""
+        rise = min(iteration / self.warmup, 1.0) if self.warmup else 1.0
+        return self.schedule.factor(iteration, iterations) * (self.warmup_from + (1 - self.warmup_from) * rise)
+
+    def set_rate(self, optimizer: Optimizer, iteration: int, iterations: int) -> float:
+        """Set the rates of an iteration (from 0) in all groups; returns the base rate, which parts multiply."""
+        rate = self.lr * self.factor(iteration, iterations)
+        for group in optimizer.param_groups:
+            group["lr"] = rate * group["multiplier"]
+        return rate
+
+
+class SGD(_Optim):
+    """Stochastic gradient descent with momentum. Defaults: MaskTrack R-CNN's recipe."""
+
+    kind: Literal["sgd"] = "sgd"
+    lr: float = Field(default=0.005, gt=0)
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    nesterov: bool = False
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """Over the parameters that require gradients. Raises ConfigError for a part that the model has not."""
+        nesterov = self.nesterov and self.momentum > 0
+        return torch.optim.SGD(_groups(self, model), lr=self.lr, momentum=self.momentum, nesterov=nesterov)
+
+
+class AdamW(_Optim):
+    """Adam with decoupled weight decay. Defaults: the mask transformers' recipe."""
+
+    kind: Literal["adamw"] = "adamw"
+    lr: float = Field(default=1e-4, gt=0)
+    weight_decay: float = Field(default=0.05, ge=0)
+    decay_all: bool = False
+    warmup: int = Field(default=10, ge=0)
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = Field(default=1e-8, gt=0)
+
+    def build(self, model: nn.Module) -> Optimizer:
+        """Over the parameters that require gradients. Raises ConfigError for a part that the model has not."""
+        return torch.optim.AdamW(_groups(self, model), lr=self.lr, betas=self.betas, eps=self.eps)
+
+
+OptimConfig = Annotated[SGD | AdamW, Field(discriminator="kind")]
+
+
+class Average:
+    """An exponential moving average of weights and floating-point buffers; other buffers are copied.
+
+    The decay rises with the updates, min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.weights = {name: tensor.detach().clone() for name, tensor in model.state_dict().items()}
+
+    @torch.no_grad()
+    def update(self, model: nn.Module, number: int) -> None:
+        """Move towards the model's present weights; `number` counts the updates from 1."""
+        share = 1 - min(self.decay, (1 + number) / (10 + number))
+        for name, tensor in model.state_dict().items():
+            if tensor.is_floating_point():
+                self.weights[name].lerp_(tensor, share)
+            else:
+                self.weights[name].copy_(tensor)
+
+    def load(self, weights: Mapping[str, Tensor]) -> None:
+        """Continue from saved weights of the same names and shapes."""
+        for name, tensor in self.weights.items():
+            tensor.copy_(weights[name])
+
+
+def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
+    """The optimizer's state as flat tensors, named `parameter/key`."""
+    tensors = {}
+    for name, parameter in _named(optimizer):
+        for key, value in optimizer.state.get(parameter, {}).items():
+            if isinstance(value, Tensor):
+                tensors[f"{name}/{key}"] = value
+    return tensors
+
+
+def load_state_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
+    """Put back what `state_tensors` gave; each tensor goes to its parameter's device."""
+    positions = {name: index for index, (name, _) in enumerate(_named(optimizer))}
+    state: dict[int, dict[str, Tensor]] = {}
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition("/")
+        state.setdefault(positions[name], {})[key] = tensor
+    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
+
+
+def _named(optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
+    for group in optimizer.param_groups:
+        yield from zip(group["param_names"], group["params"], strict=True)
+
+
+def _groups(config: _Optim, model: nn.Module) -> list[dict[str, Any]]:
+    named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
+    for prefix in config.parts:
+        if not any(_within(name, prefix) for name, _ in named):
+            heads = {name.split(".")[0] for name, _ in named}
+            raise ConfigError(f"optim.parts: no trained parameter begins with {prefix!r}; {nearest(prefix, heads)}")
+    groups: dict[tuple[float, float], list[tuple[str, Tensor]]] = {}
+    for name, parameter in named:
+        decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+        groups.setdefault((_multiplier(config, name), decay), []).append((name, parameter))
+    return [
+        {"params": members, "multiplier": multiplier, "weight_decay": decay}
+        for (multiplier, decay), members in groups.items()
+    ]
+
+
+def _multiplier(config: _Optim, name: str) -> float:
+    matching = [prefix for prefix in config.parts if _within(name, prefix)]
+    return config.parts[max(matching, key=len)] if matching else 1.0
+
+
+def _within(name: str, prefix: str) -> bool:
+    return name == prefix or name.startswith(prefix + ".")

@@ -1,0 +1,96 @@
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+import toy
+from toy import ToyModel
+from tubelet.core.errors import ConfigError, TubeletError
+from tubelet.training.checkpoint import saved
+from tubelet.training.distributed import World, choose_device, join
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def torchrun(out: Path, **given: object) -> subprocess.CompletedProcess[str]:
+    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOY_DIES": "1"}
+    command = [*launch, f"--master-port={free_port()}", toy.__file__, str(out), *(f"{k}={v}" for k, v in given.items())]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+
+
+def test_two_processes_give_one_processs_losses_one_dies_with_all_and_another_number_resumes(
+    fit, metrics, tmp_path: Path
+):
+    """One launch, because each takes seconds: process 1 kills itself in its ninth batch, in the middle of step 5."""
+    same = {"iterations": 6, "log_every": 1, "checkpoint_every": 1, "workers": 0}
+    fit("one", batch_size=8, **same)
+    finished = torchrun(tmp_path / "two", batch_size=2, accumulate=2, **same)
+    assert finished.returncode != 0
+    assert "process 0 of 2 stops because another process of this run has stopped" in finished.stderr
+    assert [path.name for path in saved(tmp_path / "two/checkpoints")] == ["step-000003", "step-000004"]
+    assert_close(metrics("two"), metrics("one")[:4])
+    fit("two", ToyModel(seed=9), batch_size=4, accumulate=2, resume=True, **same)
+    assert_close(metrics("two"), metrics("one"))
+
+
+def assert_close(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> None:
+    for one, two in zip(some, others, strict=True):
+        assert two == pytest.approx({**one, "grad_norm": two["grad_norm"]}, rel=1e-5, abs=1e-6)
+        assert two["grad_norm"] == pytest.approx(one["grad_norm"], rel=1e-4)
+
+
+def test_a_group_of_one_trains_as_a_process_alone_and_is_left_at_the_end(fit, metrics, monkeypatch: pytest.MonkeyPatch):
+    fit("alone", accumulate=2)
+    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    for name, value in group.items():
+        monkeypatch.setenv(name, value)
+    fit("group", accumulate=2)
+    assert metrics("group") == metrics("alone")
+    assert not torch.distributed.is_initialized()
+
+
+def test_alone_there_is_one_world(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with join("cpu") as world:
+        assert (world.rank, world.size, world.main) == (0, 1, True)
+        assert world.gather({"a": 1}) == [{"a": 1}]
+        model = ToyModel()
+        assert world.spread(model) is model
+
+
+def test_processes_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(World, "gather", lambda self, value: [3, 4])
+    with pytest.raises(TubeletError, match=r"disagree on the step \(\[3, 4\]\)"):
+        World(device=torch.device("cpu"), size=2).same(3, "the step")
+
+
+@pytest.mark.parametrize(
+    ("name", "complaint"),
+    [("gpu", "expected auto, cpu, cuda, cuda:N or mps, got 'gpu'"), ("cuda:99", "CUDA devices are here")],
+)
+def test_a_device_that_is_not_here_is_refused(name: str, complaint: str):
+    with pytest.raises(ConfigError, match=complaint):
+        choose_device(name)
+
+
+def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert choose_device("auto", 2) == torch.device("cuda", 2)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    assert choose_device("auto") == torch.device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert choose_device("auto") == torch.device("cpu")
