@@ -1,0 +1,79 @@
+"""From decoded frames to network input: the one place where pixels are resized and normalised."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Annotated, Literal
+
+import torch
+import torch.nn.functional as F
+from pydantic import Field
+from torch import Tensor
+from torchvision.transforms.v2 import functional as TV
+
+from tubelet.core.config import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    """B normalised images in one tensor, padded right and bottom."""
+
+    pixels: Tensor  # [B, 3, H, W]
+    sizes: list[tuple[int, int]]  # height, width of each without padding
+    scales: Tensor  # [B, 4]: input = frame * scale, for boxes (x1, y1, x2, y2)
+
+
+class KeepRatio(Config):
+    """Shrink or enlarge so that the long side is at most `long` and the short side at most `short`, then pad."""
+
+    kind: Literal["keep_ratio"] = "keep_ratio"
+    long: int = 640
+    short: int = 360
+    multiple: int = 32  # padded to a multiple of this
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        scale = min(self.long / max(height, width), self.short / min(height, width))
+        return max(round(height * scale), 1), max(round(width * scale), 1)
+
+
+class Stretch(Config):
+    """Squeeze every frame to one size, whatever its ratio."""
+
+    kind: Literal["stretch"] = "stretch"
+    height: int = 300
+    width: int = 300
+    multiple: int = 1
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        return self.height, self.width
+
+
+class InputConfig(Config):
+    """How frames become network input; mean and std in units of 0..255, RGB."""
+
+    resize: Annotated[KeepRatio | Stretch, Field(discriminator="kind")] = KeepRatio()
+    mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
+    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+
+    def prepare(self, clips: Sequence[Tensor]) -> Images:
+        """uint8 frames [T_i, 3, H_i, W_i] of several clips -> one batch of B = sum T_i images."""
+        resized = [_resize(frames, self.resize.target(*frames.shape[-2:])) for frames in clips]
+        sizes = [(r.shape[-2], r.shape[-1]) for r in resized]
+        multiple = self.resize.multiple
+        height = -(-max(h for h, _ in sizes) // multiple) * multiple
+        width = -(-max(w for _, w in sizes) // multiple) * multiple
+        mean, std = (clips[0].new_tensor(v, dtype=torch.float32).view(3, 1, 1) for v in (self.mean, self.std))
+        pixels = [F.pad((r.float() - mean) / std, (0, width - r.shape[-1], 0, height - r.shape[-2])) for r in resized]
+        scales = [
+            torch.tensor([w / f.shape[-1], h / f.shape[-2]] * 2).expand(len(f), 4)
+            for f, (h, w) in zip(clips, sizes, strict=True)
+        ]
+        counted = [size for f, size in zip(clips, sizes, strict=True) for _ in range(len(f))]
+        return Images(torch.cat(pixels), counted, torch.cat(scales).to(clips[0].device))
+
+
+def _resize(frames: Tensor, size: tuple[int, int]) -> Tensor:
+    if tuple(frames.shape[-2:]) == size:
+        return frames
+    return TV.resize(frames, list(size), antialias=True)

@@ -1,0 +1,93 @@
+"""Which known object is this? The decision rule of MaskTrack R-CNN, from match logits and three cues.
+
+Source: Yang et al. 2019, section 4.3, as masktrack_rcnn.md, 4 settles it. For detection i and known object j:
+score_i(j) = log p_i(j) + a log s_i + b IoU(box_i, box_j) + c [label_i = label_j], column 0 standing for a new object
+(IoU 0, label agrees). Letters: N detections, M known objects.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from pydantic import Field
+from torch import Tensor
+
+from tubelet.core import boxes as box_ops
+from tubelet.core.config import Config
+from tubelet.core.matching import assign
+
+NEW, DROPPED = -1, -2
+
+
+class AssociationConfig(Config):
+    """The cues' weights and what becomes of a detection that loses its object to a better one."""
+
+    cues: bool = True  # off: the match probabilities alone decide (CompFeat, Tables 1-4)
+    score_weight: float = 1.0  # a
+    iou_weight: float = 2.0  # b
+    label_weight: float = 10.0  # c
+    assignment: Literal["greedy", "optimal"] = "greedy"  # optimal: one decision for all, no detection is lost to a tie
+    unique_ids: bool = True  # off: both claimants carry the id in this frame, as the original leaves it
+    birth: float = Field(default=0.0, ge=0, le=1)  # a new object needs this score; the paper has no such bound
+    keep: int | None = Field(default=None, ge=1)  # frames for which an unseen object is remembered; None = for ever
+
+
+def cue_scores(
+    logits: Tensor,
+    scores: Tensor,
+    boxes: Tensor,
+    labels: Tensor,
+    known_boxes: Tensor,
+    known_labels: Tensor,
+    config: AssociationConfig,
+) -> Tensor:
+    """Match logits [N, M + 1] with the cues added, [N, M + 1]; boxes [N, 4] and [M, 4], labels [N] and [M]."""
+    total = logits.float().log_softmax(1)
+    if not config.cues:
+        return total
+    overlap = torch.cat([boxes.new_zeros(len(boxes), 1), box_ops.iou(boxes, known_boxes)], 1)
+    agrees = torch.cat([labels.new_ones(len(labels), 1).bool(), labels[:, None] == known_labels[None]], 1)
+    confident = scores.clamp(min=1e-12).log()[:, None]
+    return total + config.score_weight * confident + config.iou_weight * overlap + config.label_weight * agrees
+
+
+def associate(table: Tensor, scores: Tensor, config: AssociationConfig) -> Tensor:
+    """Decide for N detections, in their order: position of a known object, NEW or DROPPED, int64 [N].
+
+    `table` is what cue_scores gives. Greedy is the paper's rule: each takes its best column; of two that claim one
+    object the higher entry wins, and the loser gets no second choice.
+    """
+    decided = _greedy(table, config.unique_ids) if config.assignment == "greedy" else _optimal(table)
+    decided[(decided == NEW) & (scores.cpu() < config.birth)] = DROPPED
+    return decided
+
+
+def _greedy(table: Tensor, unique: bool) -> Tensor:
+    values, columns = (t.cpu() for t in table.max(1))
+    decided = torch.full((len(table),), NEW)
+    holder: dict[int, int] = {}
+    for i, column in enumerate(columns.tolist()):
+        if column == 0:
+            continue
+        rival = holder.get(column)
+        if rival is not None and values[i] <= values[rival]:
+            decided[i] = DROPPED
+            continue
+        if rival is not None and unique:
+            decided[rival] = DROPPED
+        holder[column] = i
+        decided[i] = column - 1
+    return decided
+
+
+def _optimal(table: Tensor) -> Tensor:
+    """Least total cost where every detection also has a "new object" column of its own."""
+    known = table.shape[1] - 1
+    own = torch.full((len(table), len(table)), float("-inf"), device=table.device)
+    own.diagonal().copy_(table[:, 0])
+    rows, columns = assign(-torch.cat([table[:, 1:], own], 1))
+    decided = torch.full((len(table),), NEW)
+    matched = columns < known
+    decided[rows[matched]] = columns[matched]
+    return decided

@@ -1,0 +1,623 @@
+"""MaskTrack R-CNN as a whole: its size, what it learns from, and how it follows objects through a video."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tubelet.core.config import Config
+from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.models.rcnn.detector import Detections, Features, Targets
+from tubelet.models.rcnn.inputs import Images, InputConfig, Stretch
+from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, Memory, _crop_masks, _targets, grow
+
+Build = Callable[..., MaskTrackRCNN]
+MakeClip = Callable[..., Clip]
+
+SSDLITE = (
+    'detector={"kind": "ssdlite", "score_threshold": 0.0, "channels": 16}',
+    "detector.input.resize.height=96",  # a tenth of the work of its own 300 x 300
+    "detector.input.resize.width=96",
+    "match.cosine=0.1",
+)
+EVERYTHING = ("detector.anchors_sampled=100000", "detector.regions_sampled=100000")
+DOG, CAT, FAR = (7, 0, 6, 6, 30), (8, 1, 50, 20, 34), (9, 2, 60, 2, 28)
+
+
+def parameters(module: nn.Module) -> int:
+    return sum(p.numel() for p in module.parameters())
+
+
+def finite(losses: Losses) -> bool:
+    return all(v.ndim == 0 and bool(v.isfinite()) for v in losses.values())
+
+
+def without_gradient(model: nn.Module) -> list[str]:
+    return [name for name, p in model.named_parameters() if p.requires_grad and p.grad is None]
+
+
+# size
+
+
+@pytest.mark.parametrize(("backbone", "total"), [("resnet50", 58_081_093), ("resnet101", 77_073_221)])
+def test_with_40_classes_it_has_the_papers_number_of_parameters(backbone: str, total: int) -> None:
+    with torch.device("meta"):
+        model = MaskTrackConfig().override(f"detector.backbone.name={backbone}").build(tuple(map(str, range(40))))
+    assert parameters(model) == total
+    assert parameters(model.match) == 13_895_680
+    assert parameters(model) - parameters(model.match) == total - 13_895_680
+    assert {"mask": parameters(model.mask), "rpn": parameters(model.detector.rpn)} == {
+        "mask": 2_633_257,
+        "rpn": 593_935,
+    }
+
+
+def test_it_is_a_segmenter_that_reads_frame_by_frame(build: Build) -> None:
+    model = build()
+    assert isinstance(model, VideoSegmenter)
+    assert model.window == Window()
+    assert model.classes == ("dog", "cat", "car")
+
+
+def test_its_config_survives_json(small_config: MaskTrackConfig) -> None:
+    for config in (small_config, small_config.override(*SSDLITE)):
+        assert MaskTrackConfig.model_validate_json(config.model_dump_json()) == config
+
+
+# learning
+
+clips_to_learn: dict[str, tuple[tuple[tuple[Any, ...], ...], list[bool] | None]] = {
+    "two objects in two frames": (((DOG, CAT), (DOG, CAT)), None),
+    "one object": (((DOG,), (DOG,)), None),
+    "no objects": (((), ()), None),
+    "an object that is absent from the second frame": (((DOG, CAT), (CAT,)), None),
+    "a reference without objects": (((DOG,), ()), [True, False]),
+    "objects only in the reference": (((), (DOG, CAT)), [True, False]),
+    "a crowd beside an object": (((DOG, (5, -1, 50, 10, 40)), (DOG, (5, -1, 50, 10, 40))), None),
+    "nothing but a crowd": ((((5, -1, 0, 0, 64),), ((5, -1, 0, 0, 64),)), None),
+    "an object of one pixel": ((((1, 0, 40, 30, 1),), ((1, 0, 41, 30, 1),)), None),
+    "an object as large as the frame": ((((1, 0, 0, 0, 96),), ((1, 0, 0, 0, 96),)), None),
+    "three frames with one to predict": (((DOG, CAT), (DOG,), (FAR,)), [False, True, False]),
+    "a single frame": (((DOG, CAT),), None),
+}
+
+
+every_clip = pytest.mark.parametrize(("frames", "key"), clips_to_learn.values(), ids=clips_to_learn.keys())
+
+
+@every_clip
+def test_losses_are_finite_and_reach_every_trainable_parameter(
+    build: Build, make_clip: MakeClip, frames: tuple[tuple[Any, ...], ...], key: list[bool] | None
+) -> None:
+    model = build().train()
+    losses = model([make_clip(*frames, key=key)])
+    assert finite(losses)
+    sum(losses.values(), torch.zeros(())).backward()
+    assert without_gradient(model) == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+@every_clip
+def test_losses_behind_a_detector_of_one_stage_are_finite(
+    build: Build, make_clip: MakeClip, frames: tuple[tuple[Any, ...], ...], key: list[bool] | None
+) -> None:
+    model = build(*SSDLITE).train()
+    losses = model([make_clip(*frames, key=key)])
+    assert finite(losses)
+    sum(losses.values(), torch.zeros(())).backward()
+    # a level of the pyramid learns from the regions that are cut from it, and the height of "new" from any region
+    assert [n for n in without_gradient(model) if not n.startswith("detector.fpn.") and n != "match.new"] == []
+    assert all(p.grad.isfinite().all() for p in model.parameters() if p.grad is not None)
+
+
+def test_losses_are_those_of_the_paper(build: Build, make_clip: MakeClip) -> None:
+    losses = build().train()([make_clip((DOG, CAT), (DOG, CAT))])
+    assert set(losses) == {"rpn_cls", "rpn_box", "cls", "box", "mask", "match"}
+    assert all(v > 0 for v in losses.values())
+
+
+def test_a_frozen_detector_leaves_the_losses_of_the_heads(build: Build, make_clip: MakeClip) -> None:
+    model = build(*SSDLITE, "detector.frozen=true").train()
+    for frames in (((DOG,), (DOG,)), ((), ())):
+        losses = model([make_clip(*frames)])
+        assert set(losses) == {"mask", "match"}
+        assert finite(losses)
+    learning = {".".join(n.split(".")[:2]) for n, p in model.named_parameters() if p.requires_grad}
+    assert {n for n in learning if n.startswith("detector")} == {"detector.fpn"}
+
+
+def test_frozen_stages_get_no_gradient(build: Build, make_clip: MakeClip) -> None:
+    model = build().train()
+    sum(model([make_clip((DOG,), (DOG,))]).values()).backward()
+    held = {n.split(".")[3] for n, p in model.named_parameters() if p.grad is None}
+    assert held == {"conv1", "bn1", "layer1"}
+
+
+def test_with_everything_sampled_four_copies_lose_what_one_clip_loses(build: Build, make_clip: MakeClip) -> None:
+    # sampling is the only chance in a step: with all anchors and regions sampled each loss is a mean, and must agree
+    model, clip = build(*EVERYTHING).train(), make_clip((DOG, CAT), (DOG,))
+    with torch.no_grad():
+        one, four = model([clip]), model([clip] * 4)
+    for name, value in one.items():
+        torch.testing.assert_close(four[name], value, rtol=1e-4, atol=1e-6, msg=lambda m, n=name: f"{n}: {m}")
+
+
+def test_the_match_loss_of_a_batch_is_the_mean_over_its_images(build: Build, make_clip: MakeClip) -> None:
+    model = build(*EVERYTHING).train()
+    clips = [make_clip((DOG, CAT), (DOG, CAT), seed=s, key=[True, False]) for s in range(3)]
+    with torch.no_grad():
+        alone = torch.stack([model([clip])["match"] for clip in clips])
+        together = model(clips)["match"]
+    torch.testing.assert_close(together, alone.mean(), rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_losses(build: Build, make_clip: MakeClip) -> None:
+    model, clip = build().train(), make_clip((DOG, CAT), (DOG, CAT))
+    runs = []
+    for _ in range(2):
+        torch.manual_seed(5)
+        runs.append(model([clip]))
+    assert all(torch.equal(runs[0][name], runs[1][name]) for name in runs[0])
+
+
+def test_clips_of_other_sizes_and_lengths_share_a_batch(build: Build, make_clip: MakeClip) -> None:
+    tall = make_clip((DOG,), (DOG,), (DOG,))
+    assert tall.tracks is not None
+    turned = Clip(
+        frames=tall.frames.mT.contiguous(),
+        index=tall.index,
+        key=tall.key,
+        tracks=replace(tall.tracks, masks=tall.tracks.masks.mT.contiguous()),
+    )
+    assert finite(build().train()([make_clip((CAT,), (CAT,)), turned]))
+
+
+def test_training_does_not_change_buffers_or_the_clip(build: Build, make_clip: MakeClip) -> None:
+    model, clip = build().train(), make_clip((DOG, CAT), (DOG,))
+    buffers, frames = {k: v.clone() for k, v in model.named_buffers()}, clip.frames.clone()
+    model([clip])
+    assert all(torch.equal(v, buffers[k]) for k, v in model.named_buffers())
+    assert torch.equal(clip.frames, frames)
+
+
+def test_a_frame_that_is_only_reference_gives_no_detection_loss(build: Build, make_clip: MakeClip) -> None:
+    model = build(*EVERYTHING).train()
+    with torch.no_grad():
+        with_objects = model([make_clip((DOG,), (CAT,), key=[True, False])])
+        without = model([make_clip((DOG,), (), key=[True, False])])
+    # the reference's pixels and objects differ; only who is whom may depend on them
+    for name in ("rpn_cls", "rpn_box", "cls", "box", "mask"):
+        torch.testing.assert_close(with_objects[name], without[name], rtol=1e-4, atol=1e-6)
+
+
+def match_loss_by_loops(model: MaskTrackRCNN, clip: Clip, pairs: Sequence[tuple[int, int]]) -> float:
+    """Mean over key frames of the mean cross-entropy of their regions over [new, objects of the reference]."""
+    images = model.detector.config.input.prepare([clip.frames])
+    features, targets = model.detector.extract(images), _targets([clip], images)
+    per_image = []
+    for key, reference in pairs:
+        one = Images(images.pixels[[key]], [images.sizes[key]], images.scales[[key]])
+        _, (samples,) = model.detector.losses(features.at(key), one, [targets[key]])
+        cells = model.detector.regions(features.at(key).maps, [samples.boxes], 7)
+        known = model.detector.regions(features.at(reference).maps, [targets[reference].boxes], 7)
+        current, known = model.match.describe(cells), model.match.describe(known)
+        terms = []
+        for k, owner in enumerate(samples.matched.tolist()):
+            logits = torch.cat([torch.zeros(1), known @ current[k]])
+            identity = int(targets[key].ids[owner])
+            ids = targets[reference].ids.tolist()
+            column = 1 + ids.index(identity) if identity in ids else 0
+            terms.append(-logits.log_softmax(0)[column].item())
+        per_image.append(sum(terms) / len(terms))
+    return sum(per_image) / len(per_image)
+
+
+@pytest.mark.parametrize(
+    ("frames", "key", "pairs"),
+    [
+        (((DOG, CAT), (CAT, DOG, FAR)), [True, True], [(0, 1), (1, 0)]),
+        (((DOG, CAT), (CAT, FAR)), [True, False], [(0, 1)]),
+        (((DOG, CAT), (CAT,)), [False, True], [(1, 0)]),
+        (((DOG, CAT), (CAT,), (DOG, FAR)), [True, True, True], [(0, 1), (1, 2), (2, 0)]),
+        (((DOG, CAT), ()), [True, False], [(0, 1)]),
+        (((DOG, CAT),), [True], [(0, 0)]),
+    ],
+)
+def test_the_match_loss_equals_loops_over_regions_and_objects(
+    build: Build,
+    make_clip: MakeClip,
+    frames: tuple[tuple[Any, ...], ...],
+    key: list[bool],
+    pairs: list[tuple[int, int]],
+) -> None:
+    model, clip = build(*EVERYTHING).train(), make_clip(*frames, key=key)
+    with torch.no_grad():
+        model.match.layers[-1].weight *= 100  # a random start tells nobody apart
+        found, wanted = model([clip])["match"], match_loss_by_loops(model, clip, pairs)
+    assert found.item() == pytest.approx(wanted, rel=1e-3)
+
+
+def test_mask_targets_are_the_truth_cut_by_the_box() -> None:
+    masks = torch.zeros(2, 64, 96)
+    masks[0, 10:38, 20:48] = 1
+    masks[1, 0:20, 0:10] = 1
+    targets = Targets(
+        boxes=torch.zeros(2, 4),
+        labels=torch.zeros(2, dtype=torch.int64),
+        ids=torch.arange(2),
+        masks=masks,
+        scale=torch.tensor([2.0, 0.5, 2.0, 0.5]),
+        ignored=torch.zeros(0, 4),
+    )
+    boxes = torch.tensor([[20.0, 10.0, 48.0, 38.0], [34.0, 10.0, 62.0, 38.0], [-10.0, 0.0, 10.0, 20.0]])
+    cut = _crop_masks(targets, torch.tensor([0, 0, 1]), boxes * targets.scale, 28)
+    assert cut.shape == (3, 28, 28)
+    assert set(cut.unique().tolist()) == {0, 1}
+    assert cut[0].all()
+    assert torch.equal(cut[1], (torch.arange(28) < 14).float().expand(28, 28))
+    # half of the box lies outside the frame, where nothing is; at the border itself bilinear sampling may round up
+    assert cut[2, :, 14:].all()
+    assert not cut[2, :, :13].any()
+
+
+def test_the_mask_loss_reads_the_channel_of_the_objects_class(build: Build, make_clip: MakeClip) -> None:
+    model = build(*EVERYTHING).train()
+    sum(model([make_clip((CAT,), (CAT,))]).values()).backward()
+    grad = model.mask.logits.weight.grad
+    assert grad is not None
+    assert [bool(channel.any()) for channel in grad] == [False, False, True, False]  # background, dog, cat, car
+
+
+def test_truth_follows_the_frame_to_the_input(build: Build, make_clip: MakeClip) -> None:
+    clip = make_clip((DOG, (5, -1, 50, 10, 20)), (CAT,))
+    images = InputConfig(resize=Stretch(height=128, width=48)).prepare([clip.frames])
+    first, second = _targets([clip], images)
+    assert first.boxes.tolist() == [[3, 12, 18, 72]]
+    assert first.ignored.tolist() == [[25, 20, 35, 60]]
+    assert (first.ids.tolist(), first.labels.tolist()) == ([7], [0])
+    assert (second.ids.tolist(), second.labels.tolist(), second.ignored.tolist()) == ([8], [1], [])
+    assert first.masks.shape == (1, 64, 96)
+
+
+def test_grown_boxes_gain_their_share_on_every_side() -> None:
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
+    assert grow(boxes, 0.25).tolist() == [[5, 10, 35, 70]]
+    assert torch.equal(grow(boxes, 0.0), boxes)
+
+
+# following objects: real detections of a random model
+
+
+def part(clip: Clip, frames: slice) -> Clip:
+    return Clip(frames=clip.frames[frames], index=clip.index[frames], key=clip.key[frames])
+
+
+def single(clip: Clip, t: int) -> Clip:
+    return part(clip, slice(t, t + 1))
+
+
+def run(model: MaskTrackRCNN, clip: Clip) -> list[Tracks]:
+    """The clip's frames one by one, from a fresh start."""
+    state, out = model.start(), []
+    with torch.inference_mode():
+        for t in range(len(clip)):
+            state, tracks = model.step(state, single(clip, t))
+            out.append(tracks)
+    return out
+
+
+def same(first: Tracks, second: Tracks) -> bool:
+    return all(torch.equal(getattr(first, f), getattr(second, f)) for f in ("ids", "scores", "masks", "index"))
+
+
+def still(make_clip: MakeClip, length: int) -> Clip:
+    frame = make_clip((DOG, CAT))
+    return Clip(
+        frames=frame.frames.expand(length, -1, -1, -1).contiguous(),
+        index=torch.arange(length),
+        key=torch.ones(length, dtype=torch.bool),
+    )
+
+
+@pytest.fixture(scope="module")
+def moving(make_clip: MakeClip) -> Clip:
+    return make_clip((DOG, CAT), (DOG, FAR), (CAT,), (DOG, CAT, FAR))
+
+
+@pytest.mark.parametrize("overrides", [(), SSDLITE], ids=["two_stage", "ssdlite"])
+def test_objects_repeated_identically_keep_their_ids(
+    build: Build, make_clip: MakeClip, overrides: tuple[str, ...]
+) -> None:
+    first, *others = run(build(*overrides), still(make_clip, 4))
+    assert len(first) == 10
+    assert first.ids.tolist() == list(range(int(first.ids[0]), int(first.ids[0]) + 10))
+    for tracks in others:
+        assert torch.equal(tracks.ids, first.ids)
+        assert torch.equal(tracks.masks, first.masks)
+
+
+def test_masks_are_probabilities_over_the_whole_frame_and_scores_over_the_classes(build: Build, moving: Clip) -> None:
+    for t, tracks in enumerate(run(build(), moving)):
+        assert tracks.masks.shape[1:] == (1, 64, 96)
+        assert tracks.scores.shape[1] == 3
+        assert tracks.index.tolist() == [t]
+        for values in (tracks.masks, tracks.scores):
+            assert values.aminmax().min >= 0
+            assert values.aminmax().max <= 1
+        assert len(set(tracks.ids.tolist())) == len(tracks)
+
+
+def test_frames_of_another_size_get_masks_of_their_size(build: Build) -> None:
+    frames = torch.randint(0, 256, (1, 3, 90, 77), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    (tracks,) = run(build(), Clip(frames=frames, index=torch.arange(1), key=torch.ones(1, dtype=torch.bool)))
+    assert tracks.masks.shape == (len(tracks), 1, 90, 77)
+    assert len(tracks) > 0
+
+
+def test_two_videos_never_share_memory(build: Build, make_clip: MakeClip, moving: Clip) -> None:
+    model, other = build(), still(make_clip, 3)
+    alone = run(model, moving)
+    run(model, other)
+    again = run(model, moving)
+    assert all(same(a, b) for a, b in zip(alone, again, strict=True))
+    # and read in turns
+    states, mixed = [model.start(), model.start()], []
+    with torch.inference_mode():
+        for t in range(3):
+            states[0], tracks = model.step(states[0], single(moving, t))
+            states[1], _ = model.step(states[1], single(other, t))
+            mixed.append(tracks)
+    assert all(same(a, b) for a, b in zip(alone, mixed, strict=False))
+
+
+def test_a_step_leaves_the_state_it_was_given_as_it_was(build: Build, moving: Clip) -> None:
+    model = build()
+    with torch.inference_mode():
+        before, _ = model.step(model.start(), single(moving, 0))
+        kept = {f.name: torch.as_tensor(getattr(before, f.name)).clone() for f in fields(Memory)}
+        first = model.step(before, single(moving, 1))[1]
+        second = model.step(before, single(moving, 1))[1]
+    assert all(torch.equal(torch.as_tensor(getattr(before, name)), value) for name, value in kept.items())
+    assert same(first, second)
+
+
+def by_id(tracks: Tracks, t: int) -> dict[int, Tensor]:
+    return {
+        int(i): m for i, m, there in zip(tracks.ids, tracks.masks[:, t], tracks.present[:, t], strict=True) if there
+    }
+
+
+@pytest.mark.parametrize("overrides", [(), ("association.unique_ids=false",)], ids=["unique", "as published"])
+def test_a_clip_gives_the_same_objects_as_its_frames_one_by_one(
+    build: Build, moving: Clip, overrides: tuple[str, ...]
+) -> None:
+    model = build(*overrides)
+    singles = run(model, moving)
+    with torch.inference_mode():
+        state, whole = model.step(model.start(), moving)
+    assert state.time == 3
+    assert set(whole.ids.tolist()) == {i for tracks in singles for i in tracks.ids.tolist()}
+    for t, tracks in enumerate(singles):
+        found, wanted = by_id(whole, t), by_id(tracks, 0)
+        assert found.keys() == wanted.keys()
+        for identity, mask in wanted.items():
+            torch.testing.assert_close(found[identity], mask, rtol=0, atol=1e-3)
+    for identity, scores in zip(whole.ids.tolist(), whole.scores, strict=True):
+        rows = [t.scores[t.ids == identity] for t in singles if identity in t.ids.tolist()]
+        torch.testing.assert_close(scores, torch.cat(rows).mean(0), rtol=1e-3, atol=1e-4)
+
+
+def test_frames_read_before_are_skipped(build: Build, moving: Clip) -> None:
+    model = build()
+    with torch.inference_mode():
+        state, _ = model.step(model.start(), part(moving, slice(0, 3)))
+        again, nothing = model.step(state, single(moving, 1))
+        after, last = model.step(state, moving)  # three of its four frames are known
+    assert again is state
+    assert (len(nothing), nothing.masks.shape) == (0, (0, 0, 64, 96))
+    assert nothing.scores.shape == (0, 3)
+    assert last.index.tolist() == [3]
+    assert after.time == 3
+
+
+def test_frames_without_key_are_not_predicted(build: Build, moving: Clip) -> None:
+    model = build()
+    partly = Clip(frames=moving.frames, index=moving.index, key=torch.tensor([False, True, False, True]))
+    with torch.inference_mode():
+        _, tracks = model.step(model.start(), partly)
+    assert tracks.index.tolist() == [1, 3]
+
+
+def test_permuting_the_memory_leaves_every_pairing(build: Build, moving: Clip) -> None:
+    model = build()
+    with torch.inference_mode():
+        model.match.layers[-1].weight *= 100
+        state, _ = model.step(model.start(), single(moving, 0))
+        order = torch.randperm(len(state.ids), generator=torch.Generator().manual_seed(0))
+        parts = ("descriptors", "boxes", "labels", "ids", "seen")
+        turned = replace(state, **{f: getattr(state, f)[order] for f in parts})
+        _, plain = model.step(state, single(moving, 1))
+        _, other = model.step(turned, single(moving, 1))
+    assert torch.equal(plain.ids, other.ids)
+    assert torch.equal(plain.masks, other.masks)
+
+
+def test_without_detections_nothing_is_found_and_nothing_forgotten(build: Build, moving: Clip) -> None:
+    model, blind = build(), build("detector.score_threshold=1.0")
+    with torch.inference_mode():
+        state, tracks = blind.step(blind.start(), single(moving, 0))
+        assert (len(tracks), tracks.masks.shape) == (0, (0, 1, 64, 96))
+        assert (len(state.ids), state.time) == (0, 0)
+        full, _ = model.step(model.start(), single(moving, 0))
+        later, none = blind.step(full, single(moving, 1))
+    assert len(none) == 0
+    assert torch.equal(later.ids, full.ids)
+    assert torch.equal(later.descriptors, full.descriptors)
+    assert later.time == 1
+
+
+# following objects: a detector that says what it is told
+
+
+class ScriptInput(Config):
+    input: InputConfig = InputConfig(resize=Stretch(height=64, width=96), mean=(0, 0, 0), std=(1, 1, 1))
+
+
+class Scripted(nn.Module):
+    """Answers frame t, painted in the colour t, with the t-th list of (box, label, score)."""
+
+    channels, strides = 1, [4]
+
+    def __init__(self, *script: Sequence[tuple[tuple[float, ...], int, float]]) -> None:
+        super().__init__()
+        self.config, self.script = ScriptInput(), script
+
+    def extract(self, images: Images) -> Features:
+        return Features(maps=[images.pixels[:, :1]], taps=[])
+
+    def detect(self, features: Features, images: Images) -> list[Detections]:
+        return [self._answer(int(pixels[0, 0, 0])) for pixels in images.pixels]
+
+    def _answer(self, t: int) -> Detections:
+        scores = torch.zeros(len(self.script[t]), 3)
+        for row, (_, label, score) in zip(scores, self.script[t], strict=True):
+            row[label] = score
+        return Detections(boxes=torch.tensor([b for b, _, _ in self.script[t]]).view(-1, 4).float(), scores=scores)
+
+    def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
+        return torch.ones(len(boxes[0]), 1, resolution, resolution)
+
+
+LEFT, MIDDLE, RIGHT = (2.0, 2.0, 22.0, 42.0), (35.0, 10.0, 60.0, 50.0), (70.0, 5.0, 94.0, 60.0)
+
+
+@pytest.fixture
+def follow(small_config: MaskTrackConfig) -> Callable[..., tuple[MaskTrackRCNN, Clip]]:
+    """A model whose detections are scripted and whose match head tells nobody apart, and the video to run it on."""
+
+    def one(*script: Sequence[tuple[tuple[float, ...], int, float]], overrides: Sequence[str] = ()) -> Any:
+        config = small_config.override(*overrides)
+        with torch.device("meta"):  # its parts are replaced
+            model = config.build(("dog", "cat", "car")).eval()
+        model.detector = Scripted(*script)  # type: ignore[assignment]
+        model.match = config.match.build(1)
+        model.mask = config.mask.build(1, 3)
+        nn.init.zeros_(model.match.layers[-1].weight)
+        length = len(script)
+        frames = torch.arange(length, dtype=torch.uint8).view(-1, 1, 1, 1).expand(length, 3, 64, 96).contiguous()
+        return model, Clip(frames=frames, index=torch.arange(length), key=torch.ones(length, dtype=torch.bool))
+
+    return one
+
+
+def ids(model: MaskTrackRCNN, clip: Clip) -> list[list[int]]:
+    return [tracks.ids.tolist() for tracks in run(model, clip)]
+
+
+def test_an_object_that_leaves_and_returns_keeps_its_id(follow: Any) -> None:
+    here, there = (LEFT, 0, 0.9), (RIGHT, 0, 0.8)
+    assert ids(*follow([here, there], [there], [], [there, here])) == [[1, 2], [2], [], [2, 1]]
+
+
+def test_ids_count_on_and_are_never_given_twice(follow: Any) -> None:
+    found = ids(*follow([(LEFT, 0, 0.9)], [(RIGHT, 1, 0.9)], [(MIDDLE, 2, 0.9)], [(LEFT, 0, 0.9)]))
+    assert found == [[1], [2], [3], [1]]
+
+
+def test_another_class_at_the_same_place_is_another_object(follow: Any) -> None:
+    assert ids(*follow([(LEFT, 0, 0.9)], [(LEFT, 1, 0.9)], [(LEFT, 0, 0.9), (LEFT, 1, 0.8)])) == [[1], [2], [1, 2]]
+
+
+def test_an_object_keeps_the_label_of_its_first_sight(follow: Any) -> None:
+    script = [[(LEFT, 0, 0.9)], [(LEFT, 1, 0.9)], [(LEFT, 0, 0.9)]]
+    model, clip = follow(*script, overrides=("association.label_weight=0",))
+    state = model.start()
+    for t in range(3):
+        state, tracks = model.step(state, single(clip, t))
+        assert tracks.ids.tolist() == [1]
+        assert state.labels.tolist() == [0]
+
+
+def test_memory_follows_the_box(follow: Any) -> None:
+    # a walk in small steps; the last box has left the first one far behind
+    walk = [((2.0 + 12 * k, 2.0, 32.0 + 12 * k, 42.0), 0, 0.9) for k in range(5)]
+    other = (RIGHT, 0, 0.8)
+    assert ids(*follow(*[[step] for step in walk])) == [[1]] * 5
+    model, clip = follow([walk[0], other], [walk[1], other], [walk[2], other])
+    state, _ = model.step(model.start(), clip)
+    torch.testing.assert_close(state.boxes, torch.tensor([walk[2][0], RIGHT]))
+    assert state.seen.tolist() == [2, 2]
+
+
+def test_an_unseen_object_is_kept_for_as_many_frames_as_told(follow: Any) -> None:
+    here = (LEFT, 0, 0.9)
+    for keep, wanted in ((1, 2), (2, 2), (3, 1), (4, 1)):
+        found = ids(*follow([here], [], [], [here], overrides=(f"association.keep={keep}",)))
+        assert found == [[1], [], [], [wanted]]
+    assert ids(*follow([here], *[[]] * 50, [here]))[-1] == [1]
+
+
+def test_a_new_object_needs_the_score_of_birth_from_the_first_frame_on(follow: Any) -> None:
+    script = [[(LEFT, 0, 0.4), (RIGHT, 0, 0.6)], [(LEFT, 0, 0.4), (RIGHT, 0, 0.1)], [(LEFT, 0, 0.5)]]
+    assert ids(*follow(*script, overrides=("association.birth=0.5",))) == [[1], [1], [2]]
+
+
+def test_of_two_claimants_one_survives_and_without_unique_ids_the_later_stands(follow: Any) -> None:
+    low, high = (LEFT, 0, 0.5), ((2.0, 2.0, 21.0, 42.0), 0, 0.9)
+    for frame in ([high, low], [low, high]):
+        for switch in ("true", "false"):
+            (_, second) = run(*follow([(LEFT, 0, 0.9)], frame, overrides=(f"association.unique_ids={switch}",)))
+            assert second.ids.tolist() == [1]
+            assert second.confidence.item() == pytest.approx(0.9)
+
+
+def test_scores_of_a_clip_are_means_over_the_frames_of_presence(follow: Any) -> None:
+    model, clip = follow([(LEFT, 0, 0.2)], [], [(LEFT, 0, 0.8), (RIGHT, 2, 0.6)])
+    _, tracks = model.step(model.start(), clip)
+    assert tracks.ids.tolist() == [1, 2]
+    torch.testing.assert_close(tracks.scores, torch.tensor([[0.5, 0, 0], [0, 0, 0.6]]))
+    assert tracks.present.tolist() == [[True, False, True], [False, False, True]]
+
+
+def test_masks_lie_in_their_boxes_at_the_scale_of_the_frame(follow: Any) -> None:
+    model, _ = follow([(LEFT, 0, 0.9)])
+    nn.init.zeros_(model.mask.logits.weight)
+    nn.init.constant_(model.mask.logits.bias, 9.0)
+    frames = torch.zeros(1, 3, 128, 192, dtype=torch.uint8)  # twice the input's size
+    clip = Clip(frames=frames, index=torch.arange(1), key=torch.ones(1, dtype=torch.bool))
+    _, tracks = model.step(model.start(), clip)
+    assert tracks.masks.shape == (1, 1, 128, 192)
+    assert (tracks.boxes[0, 0] - 2 * torch.tensor(LEFT)).abs().max() <= 2
+
+
+@pytest.mark.parametrize("label", [0, 1, 2])
+def test_the_mask_of_a_detection_is_its_classes_channel(follow: Any, label: int) -> None:
+    model, clip = follow([(LEFT, label, 0.9)])
+    nn.init.zeros_(model.mask.logits.weight)
+    with torch.no_grad():
+        model.mask.logits.bias.copy_(torch.tensor([-9.0, 1.0, 2.0, 3.0]))
+    _, tracks = model.step(model.start(), clip)
+    torch.testing.assert_close(tracks.masks.max(), torch.tensor(label + 1.0).sigmoid(), rtol=1e-3, atol=1e-3)
+
+
+def test_masks_grow_with_the_margin(follow: Any) -> None:
+    areas = []
+    for margin in (0.0, 0.2):
+        model, clip = follow([(MIDDLE, 0, 0.9)], overrides=(f"mask.margin={margin}",))
+        nn.init.zeros_(model.mask.logits.weight)
+        nn.init.constant_(model.mask.logits.bias, 9.0)
+        _, tracks = model.step(model.start(), clip)
+        areas.append(int(tracks.binary.sum()))
+    assert areas[1] == pytest.approx(areas[0] * 1.4**2, rel=0.1)
+
+
+def test_cues_are_read_from_the_config(follow: Any) -> None:
+    # no overlap and no class cue: the zero column ties with every other and stands first, so all is new
+    script = [[(LEFT, 0, 0.9)], [(LEFT, 0, 0.9)]]
+    assert ids(*follow(*script, overrides=("association.cues=false",))) == [[1], [2]]
