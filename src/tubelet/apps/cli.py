@@ -1,0 +1,133 @@
+"""The `tubelet` command. Whatever takes long to import is imported inside the commands."""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tubelet import __version__
+from tubelet.apps import data, demo, evaluate, predict
+from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
+
+app = typer.Typer(
+    name="tubelet",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # help in boxes costs 0.2 s of imports, thrice what the rest of `tubelet --help` takes
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command()(predict.predict)
+app.command()(demo.demo)
+
+
+class Listable(StrEnum):
+    """What `tubelet list` can list."""
+
+    recipes = "recipes"
+    models = "models"
+    backbones = "backbones"
+
+
+def _show_version(asked: bool) -> None:
+    if asked:
+        show(f"tubelet {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def tubelet(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=_show_version)
+    ] = False,
+) -> None:
+    """Find, outline, name and follow every object through a video."""
+
+
+@app.command()
+def train(
+    recipe: Annotated[
+        str, typer.Argument(metavar="RECIPE", help="A name that `tubelet list recipes` shows.", show_default=False)
+    ],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[KEY=VALUE ...]", help="Fields of the recipe, e.g. optim.lr=0.01.", show_default=False),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where checkpoints, metrics and the model go.")],
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint in DIR.")] = False,
+    device: Annotated[str, typer.Option(help=predict.DEVICE_HELP)] = "auto",
+) -> None:
+    """Train a recipe, one row of a paper's table or our own."""
+    from tubelet import recipes
+
+    outcome = recipes.find(recipe).override(*(overrides or ())).run(out, resume=resume, device=device)
+    if outcome.model is None:
+        raise Leave(INTERRUPTED)  # the training has said where it stands and how to go on
+    show(str(outcome.model))
+
+
+app.command()(data.synth)
+app.add_typer(evaluate.app, name="evaluate")
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[Listable, typer.Argument(metavar="recipes|models|backbones", show_default=False)],
+) -> None:
+    """List what can be named."""
+    {Listable.recipes: _recipes, Listable.models: _models, Listable.backbones: _backbones}[what]()
+
+
+app.add_typer(data.app, name="data")
+app.command()(evaluate.report)
+app.command()(evaluate.submission)
+
+
+def _recipes() -> None:
+    from tubelet import recipes
+
+    show(rows_of(table("recipe", "what"), [(name, recipes.find(name).about) for name in recipes.names()]))
+
+
+def _models() -> None:
+    from tubelet.models.weights import list_models
+
+    rows = [(m.name, m.where, f"{m.megabytes:.1f}", m.classes, m.licence) for m in list_models()]
+    show(rows_of(table("model", "where", "#MB", "#classes", "licence"), rows))
+
+
+def _backbones() -> None:
+    from tubelet.models import backbones
+
+    show(*backbones.names())
+
+
+def main() -> None:
+    """The entry point."""
+    catch_termination()
+    sys.exit(call(sys.argv[1:]))
+
+
+def call(arguments: Sequence[str]) -> int:
+    """One call of the command; its exit code."""
+    return run(lambda: app(args=separated(arguments), prog_name="tubelet", standalone_mode=False))
+
+
+def separated(arguments: Sequence[str]) -> list[str]:
+    """`--window length=8 stride=4` -> `--window length=8 --window stride=4`, so that one option takes many pairs."""
+    spread: list[str] = []
+    in_pairs = False
+    for argument in arguments:
+        is_pair = re.match(r"[a-z_]+=", argument) is not None
+        if in_pairs and is_pair and spread[-1] != "--window":
+            spread.append("--window")
+        in_pairs = argument == "--window" or (in_pairs and is_pair)
+        spread.append(argument)
+    return spread

@@ -1,0 +1,157 @@
+"""What commands say: a progress bar on stderr, results on stdout, and every fault as one line with an exit code."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+from typing import TYPE_CHECKING, TextIO
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+FAULT, INTERRUPTED, TERMINATED = 2, 130, 143
+
+
+class Leave(Exception):
+    """Ends a command that has said why."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(code)
+        self.code = code
+
+
+def run(command: Callable[[], object]) -> int:
+    """Run a command; its exit code. Only a fault of ours ends in a traceback.
+
+    2 and one line on stderr for what a user can cause: the errors of core/errors.py, wrong arguments, and whatever the
+    system refuses (no such folder, no permission, a full disk). 130 after Ctrl-C.
+    """
+    _say_instead_of_log()
+    try:
+        code = command()
+    except KeyboardInterrupt:
+        code = INTERRUPTED
+    except Leave as left:
+        return left.code
+    except Exception as error:
+        if type(error).__name__ == "NoArgsIsHelpError":  # its message is the help
+            print(str(error), file=sys.stderr)
+            return FAULT
+        line = _line(error)
+        if line is None:
+            raise
+        say(line)
+        return FAULT
+    if code == INTERRUPTED:
+        say("interrupted; nothing half-written is left")
+    return code if isinstance(code, int) else 0
+
+
+def say(line: str) -> None:
+    """One line on stderr."""
+    print("tubelet:", " ".join(line.split()), file=sys.stderr)
+
+
+def terminate(number: int, frame: FrameType | None) -> None:
+    """A signal handler: leave as on Ctrl-C, so that scratch files are removed."""
+    raise SystemExit(TERMINATED)
+
+
+def catch_termination() -> None:
+    """Let SIGTERM unwind the program instead of cutting it off."""
+    signal.signal(signal.SIGTERM, terminate)
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
+    """Called with (done, total): frames done, frames a second and time left. Nothing where stderr is no terminal."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("{task.description:<10}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(elapsed_when_finished=True),
+    )
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task(what, total=None, rate="")
+
+        def update(done: int, total: int) -> None:
+            speed = bar.tasks[0].finished_speed or bar.tasks[0].speed
+            bar.update(task, completed=done, total=total, rate=f"{speed:.1f} frames/s" if speed else "")
+
+        yield update
+
+
+def table(*columns: str) -> Table:
+    """A plain table; columns whose name starts with # are numbers, to the right."""
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table
+
+    made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold")
+    for name in columns:
+        made.add_column(name.removeprefix("#"), justify="right" if name.startswith("#") else "left", no_wrap=True)
+    return made
+
+
+def show(*parts: Table | str) -> None:
+    """Results on stdout; text from outside is never taken for markup, and long lines stay whole."""
+    from rich.console import Console
+
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console.width = 1000  # a pipe has no edge to wrap or cut at
+    for part in parts:
+        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+
+
+def rows_of(made: Table, rows: Sequence[Sequence[object]]) -> Table:
+    """The table with rows of plain text."""
+    from rich.text import Text
+
+    for row in rows:
+        made.add_row(*(Text(str(cell)) for cell in row))
+    return made
+
+
+def _line(error: Exception) -> str | None:
+    """What to tell a user of an error; None where the fault is ours."""
+    from tubelet.core.errors import TubeletError
+
+    if isinstance(error, TubeletError):
+        return str(error)
+    if isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        return f"{where}{(error.strerror or str(error)).lower()}"
+    usage = getattr(error, "format_message", None)  # wrong arguments, in typer's classes or in click's
+    if not callable(usage):
+        return None
+    return f"{usage().replace('Value error, ', '').rstrip('.')} (see tubelet --help)"
+
+
+def _say_instead_of_log() -> None:
+    """Warnings, of the library and of Python, as lines like all others."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("tubelet: %(message)s"))
+    logging.getLogger("tubelet").handlers[:] = [handler]
+    warnings.showwarning = _show_warning
+
+
+def _show_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    if category.__module__.startswith("tubelet") or category is UserWarning:
+        say(str(message))

@@ -1,0 +1,22 @@
+"""`tubelet demo`: the bundled model on the bundled video; docs/demo tells whose photographs it is made of."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tubelet.apps.console import show
+from tubelet.apps.predict import DEVICE_HELP, segment
+
+VIDEO = Path(__file__).with_name("demo.mp4")
+
+
+def demo(
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("runs/demo"),
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+) -> None:
+    """Segment and track the bundled video with the bundled model."""
+    segment(VIDEO, out, device=device)
+    show(f"look at {out / 'overlay.mp4'}; then try your own: tubelet predict VIDEO --out DIR")

@@ -1,0 +1,83 @@
+"""`tubelet predict`: a source in, a folder of results out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tubelet.apps.console import progress_bar, rows_of, show, table
+
+if TYPE_CHECKING:
+    from tubelet.inference.results import VideoPrediction
+
+MODEL_HELP = "A bundled name, a .safetensors file or the folder of a training run."
+THRESHOLD_HELP = "Leave out objects whose score is lower."
+DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
+
+
+def predict(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A video file, an image or a folder of images.")],
+    model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="runs/NAME OF SOURCE")
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
+) -> None:
+    """Find, outline, name and follow every object of a video."""
+    folder = out or Path("runs") / Path(source).resolve().stem
+    segment(source, folder, model=model, threshold=threshold, window=window or (), device=device, video=not no_video)
+
+
+def segment(
+    source: str | Path,
+    folder: Path,
+    *,
+    model: str = "default",
+    threshold: float = 0.5,
+    window: Sequence[str] = (),
+    device: str = "auto",
+    video: bool = True,
+) -> VideoPrediction:
+    """Predict, save, and say what was found and where it is."""
+    from tubelet.inference import predict as inference
+    from tubelet.inference.results import check_folder
+    from tubelet.models import weights
+    from tubelet.video.reader import open_video
+
+    check_folder(folder)
+    opened = open_video(_path_or_camera(source))
+    network = weights.load(model, device=device)
+    reading = network.window.override(*window)
+    with progress_bar("segmenting") as progress:
+        prediction = inference.predict(network, opened, window=reading, threshold=threshold, progress=progress)
+    with progress_bar("drawing") as progress:
+        prediction.save(folder, video=video, progress=progress)
+    _report(prediction, folder, threshold, video)
+    return prediction
+
+
+def _path_or_camera(source: str | Path) -> str | Path | int:
+    if isinstance(source, str) and source.isdecimal() and not Path(source).exists():
+        return int(source)
+    return source
+
+
+def _report(prediction: VideoPrediction, folder: Path, threshold: float, video: bool) -> None:
+    from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
+
+    rows = [
+        (track.id, prediction.classes[track.label], f"{track.score:.2f}", sum(rle is not None for rle in track.rles))
+        for track in prediction.tracks
+    ]
+    found = rows_of(table("#id", "class", "#score", "#frames"), rows)
+    show(found if rows else f"no object with a score of {threshold:g} or more in {prediction.length} frames")
+    show(*(str(folder / name) for name in [OVERLAY] * video + [PREDICTIONS, CONTACT_SHEET]))

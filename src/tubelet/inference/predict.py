@@ -1,0 +1,208 @@
+"""From a source to its objects: `predict` reads a whole video, `stream` gives frames as soon as they are settled.
+
+Both are one loop: windows of frames go through `model.step`, the stitcher joins what comes out. The model's state is
+the only thing that is carried from window to window.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from tubelet.core.errors import ConfigError
+from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.types import Clip, Frame, Tracks, Video
+from tubelet.inference.results import Progress, VideoPrediction
+from tubelet.inference.stitch import Finished, Ledger, Stitcher, Tally, Vote
+from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
+from tubelet.video.windows import window_indices, windows
+
+Model = VideoSegmenter[Any]
+Stored = str | Path | np.ndarray | Tensor | Video  # what can be read from beginning to end
+Source = Stored | int | LiveVideo  # an int is a camera, a string with :// a stream
+
+
+def predict(
+    model: Model,
+    source: Stored,
+    *,
+    window: Window | None = None,
+    threshold: float = 0.5,
+    progress: Progress | None = None,
+) -> VideoPrediction:
+    """Find, outline, name and follow every object of a video.
+
+    `source` is a path to a video, an image or a folder of images, a uint8 array [T, H, W, 3] or tensor [T, 3, H, W] in
+    RGB, or a Video. `window` replaces the model's own way of reading. Tracks whose score (the mean over the frames
+    where they appear) is under `threshold` are left out. `progress(done, total)` is called as frames are finished.
+    Runs where the model's parameters are. Raises InputError for a source that cannot be read.
+    """
+    video = open_video(source)
+    ledger = Ledger()
+    for _, finished in _run(model, _read(video, window or model.window)):
+        for frame in finished:
+            ledger.add(frame)
+            if progress is not None:
+                progress(frame.index + 1, len(video))
+    tracks = ledger.tracks(len(video), vote=_vote(model), min_frames=_min_frames(model))
+    prediction = VideoPrediction(
+        video=video.id,
+        size=video.size,
+        length=len(video),
+        tracks=tracks,
+        classes=model.classes,
+        source=video,
+    )
+    return prediction.above(float(threshold))
+
+
+def stream(model: Model, source: Source, *, window: Window | None = None, threshold: float = 0.5) -> Iterator[Frame]:
+    """Frames with their objects, each as soon as no later frame can change it, in memory that does not grow.
+
+    `source` is what `predict` takes, a camera's index or a stream's address. Masks and ids are those that `predict`
+    gives; scores and classes are a track's mean and vote up to this frame, and only tracks whose mean so far reaches
+    `threshold` are shown. Raises InputError for a source that cannot be read, ConfigError where the window needs the
+    whole video.
+    """
+    window = window or model.window
+    if window.length is None or window.spread:
+        raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
+    return _shown(model, _steps(source, window), threshold)
+
+
+def _steps(source: Source, window: Window) -> Iterator[_Step]:
+    if isinstance(source, int | str) and is_live(source):
+        source = open_stream(source)
+    if not isinstance(source, LiveVideo):
+        assert not isinstance(source, int)
+        return _read(open_video(source), window)
+    if window.context:
+        raise ConfigError(f"a live source has no frames elsewhere to read: expected context=0, got {window.context}")
+    return _listen(source, window)
+
+
+class _Step(NamedTuple):
+    """One window's frames, when each is shown, and from where on later windows may lie."""
+
+    clip: Clip
+    times: list[float]
+    settled: int
+
+    def pictures(self) -> dict[int, tuple[float, Tensor]]:
+        """Time and image of each frame that is to be predicted."""
+        clip = self.clip
+        rows = zip(clip.index.tolist(), clip.key.tolist(), self.times, clip.frames, strict=True)
+        return {t: (time, image) for t, key, time, image in rows if key}
+
+
+def _run(model: Model, steps: Iterator[_Step]) -> Iterator[tuple[_Step | None, Iterator[Finished]]]:
+    """The loop: window after window through the model, each with the frames that are finished after it."""
+    state, device = model.start(), _device(model)
+    stitcher: Stitcher | None = None
+    for step in steps:
+        stitcher = stitcher or Stitcher(step.clip.size)
+        with _inference(model):
+            state, tracks = model.step(state, step.clip.to(device))
+        stitcher.add(_checked(tracks, step.clip))
+        yield step, stitcher.release(step.settled)
+    if stitcher is not None:
+        yield None, stitcher.rest()
+
+
+def _shown(model: Model, steps: Iterator[_Step], threshold: float) -> Iterator[Frame]:
+    tallies: dict[int, Tally] = defaultdict(Tally)
+    pictures: dict[int, tuple[float, Tensor]] = {}  # of frames that are not finished yet
+    vote, min_frames = _vote(model), _min_frames(model)
+    for step, finished in _run(model, steps):
+        pictures |= {} if step is None else step.pictures()
+        for frame in finished:
+            for identity, scores in zip(frame.ids.tolist(), frame.scores, strict=True):
+                tallies[identity].add(scores)
+            known = [tallies[identity] for identity in frame.ids.tolist()]
+            keep = [n for n, tally in enumerate(known) if tally.score >= threshold and tally.frames >= min_frames]
+            time, picture = pictures.pop(frame.index)
+            labels = [known[n].label(vote) for n in keep]
+            yield Frame(
+                index=frame.index,
+                time=time,
+                image=picture,
+                ids=torch.from_numpy(frame.ids[keep]),
+                labels=torch.tensor(labels, dtype=torch.int64),
+                scores=torch.tensor([known[n].score for n in keep], dtype=torch.float32),
+                masks=torch.from_numpy(np.ascontiguousarray(frame.masks[keep])),
+                boxes=torch.from_numpy(frame.boxes[keep]),
+                names=tuple(model.classes[label] for label in labels),
+            )
+
+
+def _read(video: Video, window: Window) -> Iterator[_Step]:
+    spans = window_indices(len(video), window)
+    starts = [span.predicted[0] for span in spans[1:]] + [len(video)]
+    for clip, settled in zip(windows(video, window), starts, strict=True):
+        yield _Step(clip, [video.time(t) for t in clip.index.tolist()], settled)
+
+
+def _listen(live: LiveVideo, window: Window) -> Iterator[_Step]:
+    """Windows of a source without a known end: the last one is shorter where the source stops within it."""
+    held: list[tuple[int, float, Tensor]] = []
+    predicted = 0  # frames that a window has held
+    with live:
+        for t, (time, image) in enumerate(live):
+            held.append((t, time, image))
+            if len(held) == window.length:
+                predicted = t + 1
+                yield _join(held, settled=held[0][0] + window.stride)
+                del held[: window.stride]
+    if held and held[-1][0] >= predicted:
+        yield _join(held, settled=held[-1][0] + 1)
+
+
+def _join(held: list[tuple[int, float, Tensor]], settled: int) -> _Step:
+    index, times, images = zip(*held, strict=True)
+    clip = Clip(frames=torch.stack(images), index=torch.tensor(index), key=torch.ones(len(index), dtype=torch.bool))
+    return _Step(clip, list(times), settled)
+
+
+def _checked(tracks: Tracks, clip: Clip) -> Tracks:
+    wanted = clip.index[clip.key].tolist()
+    if not set(tracks.index.tolist()) <= set(wanted):  # fewer is right: it may know some from the window before
+        raise ValueError(f"the model was to predict frames {wanted} and gave {tracks.index.tolist()}")
+    if len(set(tracks.ids.tolist())) != len(tracks):
+        raise ValueError(f"the model gave one id to several objects of a window: {tracks.ids.tolist()}")
+    return tracks
+
+
+@contextmanager
+def _inference(model: Model) -> Iterator[None]:
+    """Around each step alone: a mode left on while a generator pauses would leak into its caller."""
+    training = isinstance(model, nn.Module) and model.training
+    if training:
+        model.eval()  # type: ignore[attr-defined]
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        if training:
+            model.train()  # type: ignore[attr-defined]
+
+
+def _device(model: Model) -> torch.device:
+    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
+    return torch.device("cpu") if parameter is None else parameter.device
+
+
+def _vote(model: Model) -> Vote:
+    """How a track gets its class: a model may say so."""
+    return getattr(model, "vote", "majority")
+
+
+def _min_frames(model: Model) -> int:
+    """Tracks that appear in fewer frames are dropped: a model may say so."""
+    return getattr(model, "min_frames", 1)

@@ -1,0 +1,145 @@
+"""What `predict` gives back: the tracks, and the video to draw them on."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import cv2
+import numpy as np
+import torch
+from torch import Tensor
+
+from tubelet.core import masks
+from tubelet.core.errors import InputError
+from tubelet.core.types import Frame, Prediction, Track, Video
+from tubelet.data.ytvis import write_predictions
+from tubelet.drawing.contact_sheet import caption, contact_sheet
+from tubelet.drawing.overlay import draw
+from tubelet.video.windows import evenly
+from tubelet.video.writer import VideoWriter
+
+Progress = Callable[[int, int], None]  # frames done, frames in all
+
+PREDICTIONS, OVERLAY, CONTACT_SHEET = "predictions.json", "overlay.mp4", "contact_sheet.png"
+SHEET_FRAMES, SHEET_WIDTH = 12, 1600
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoPrediction(Prediction):
+    """A prediction that still knows its video: frame by frame to look at, and to be saved."""
+
+    source: Video = field(repr=False, compare=False)
+
+    def at(self, t: int) -> Frame:
+        """Frame t with its objects; decodes the one frame."""
+        return self._frame(t, self.source.frames[t])
+
+    def frames(self) -> Iterator[Frame]:
+        """All frames with their objects, decoded in order."""
+        for t, image in enumerate(self.source.frames):
+            yield self._frame(t, image)
+
+    def save(self, folder: str | Path, *, video: bool = True, progress: Progress | None = None) -> None:
+        """Write predictions.json (YouTube-VIS data-set form), overlay.mp4 unless `video` is false, contact_sheet.png.
+
+        All of them appear at the end, together; an interruption or a full disk leaves the folder as it was.
+        """
+        with _together(Path(folder)) as scratch:
+            write_predictions(scratch / PREDICTIONS, [self])
+            self._draw(scratch, video, progress or (lambda done, total: None))
+
+    def _frame(self, t: int, image: Tensor) -> Frame:
+        shown = [(track, rle) for track in self.tracks if (rle := track.rles[t]) is not None]
+        return frame_of(t, self.source.time(t), image, shown, self.classes)
+
+    def _draw(self, folder: Path, video: bool, progress: Progress) -> None:
+        chosen = evenly(self.length, SHEET_FRAMES)
+        sheet: list[np.ndarray] = []
+        with ExitStack() as stack:
+            writer = stack.enter_context(VideoWriter(folder / OVERLAY, self.size, self.source.fps)) if video else None
+            for done, frame in enumerate(self.frames() if video else map(self.at, chosen), start=1):
+                picture = render(frame)
+                if writer is not None:
+                    writer.write(picture, frame.time)
+                if frame.index in chosen:
+                    sheet.append(picture)
+                progress(done, self.length if video else len(chosen))
+        captions = [caption(t, self.source.time(t)) for t in chosen]
+        _write_image(folder / CONTACT_SHEET, contact_sheet(sheet, captions, SHEET_WIDTH))
+
+
+def render(frame: Frame) -> np.ndarray:
+    """A frame with its objects drawn on it, uint8 [H, W, 3] RGB; an identity keeps its colour."""
+    image = np.ascontiguousarray(frame.image.permute(1, 2, 0).cpu().numpy())
+    return draw(image, frame.masks.cpu().numpy(), frame.ids.tolist(), frame.names, frame.scores.tolist())
+
+
+def frame_of(
+    t: int, time: float, image: Tensor, shown: list[tuple[Track, masks.RLE]], classes: tuple[str, ...]
+) -> Frame:
+    """One frame with those tracks that are present in it, each with its code there."""
+    rles = [rle for _, rle in shown]
+    binary = np.ascontiguousarray(masks.decode(rles)) if rles else np.zeros((0, *image.shape[1:]), np.uint8)
+    return Frame(
+        index=t,
+        time=time,
+        image=image,
+        ids=torch.tensor([track.id for track, _ in shown], dtype=torch.int64),
+        labels=torch.tensor([track.label for track, _ in shown], dtype=torch.int64),
+        scores=torch.tensor([track.score for track, _ in shown], dtype=torch.float32),
+        masks=torch.from_numpy(binary.view(bool)),
+        boxes=torch.from_numpy(masks.boxes(rles).astype(np.float32)),
+        names=tuple(classes[track.label] for track, _ in shown),
+    )
+
+
+def check_folder(folder: Path) -> None:
+    """Raise InputError where results cannot be put into `folder`, before any work is done for them."""
+    for path in [folder, *folder.parents]:
+        if path.exists():
+            if not path.is_dir():
+                raise InputError(f"{path}: expected a folder to write to, found a file")
+            if not os.access(path, os.W_OK):
+                raise InputError(f"{path}: no permission to write to this folder")
+            return
+
+
+@contextmanager
+def _together(folder: Path) -> Iterator[Path]:
+    """A scratch folder whose files move into `folder` when all are finished; else nothing of it is left."""
+    check_folder(folder)
+    missing = next((parent for parent in [*reversed(folder.parents), folder] if not parent.exists()), None)
+    folder.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
+    try:
+        yield scratch
+        for path in sorted(scratch.iterdir()):
+            os.replace(path, folder / path.name)
+        missing = None
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+        if missing is not None:
+            _remove_empty(folder, missing)
+
+
+def _remove_empty(folder: Path, first_made: Path) -> None:
+    """Undo the folders that were made, from `folder` up to `first_made`, as far as they are empty."""
+    for path in [folder, *folder.parents]:
+        try:
+            path.rmdir()
+        except OSError:
+            return
+        if path == first_made:
+            return
+
+
+def _write_image(path: Path, image: np.ndarray) -> None:
+    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
+    assert done, "OpenCV knows PNG"
+    path.write_bytes(data.tobytes())

@@ -1,0 +1,258 @@
+"""From windows to one video: soft masks are averaged where windows overlap, resized once, thresholded once.
+
+`Stitcher` turns the Tracks of successive windows into finished frames and forgets them; `Ledger` keeps what a whole
+video needs of them: one RLE per object and frame, and a `Tally` of scores and class votes per identity.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+
+from tubelet.core.masks import RLE, encode
+from tubelet.core.types import Track, Tracks
+
+THRESHOLD = 0.5  # a pixel belongs to an object where its probability is above
+Vote = Literal["majority", "score"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finished:
+    """One frame that no later window can touch; only objects that have at least one pixel in it."""
+
+    index: int
+    ids: np.ndarray  # int64 [N], ascending
+    scores: np.ndarray  # class probabilities in this frame, float64 [N, K]
+    masks: np.ndarray  # bool [N, H, W], column-major within each mask, as RLE reads it
+    boxes: np.ndarray  # tight, half-open (x1, y1, x2, y2), float32 [N, 4]
+
+
+@dataclass(frozen=True, slots=True)
+class _Soft:
+    """The sum of what windows said of one object in one frame, at the model's own resolution."""
+
+    mask: np.ndarray  # [h, w]
+    scores: np.ndarray  # [K]
+    count: int
+
+    def plus(self, other: _Soft) -> _Soft:
+        if self.mask.shape != other.mask.shape:
+            raise ValueError(f"overlapping windows disagree on mask size: {self.mask.shape} and {other.mask.shape}")
+        total = np.add(self.mask, other.mask, dtype=np.float32)
+        return _Soft(total, self.scores + other.scores, self.count + other.count)
+
+    def mean(self) -> _Soft:
+        if self.count == 1:
+            return self
+        return _Soft(self.mask / self.count, self.scores / self.count, 1)
+
+
+class Stitcher:
+    """Joins windows into frames. Holds only the frames that a later window may still touch.
+
+    A frame that several windows predict is the mean of those that hold the identity. A frame that no window predicts
+    (a spread window picks a few) is blended linearly from its neighbours, or copied from the only one.
+    """
+
+    def __init__(self, size: tuple[int, int]) -> None:
+        self.size = size  # of the frames: height, width
+        self._pending: dict[int, dict[int, _Soft]] = {}
+        self._next = 0
+
+    def add(self, tracks: Tracks) -> None:
+        """Take in one window's objects: masks are probabilities [N, T, h, w] over the whole frame, ids global."""
+        masks, scores = _array(tracks.masks), _array(tracks.scores).astype(np.float64)
+        ids = tracks.ids.tolist()
+        for k, t in enumerate(tracks.index.tolist()):
+            frame = self._pending.setdefault(t, {})
+            for n, identity in enumerate(ids):
+                soft = _Soft(masks[n, k], scores[n], 1)
+                frame[identity] = frame[identity].plus(soft) if identity in frame else soft
+
+    def release(self, before: int) -> Iterator[Finished]:
+        """Finish the frames up to, not including, `before`, in order: no later window may hold them."""
+        while self._next < before:
+            t, self._next = self._next, self._next + 1
+            yield self._finish(t, self._frame(t))
+
+    def rest(self) -> Iterator[Finished]:
+        """Finish what is left, where no further window comes."""
+        yield from self.release(1 + max(self._pending, default=-1))
+
+    def _frame(self, t: int) -> Mapping[int, _Soft]:
+        if t in self._pending:
+            for passed in [p for p in self._pending if p < t]:
+                del self._pending[passed]
+            return {i: soft.mean() for i, soft in self._pending[t].items()}
+        earlier = max((p for p in self._pending if p < t), default=None)
+        later = min((p for p in self._pending if p > t), default=None)
+        if earlier is None or later is None:
+            only = earlier if later is None else later
+            return {} if only is None else {i: soft.mean() for i, soft in self._pending[only].items()}
+        return _blend(self._pending[earlier], self._pending[later], (t - earlier) / (later - earlier))
+
+    def _finish(self, t: int, frame: Mapping[int, _Soft]) -> Finished:
+        cut = {i: _cut(soft.mask, self.size) for i, soft in frame.items()}
+        ids = sorted(i for i, piece in cut.items() if piece is not None)
+        height, width = self.size
+        canvas = np.zeros((len(ids), width, height), bool)
+        boxes = np.zeros((len(ids), 4), np.float32)
+        for n, identity in enumerate(ids):
+            if piece := cut[identity]:
+                x1, y1, x2, y2 = piece.box
+                canvas[n, x1:x2, y1:y2] = piece.pixels
+                boxes[n] = piece.box
+        scores = np.stack([frame[i].scores for i in ids]) if ids else np.zeros((0, 0))
+        return Finished(
+            index=t, ids=np.array(ids, np.int64), scores=scores, masks=canvas.transpose(0, 2, 1), boxes=boxes
+        )
+
+
+@dataclass(slots=True)
+class Tally:
+    """One identity's frames so far: their number, the sum of their scores, and what each says of the class."""
+
+    frames: int = 0
+    total: float = 0.0
+    votes: dict[int, int] = field(default_factory=lambda: defaultdict(int))
+    sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+
+    def add(self, scores: np.ndarray) -> None:
+        """Count one more frame with class probabilities [K]."""
+        label = int(scores.argmax())
+        confidence = float(scores[label])
+        self.frames += 1
+        self.total += confidence
+        self.votes[label] += 1
+        self.sums[label] += confidence
+
+    @property
+    def score(self) -> float:
+        """The arithmetic mean over the frames in which the identity appears."""
+        return self.total / self.frames
+
+    def label(self, vote: Vote) -> int:
+        """The class that most frames say ("majority") or the one of the largest summed score; a tie: the smaller."""
+        weights: Mapping[int, float] = self.votes if vote == "majority" else self.sums
+        return min(weights, key=lambda label: (-weights[label], label))
+
+
+class Ledger:
+    """What is kept of a whole video: run-length codes and tallies, no pixels."""
+
+    def __init__(self) -> None:
+        self._rles: dict[int, dict[int, RLE]] = defaultdict(dict)
+        self._tallies: dict[int, Tally] = defaultdict(Tally)
+
+    def add(self, frame: Finished) -> None:
+        """Write down one finished frame."""
+        for identity, scores, rle in zip(frame.ids.tolist(), frame.scores, encode(frame.masks), strict=True):
+            self._rles[identity][frame.index] = rle
+            self._tallies[identity].add(scores)
+
+    def tracks(self, length: int, *, vote: Vote = "majority", min_frames: int = 1) -> tuple[Track, ...]:
+        """Every identity seen in at least `min_frames` of the video's `length` frames, ids ascending."""
+        return tuple(
+            Track(
+                id=identity,
+                label=tally.label(vote),
+                score=tally.score,
+                rles=tuple(self._rles[identity].get(t) for t in range(length)),
+            )
+            for identity, tally in sorted(self._tallies.items())
+            if tally.frames >= min_frames
+        )
+
+
+class _Piece(NamedTuple):
+    """The pixels of one object within its tight box, transposed: [x2 - x1, y2 - y1]."""
+
+    box: tuple[int, int, int, int]
+    pixels: np.ndarray
+
+
+def _cut(mask: np.ndarray, size: tuple[int, int]) -> _Piece | None:
+    """Resize a soft mask [h, w] to the frame and threshold it, touching only where it can come out above one half.
+
+    A bilinear value is a weighted mean of four cells, so it exceeds the threshold only beside a cell that does.
+    Equal to interpolating the whole mask with align_corners=False. None where nothing is left.
+    """
+    inside = mask if mask.dtype == bool else mask > THRESHOLD
+    cells = _extent(inside.T)
+    if cells is None:
+        return None
+    if mask.shape == size:
+        x1, y1, x2, y2 = cells
+        return _Piece(cells, inside[y1:y2, x1:x2].T)
+    columns, rows = _axis(mask.shape[1], size[1]), _axis(mask.shape[0], size[0])
+    across, down = columns.reach(cells[0], cells[2]), rows.reach(cells[1], cells[3])
+    pixels = columns.interpolate(rows.interpolate(mask, down).T, across) > THRESHOLD
+    tight = _extent(pixels)
+    if tight is None:
+        return None
+    x1, y1, x2, y2 = tight
+    box = (across.start + x1, down.start + y1, across.start + x2, down.start + y2)
+    return _Piece(box, pixels[x1:x2, y1:y2])
+
+
+def _extent(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The tight box of a transposed binary mask [W, H]."""
+    columns = np.flatnonzero(pixels.any(1))
+    if not columns.size:
+        return None
+    rows = np.flatnonzero(pixels.any(0))
+    return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
+
+
+class _Axis(NamedTuple):
+    """Where each output pixel of one axis reads: between cells `lower` and `upper`, at `weight` of the way."""
+
+    lower: np.ndarray
+    upper: np.ndarray
+    weight: np.ndarray
+
+    def reach(self, first: int, last: int) -> slice:
+        """The output pixels that read any of the cells first..last-1."""
+        start = int(np.searchsorted(self.upper, first, "left"))
+        return slice(start, max(start, int(np.searchsorted(self.lower, last, "left"))))
+
+    def interpolate(self, values: np.ndarray, pixels: slice) -> np.ndarray:
+        """Values [cells, *] -> [pixels, *]; float32."""
+        low = values[self.lower[pixels]].astype(np.float32, copy=False)
+        high = values[self.upper[pixels]].astype(np.float32, copy=False)
+        return low + (high - low) * self.weight[pixels, None]
+
+
+@lru_cache(maxsize=64)
+def _axis(cells: int, pixels: int) -> _Axis:
+    position = ((np.arange(pixels) + 0.5) * (cells / pixels) - 0.5).clip(0, cells - 1)
+    lower = np.floor(position).astype(np.int64)
+    return _Axis(lower, np.minimum(lower + 1, cells - 1), (position - lower).astype(np.float32))
+
+
+def _blend(first: Mapping[int, _Soft], second: Mapping[int, _Soft], weight: float) -> dict[int, _Soft]:
+    """Each object between two frames, `weight` of the way; one that only one of them holds fades."""
+    blended = {}
+    for identity in first.keys() | second.keys():
+        ends = [(first.get(identity), 1 - weight), (second.get(identity), weight)]
+        known = [(soft.mean(), share) for soft, share in ends if soft is not None]
+        mask = np.sum([soft.mask * np.float32(share) for soft, share in known], axis=0)
+        total = sum(share for _, share in known)
+        scores = np.sum([soft.scores * (share / total) for soft, share in known], axis=0)
+        blended[identity] = _Soft(mask, scores, 1)
+    return blended
+
+
+def _array(values: torch.Tensor) -> np.ndarray:
+    values = values.detach()
+    if values.dtype in (torch.bfloat16, torch.float16):
+        values = values.float()
+    if values.dtype in (torch.uint8, torch.int64, torch.int32):
+        values = values > 0
+    return values.cpu().numpy()

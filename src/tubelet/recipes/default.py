@@ -1,0 +1,54 @@
+"""The bundled default model: a COCO-trained SSDLite detector, kept as it is, with masks and identities learned on
+pseudo-videos made from annotated images. Sized for two CPU cores, for the training too.
+
+    tubelet train default init=ssdlite_mobilenetv2_coco.safetensors data.annotations=instances.json \
+        data.split=split.json --out runs/default
+"""
+
+from __future__ import annotations
+
+from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, RandomScaleCrop
+from tubelet.data.pasting import PasteObjects
+from tubelet.data.sampling import Repeat
+from tubelet.data.transforms import ColourJitter
+from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.model import MaskTrackConfig
+from tubelet.models.rcnn.ssdlite import SSDLiteConfig
+from tubelet.recipes.experiment import COCO, Experiment
+from tubelet.tracking.association import AssociationConfig
+from tubelet.training.loop import TrainConfig
+from tubelet.training.optim import AdamW, Cosine
+
+MODEL = MaskTrackConfig(
+    detector=SSDLiteConfig(frozen=True, suppress="across_classes", max_detections=20, jittered=8, found=8),
+    mask=MaskHeadConfig(convs=3, channels=128, class_agnostic=True, norm=True, margin=0.15),
+    match=FullyConnectedMatchConfig(channels=256, cosine=0.1),
+    association=AssociationConfig(
+        score_weight=0.5, iou_weight=3.0, label_weight=1.0, assignment="optimal", birth=0.2, keep=30
+    ),
+    vote="score",
+)
+
+RECIPES = {
+    "default": Experiment(
+        about="the bundled default model: SSDLite of COCO with masks and identities, for CPUs",
+        model=MODEL,
+        data=COCO(),
+        sampler=Repeat(frames=2),
+        transforms=(
+            Geometry(
+                steps=(
+                    PseudoMotion(),
+                    RandomScaleCrop(height=300, width=300, zoom=(0.6, 1.6)),
+                    HorizontalFlip(),
+                ),
+            ),
+            PasteObjects(count=(0, 2)),
+            ColourJitter(),
+        ),
+        optim=AdamW(lr=6e-4, weight_decay=0.02, warmup=100, schedule=Cosine()),
+        train=TrainConfig(
+            iterations=1600, batch_size=4, precision="bf16", clip_norm=5.0, checkpoint_every=200, ema=0.998
+        ),
+    )
+}

@@ -1,0 +1,103 @@
+"""What a recipe is: a model, its data, how clips are drawn and changed, how it learns, and the paper's figures."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Literal
+
+import torch
+from pydantic import Field
+
+from tubelet.core.config import Config
+from tubelet.core.errors import ConfigError
+from tubelet.core.types import VideoSet
+from tubelet.data import coco, synthetic, ytvis
+from tubelet.data.clips import ClipDataset
+from tubelet.data.files import read_json
+from tubelet.data.sampling import AnySampler, RandomPair
+from tubelet.data.transforms import AnyTransform
+from tubelet.models.weights import ModelConfig, start_from
+from tubelet.training.loop import Outcome, TrainConfig, train
+from tubelet.training.optim import OptimConfig
+
+
+class YouTubeVIS(Config):
+    """Videos in YouTube-VIS form: the 2019, 2021, 2022 sets, OVIS, and one's own."""
+
+    kind: Literal["ytvis"] = "ytvis"
+    annotations: str | None = None  # the JSON
+    frames: str | None = None  # the folder of frames; JPEGImages beside the JSON where not given
+
+    def read(self) -> VideoSet:
+        path = _given(self.annotations, "data.annotations", "a YouTube-VIS JSON")
+        return ytvis.read(path, Path(self.frames) if self.frames else None)
+
+
+class COCO(Config):
+    """Annotated images, each the start of a pseudo-video."""
+
+    kind: Literal["coco"] = "coco"
+    annotations: str | None = None  # the JSON
+    images: str | None = None  # the folder of images; `images` beside the JSON where not given
+    split: str | None = None  # a JSON of lists of image ids by name
+    part: str = "train"  # which of its lists
+
+    def read(self) -> VideoSet:
+        path = _given(self.annotations, "data.annotations", "a COCO instances JSON")
+        return coco.read(path, self.images, keep=self._keep())
+
+    def _keep(self) -> set[int] | None:
+        if self.split is None:
+            return None
+        lists = read_json(Path(self.split))
+        if not isinstance(lists, dict) or self.part not in lists:
+            raise ConfigError(f"{self.split}: expected an object with a list named {self.part!r}")
+        return set(lists[self.part])
+
+
+class Generated(Config):
+    """Procedural videos: nothing to download."""
+
+    kind: Literal["generated"] = "generated"
+    videos: int = Field(default=200, ge=1)
+    seed: int = Field(default=0, ge=0)
+    world: synthetic.Synthetic = synthetic.Synthetic()
+
+    def read(self) -> VideoSet:
+        return synthetic.generate(self.world, self.seed, self.videos)
+
+
+class Experiment(Config):
+    """One row of one table: everything that `tubelet train NAME` needs but the place of the data."""
+
+    about: str
+    model: ModelConfig
+    data: Annotated[YouTubeVIS | COCO | Generated, Field(discriminator="kind")] = YouTubeVIS()
+    sampler: AnySampler = RandomPair()
+    transforms: tuple[AnyTransform, ...] = ()
+    init: str | None = None  # pretrained weights to start from: a file or a name (models/weights.py)
+    optim: OptimConfig
+    train: TrainConfig
+    paper: dict[str, float] = Field(default_factory=dict)  # the published figures of this row, in percent
+
+    def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> Outcome:
+        """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors."""
+        videos = self.data.read()
+        clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, keep_ignored=True)
+        torch.manual_seed(self.train.seed)
+        model = self.model.build(videos.classes)
+        if self.init is not None and not resume:
+            start_from(model, self.init)
+        describe = {
+            "config": self.model.model_dump_json(),
+            "classes": json.dumps(videos.classes),
+            "recipe": self.model_dump_json(include={"sampler", "transforms"}),
+        }
+        return train(model, clips, self.train, self.optim, out, resume=resume, device=device, describe=describe)
+
+
+def _given(value: str | None, field: str, what: str) -> str:
+    if value is None:
+        raise ConfigError(f"this recipe needs {field}=PATH, {what}")
+    return value

@@ -1,0 +1,292 @@
+"""The command line as a user meets it: what it writes, what it says, and how it ends."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from toy import Toy, moving_patches
+from tubelet.apps import console
+from tubelet.apps.cli import call, separated
+from tubelet.core.errors import ConfigError
+from tubelet.core.protocol import Window
+from tubelet.inference import predict as inference
+from tubelet.models import weights
+from tubelet.video.writer import ImageWriter, VideoWriter
+
+HEAVY = ("torch", "torchvision", "timm", "av", "cv2", "matplotlib", "numpy", "scipy", "pydantic", "rich.console")
+
+
+@pytest.fixture
+def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
+    """Stands in for every model that the command loads."""
+    model = Toy()
+    monkeypatch.setattr(weights, "load", lambda name="default", *, device="auto": model)
+    return model
+
+
+@pytest.fixture
+def video(tmp_path: Path) -> Path:
+    path = tmp_path / "two patches.mp4"
+    with VideoWriter(path, (48, 64), 10) as writer:
+        for frame in moving_patches(6):
+            writer.write(frame)
+    return path
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_predict_writes_its_files_and_says_what_it_found(
+    toy: Toy, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert call(["predict", str(video), "--out", str(tmp_path / "out")]) == 0
+    assert listing(tmp_path / "out") == ["contact_sheet.png", "overlay.mp4", "predictions.json"]
+    told = capsys.readouterr()
+    lines = [line.split() for line in told.out.splitlines()]
+    assert ["0", "red", "0.90", "6"] in lines
+    assert ["1", "blue", "0.90", "6"] in lines
+    for name in listing(tmp_path / "out"):
+        assert str(tmp_path / "out" / name) in told.out
+    assert told.err == ""
+
+
+def test_results_go_to_runs_where_no_folder_is_named(
+    toy: Toy, video: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert call(["predict", str(video), "--no-video"]) == 0
+    assert listing(tmp_path / "runs" / "two patches") == ["contact_sheet.png", "predictions.json"]
+
+
+def test_nothing_found_is_said(toy: Toy, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    toy.confidence = 0.3
+    assert call(["predict", str(video), "--out", str(tmp_path / "out"), "--no-video"]) == 0
+    assert "no object with a score of 0.5 or more in 6 frames" in capsys.readouterr().out
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"] == []
+
+
+@pytest.mark.parametrize("form", ["--window length=4 stride=2", "--window length=4 --window stride=2"])
+def test_a_window_is_given_as_pairs(toy: Toy, video: Path, tmp_path: Path, form: str) -> None:
+    assert call(["predict", *form.split(), str(video), "--out", str(tmp_path / "out"), "--no-video"]) == 0
+    assert toy.steps == [[0, 1, 2, 3], [2, 3, 4, 5]]
+
+
+def test_only_pairs_after_a_window_belong_to_it() -> None:
+    typed = ["train", "default", "optim.lr=1", "data.split=a"]
+    assert separated(typed) == typed
+    assert separated(["--window", "a=1", "b=2", "c", "d=3"]) == ["--window", "a=1", "--window", "b=2", "c", "d=3"]
+
+
+FAULTS = {
+    "a missing file": (["predict", "nowhere.mp4"], "nowhere.mp4: no such file or folder"),
+    "text called mp4": (["predict", "text.mp4"], "text.mp4: not a video that can be read"),
+    "an empty folder": (["predict", "empty"], "empty: no images in this folder"),
+    "images of different sizes": (["predict", "mixed"], "64x48"),
+    "a camera": (["predict", "0"], "0: a live source has no end"),
+    "an unknown key of the window": (["predict", "video.mp4", "--window", "lenght=2"], "did you mean 'length'?"),
+    "a wrong value of the window": (["predict", "video.mp4", "--window", "length=0"], "greater than or equal to 1"),
+    "a window with gaps": (["predict", "video.mp4", "--window", "length=2", "stride=3"], "leaves out frames"),
+    "a threshold over one": (["predict", "video.mp4", "--threshold", "2"], "--threshold"),
+    "an unknown command": (["predcit", "video.mp4"], "Did you mean 'predict'?"),
+    "an unknown option": (["predict", "video.mp4", "--thresold", "1"], "--threshold"),
+    "no source": (["predict"], "Missing argument 'SOURCE'"),
+    "an unknown list": (["list", "modles"], "'recipes', 'models', 'backbones'"),
+    "an unknown recipe": (["train", "defualt", "--out", "out"], "did you mean 'default'?"),
+    "an unknown key of a recipe": (["train", "default", "optim.lrr=1", "--out", "out"], "did you mean 'lr'?"),
+    "a value of the wrong type": (["train", "default", "optim.lr=fast", "--out", "out"], "optim"),
+    "a result folder that is a file": (["predict", "video.mp4", "--out", "text.mp4"], "found a file"),
+}
+
+
+@pytest.mark.parametrize(("arguments", "told"), FAULTS.values(), ids=FAULTS.keys())
+def test_a_fault_of_the_user_is_one_line_and_exit_code_2(
+    arguments: list[str],
+    told: str,
+    toy: Toy,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    video.rename(tmp_path / "video.mp4")
+    (tmp_path / "text.mp4").write_text("this is no video\n" * 100)
+    (tmp_path / "empty").mkdir()
+    for size in ((48, 64), (40, 64)):
+        with ImageWriter(tmp_path / f"of {size[0]}") as writer:
+            writer.write(np.zeros((*size, 3), np.uint8))
+    (tmp_path / "mixed").mkdir()
+    (tmp_path / "of 48" / "00000.png").rename(tmp_path / "mixed" / "0.png")
+    (tmp_path / "of 40" / "00000.png").rename(tmp_path / "mixed" / "1.png")
+    monkeypatch.chdir(tmp_path)
+    before = listing(tmp_path)
+    assert call(arguments) == 2
+    said = capsys.readouterr().err
+    assert said.startswith("tubelet: ")
+    assert said.count("\n") == 1
+    assert told in said
+    assert listing(tmp_path) == before
+
+
+def test_a_truncated_video_is_predicted_as_far_as_it_goes_and_that_is_said(
+    toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = tmp_path / "whole.mkv"
+    with VideoWriter(whole, (48, 64), 10) as writer:
+        for frame in moving_patches(60):
+            writer.write(frame)
+    (tmp_path / "cut.mkv").write_bytes(whole.read_bytes()[: whole.stat().st_size // 2])
+    assert call(["predict", str(tmp_path / "cut.mkv"), "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().err
+    assert said.startswith("tubelet: ")
+    assert "cut.mkv" in said
+    assert "kept" in said
+    length = json.loads((tmp_path / "out" / "predictions.json").read_text())["videos"][0]["length"]
+    assert 10 < length < 60
+
+
+class Stops(Toy):
+    """Comes as far as the fourth frame."""
+
+    def __init__(self, error: BaseException) -> None:
+        super().__init__()
+        self.error = error
+
+    def step(self, state: Any, clip: Any) -> Any:
+        if int(clip.index[0]) == 3:
+            raise self.error
+        return super().step(state, clip)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "said"),
+    [
+        (KeyboardInterrupt(), 130, "tubelet: interrupted; nothing half-written is left\n"),
+        (OSError(errno.ENOSPC, "No space left on device", "out"), 2, "tubelet: out: no space left on device\n"),
+        (PermissionError(errno.EACCES, "Permission denied", "out"), 2, "tubelet: out: permission denied\n"),
+    ],
+)
+def test_an_interruption_is_one_line_and_leaves_nothing(
+    error: BaseException,
+    code: int,
+    said: str,
+    video: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(weights, "load", lambda name, *, device: Stops(error))
+    assert call(["predict", str(video), "--out", str(tmp_path / "out")]) == code
+    assert capsys.readouterr().err == said
+    assert listing(tmp_path) == [video.name]
+
+
+def test_a_fault_of_ours_keeps_its_traceback(video: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(weights, "load", lambda name, *, device: Stops(ZeroDivisionError()))
+    with pytest.raises(ZeroDivisionError):
+        call(["predict", str(video), "--out", str(tmp_path / "out")])
+
+
+def test_a_long_message_stays_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    def fail() -> None:
+        raise ConfigError("first\n  second\n" + "long " * 100)
+
+    assert console.run(fail) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_lists_name_what_can_be_named(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["list", "recipes"]) == 0
+    assert "default" in capsys.readouterr().out
+    assert call(["list", "backbones"]) == 0
+    assert {"resnet50", "mobilenetv2_100", "tf_efficientnet_lite0"} <= set(capsys.readouterr().out.split())
+    assert call(["list", "models"]) == 0
+    assert "model" in capsys.readouterr().out
+
+
+def test_help_and_version_import_nothing_heavy() -> None:
+    script = (
+        "import sys; from tubelet.apps.cli import call; call(['--help']); call(['predict', '--help']); "
+        f"call(['train', '--help']); print([name for name in {HEAVY} if name in sys.modules])"
+    )
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert ran.stdout.splitlines()[-1] == "[]"
+
+
+def test_all_commands_are_there(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["--help"]) == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines() if line.startswith("  ")]
+    commands = {"predict", "demo", "train", "evaluate", "synth", "list", "data", "report", "submission"}
+    assert commands <= set(listed)
+
+
+SLOW = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import time
+from toy import Toy
+from tubelet.apps import cli
+from tubelet.models import weights
+
+class Slow(Toy):
+    def step(self, state, clip):
+        print("step", flush=True)
+        time.sleep(0.05)
+        return super().step(state, clip)
+
+weights.load = lambda name, *, device: Slow()
+sys.argv = ["tubelet", "predict", sys.argv[2], "--out", sys.argv[3]]
+cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_the_program_and_leaves_nothing(tmp_path: Path, video: Path) -> None:
+    tests = Path(__file__).resolve().parents[1]
+    ran = subprocess.Popen(
+        [sys.executable, "-c", SLOW, str(tests), str(video), str(tmp_path / "out")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert ran.stdout is not None
+    assert ran.stdout.readline() == "step\n"
+    ran.send_signal(signal.SIGINT)
+    _, said = ran.communicate(timeout=30)
+    assert ran.returncode == 130
+    assert said == "tubelet: interrupted; nothing half-written is left\n"
+    assert listing(tmp_path) == [video.name]
+
+
+def test_a_request_to_end_unwinds_like_ctrl_c() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        console.catch_termination()
+        with pytest.raises(SystemExit) as ended:
+            signal.raise_signal(signal.SIGTERM)
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    assert ended.value.code == 143
+
+
+def test_the_window_of_the_model_is_what_pairs_change(toy: Toy, video: Path, tmp_path: Path) -> None:
+    toy.window = Window(length=3, stride=3)
+    call(["predict", str(video), "--out", str(tmp_path / "out"), "--no-video", "--window", "stride=2"])
+    assert toy.steps == [[0, 1, 2], [2, 3, 4], [3, 4, 5]]
+
+
+def test_predict_is_the_library_s(toy: Toy, video: Path, tmp_path: Path) -> None:
+    call(["predict", str(video), "--out", str(tmp_path / "out"), "--no-video"])
+    by_hand = inference.predict(Toy(), video)
+    written = json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"]
+    assert [entry["score"] for entry in written] == [track.score for track in by_hand.tracks]

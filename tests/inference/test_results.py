@@ -1,0 +1,133 @@
+"""Saving: three files that appear together or not at all."""
+
+from __future__ import annotations
+
+import errno
+import json
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from toy import Toy, moving_patches
+from tubelet.core import masks
+from tubelet.core.errors import InputError
+from tubelet.inference import results
+from tubelet.inference.predict import predict
+from tubelet.inference.results import VideoPrediction, check_folder, render
+
+
+@pytest.fixture(scope="module")
+def prediction() -> VideoPrediction:
+    return predict(Toy(shrink=1), moving_patches(7))
+
+
+def listing(folder: Path) -> list[str]:
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+
+
+def test_a_saved_prediction_holds_its_three_files(prediction: VideoPrediction, tmp_path: Path) -> None:
+    prediction.save(tmp_path / "a" / "b")
+    assert listing(tmp_path / "a" / "b") == ["contact_sheet.png", "overlay.mp4", "predictions.json"]
+
+
+def test_the_json_holds_the_tracks_that_were_predicted(prediction: VideoPrediction, tmp_path: Path) -> None:
+    prediction.save(str(tmp_path), video=False)
+    document = json.loads((tmp_path / "predictions.json").read_text())
+    assert [category["name"] for category in document["categories"]] == list(Toy.classes)
+    assert document["videos"][0]["length"] == 7
+    for annotation, track in zip(document["annotations"], prediction.tracks, strict=True):
+        assert annotation["score"] == track.score
+        assert annotation["category_id"] == track.label + 1
+        size = (document["videos"][0]["height"], document["videos"][0]["width"])
+        assert [masks.from_json(code, size) for code in annotation["segmentations"]] == list(track.rles)
+
+
+def test_the_overlay_has_every_frame_at_its_time(prediction: VideoPrediction, tmp_path: Path) -> None:
+    prediction.save(tmp_path)
+    with av.open(str(tmp_path / "overlay.mp4")) as file:
+        times = [frame.time for frame in file.decode(video=0)]
+    assert times == pytest.approx([t / 25 for t in range(7)])
+
+
+def test_without_a_video_the_contact_sheet_is_the_same(prediction: VideoPrediction, tmp_path: Path) -> None:
+    prediction.save(tmp_path / "with")
+    prediction.save(tmp_path / "without", video=False)
+    assert listing(tmp_path / "without") == ["contact_sheet.png", "predictions.json"]
+    sheets = [cv2.imread(str(tmp_path / name / "contact_sheet.png")) for name in ("with", "without")]
+    assert np.array_equal(*sheets)
+
+
+def test_one_frame_and_all_frames_agree(prediction: VideoPrediction) -> None:
+    for t, frame in enumerate(prediction.frames()):
+        assert np.array_equal(frame.masks, prediction.at(t).masks)
+        assert frame.index == t
+        assert frame.names == ("red", "blue")
+
+
+def test_a_drawn_frame_differs_only_near_its_objects() -> None:
+    video = moving_patches(1, size=(360, 640), patch=80)
+    changed = (render(predict(Toy(), video).at(0)) != video[0]).any(-1)
+    near = cv2.dilate((video[0] != 90).any(-1).astype(np.uint8), np.ones((81, 161), np.uint8)) > 0
+    assert changed.any()
+    assert not changed[~near].any()
+
+
+def test_progress_counts_drawn_frames(prediction: VideoPrediction, tmp_path: Path) -> None:
+    told: list[tuple[int, int]] = []
+    prediction.save(tmp_path, progress=lambda *now: told.append(now))
+    assert told == [(t, 7) for t in range(1, 8)]
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), OSError(errno.ENOSPC, "No space left on device")])
+@pytest.mark.parametrize("exists", [True, False])
+def test_an_interruption_leaves_the_folder_as_it_was(
+    prediction: VideoPrediction, tmp_path: Path, error: BaseException, exists: bool
+) -> None:
+    folder = tmp_path / "made" / "here"
+    if exists:
+        prediction.save(folder)
+    before = {name: (folder / name).read_bytes() for name in listing(folder) if exists}
+
+    def stop(done: int, total: int) -> None:
+        if done == 3:
+            raise error
+
+    with pytest.raises(type(error)):
+        prediction.save(folder, progress=stop)
+    assert {name: (folder / name).read_bytes() for name in listing(folder) if exists} == before
+    assert (tmp_path / "made").exists() == exists
+
+
+def test_an_interruption_removes_no_file_of_others(prediction: VideoPrediction, tmp_path: Path) -> None:
+    def add_and_stop(done: int, total: int) -> None:
+        (tmp_path / "new" / "notes.txt").write_text("mine")
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prediction.save(tmp_path / "new", progress=add_and_stop)
+    assert listing(tmp_path) == ["new", "new/notes.txt"]
+
+
+def test_a_file_where_the_folder_should_be_is_an_error(prediction: VideoPrediction, tmp_path: Path) -> None:
+    (tmp_path / "taken").write_text("a file")
+    for folder in (tmp_path / "taken", tmp_path / "taken" / "inside"):
+        with pytest.raises(InputError, match="taken: expected a folder to write to, found a file"):
+            prediction.save(folder)
+
+
+def test_a_folder_that_may_not_be_written_to_is_found_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(results.os, "access", lambda path, mode: Path(path) != tmp_path)
+    with pytest.raises(InputError, match="no permission"):
+        check_folder(tmp_path / "new" / "folder")
+    check_folder(tmp_path.parent)
+
+
+def test_a_prediction_of_one_image_is_saved_too(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "one.png"), moving_patches(1)[0][..., ::-1])
+    predict(Toy(), tmp_path / "one.png").save(tmp_path / "out")
+    assert len(listing(tmp_path / "out")) == 3
