@@ -227,7 +227,7 @@ broken = {
     "a run that is true": ({"size": [4, 5], "counts": [True, 19]}, "integers"),
     "a run of half a pixel": ({"size": [4, 5], "counts": [10.5, 10.5]}, "integers"),
     "runs that are strings": ({"size": [4, 5], "counts": ["10", "10"]}, "integers"),
-    "runs in runs": ({"size": [4, 5], "counts": [[10], [10]]}, "runs must be"),
+    "runs in runs": ({"size": [4, 5], "counts": [[10], [10]]}, "integers"),
     "runs of uneven depth": ({"size": [4, 5], "counts": [[10], 10]}, "integers"),
     "a run beyond 64 bits": ({"size": [4, 5], "counts": [10**30]}, "too large"),
     "a run that is no number": ({"size": [4, 5], "counts": [float("nan")]}, "integers"),

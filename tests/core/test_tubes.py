@@ -39,7 +39,7 @@ def random_track(rng: np.random.Generator, length: int, size: tuple[int, int]) -
     return rles, stack
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_a_tube_holds_what_was_packed_and_counts_it_rightly(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -56,7 +56,7 @@ def test_a_tube_holds_what_was_packed_and_counts_it_rightly(seed: int) -> None:
         assert pickle.loads(pickle.dumps(tube)) == tube
 
 
-@settings(max_examples=60)
+@settings(max_examples=60, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_shared_pixels_are_counted_as_dense_masks_count_them(seed: int) -> None:
     rng = np.random.default_rng(seed)
@@ -80,7 +80,7 @@ def test_changes_bound_the_stretches_of_the_object() -> None:
     assert inside[:-1].tolist() == flat.tolist()
 
 
-@settings(max_examples=100)
+@settings(max_examples=100, deadline=None)
 @given(counts=st.binary(min_size=1, max_size=12), size=st.tuples(st.integers(1, 6), st.integers(1, 6)))
 def test_broken_counts_are_refused_exactly_where_the_single_check_refuses_them(
     counts: bytes, size: tuple[int, int]
@@ -99,6 +99,7 @@ def test_broken_counts_are_refused_exactly_where_the_single_check_refuses_them(
         assert packed.areas.tolist() == [size[0] * size[1], area, size[0] * size[1]]
 
 
+@settings(deadline=None)
 @given(
     runs=st.lists(st.integers(-40, 40), min_size=1, max_size=8), size=st.tuples(st.integers(1, 8), st.integers(1, 8))
 )

@@ -326,6 +326,25 @@ def _intersect(meetings: Sequence[Meeting], shared: Sequence[np.ndarray]) -> Non
             table[i, j] = (first[i].pixels + second[j].pixels - _differing(one[i], other[j])) // 2
 
 
+def frame_intersections(first: Sequence[Tube], second: Sequence[Tube]) -> np.ndarray:
+    """Pixels that two tracks of one video share in each frame, int64 [T, N, M]."""
+    length = len(first[0]) if first else len(second[0]) if second else 0
+    shared = np.zeros((length, len(first), len(second)), np.int64)
+    wanted = np.argwhere(shared_at_most(first, second)).tolist()
+    one, other = (_changes_of(tubes, {pair[side] for pair in wanted}) for side, tubes in enumerate((first, second)))
+    for n, m in wanted:
+        merged = np.sort(np.concatenate([one[n], other[m]]), kind="stable")
+        begins, pixels = merged[::2], merged[1::2] - merged[::2]
+        frames = begins // (first[n].size[0] * first[n].size[1])  # a stretch of nothing may begin after the last
+        differing = np.bincount(frames, pixels, minlength=length)[:length].astype(np.int64)
+        shared[:, n, m] = (first[n].areas + second[m].areas - differing) // 2
+    return shared
+
+
+def _changes_of(tubes: Sequence[Tube], used: set[int]) -> dict[int, np.ndarray]:
+    return dict(zip(sorted(used), changes([tubes[n] for n in sorted(used)]), strict=True))
+
+
 def _differing(one: np.ndarray, other: np.ndarray) -> int:
     """Pixels that belong to one track but not to both."""
     merged = np.sort(np.concatenate([one, other]), kind="stable")  # stable: made for lists that are sorted in parts
