@@ -46,7 +46,7 @@ def test_clips_of_one_video_differ_between_epochs(dataset):
 
 def test_each_epoch_visits_every_video_once_in_an_order_of_its_own(generated):
     dataset = ClipDataset(generated, Repeat(frames=1), seed=0)
-    orders = [[dataset.locate(epoch * 4 + n)[0] for n in range(4)] for epoch in range(12)]
+    orders = [[dataset.locate(epoch * 4 + n).video for n in range(4)] for epoch in range(12)]
     assert all(sorted(order) == [0, 1, 2, 3] for order in orders)
     assert len({tuple(order) for order in orders}) > 4
 
@@ -63,7 +63,7 @@ def test_ranks_share_the_numbers_without_gap_or_overlap(dataset):
     shares = [list(range(rank, 12, world)) for rank in range(world)]
     seen = Counter(number for share in shares for number in share)
     assert seen == Counter(range(12))
-    videos = Counter(dataset.locate(number)[0] for share in shares for number in share)
+    videos = Counter(dataset.locate(number).video for share in shares for number in share)
     assert set(videos.values()) == {3}
 
 

@@ -33,7 +33,8 @@ FULL = masks.encode(np.ones((1, 4, 4), bool))[0]
 EMPTY = masks.encode(np.zeros((1, 4, 4), bool))[0]
 ALL = (
     Repeat(), RandomPair(), OrderedPair(), SupportReference(), SupportReference(supports=3, spread="uniform"),
-    NearbyPair(), NearbyPair(frames=5), DroppedClip(), WholeVideo(), WholeVideo(most=7), Uniform(), PastOnly(), Windows(),
+    NearbyPair(), NearbyPair(frames=5), DroppedClip(), WholeVideo(), WholeVideo(most=7), Uniform(), PastOnly(),
+    Windows(),
 )  # fmt: skip
 
 
@@ -159,7 +160,7 @@ def test_short_videos_are_played_to_and_fro_without_predicting_a_frame_twice():
 
 
 def test_uniform_takes_rounded_even_steps():
-    assert evenly(100, 32) == tuple(int(round(t)) for t in np.linspace(0, 99, 32))
+    assert evenly(100, 32) == tuple(round(t) for t in np.linspace(0, 99, 32))
     assert next(Uniform(frames=3).every(full(21))).indices == (0, 10, 20)
     assert next(Uniform(frames=4).every(full(2))).indices == (0, 0, 1, 1)
 

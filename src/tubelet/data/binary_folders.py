@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.files import Files, StoredFrames, decode_image, is_image, open_files, replacing
+from tubelet.data.files import Files, StoredFrames, decode_image, is_image, new_folder, open_files
 from tubelet.data.label_maps import decode_map, encode_binary
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, store_frames
@@ -66,7 +66,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
     """Write such folders, whole or not at all; an object that is absent in a frame has no file there."""
     losses = Losses()
     used: set[int] = set()
-    with replacing(out) as root:
+    with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)
             losses.note_scores(video.tracks or ())

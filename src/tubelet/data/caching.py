@@ -29,8 +29,8 @@ def remember(videos: VideoSet, megabytes: int = 1024) -> VideoSet:
 def shrink(videos: VideoSet, folder: str | Path, *, short: int = 360, long: int = 640) -> VideoSet:
     """The same set at no more than `short` x `long` pixels, ratio kept; masks are shrunk alike.
 
-    Each frame is decoded and shrunk when first asked for, and kept in `folder` as JPEG of quality 95. The folder belongs
-    to one data set; it may be removed at any time.
+    Each frame is decoded and shrunk when first asked for, and kept in `folder` as JPEG of quality 95. The folder
+    belongs to one data set; it may be removed at any time.
     """
     step = ResizeWithin(short=short, long=long)
     return replace(videos, videos=_Shrinking(videos.videos, Path(folder) / f"{short}x{long}", step))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal, NamedTuple
 
 import cv2
 import numpy as np
@@ -14,17 +15,26 @@ from tubelet.core import masks as rle
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip, Tracks, Video, VideoSet
 from tubelet.data.pasting import PasteObjects
-from tubelet.data.sampling import AnySampler, Sample
+from tubelet.data.sampling import AnySampler, Sample, valid_frames
 
 Transform = Callable[[Clip, np.random.Generator], Clip]
+
+
+class Place(NamedTuple):
+    """A video by position, a frame of it where epochs visit frames, and the epoch."""
+
+    video: int
+    frame: int | None
+    epoch: int
 
 
 class ClipDataset(Dataset[Clip]):
     """Clips by number: `dataset[n]`, for any n >= 0, belongs to epoch n // len(dataset).
 
-    Each epoch visits every video once, in an order of its own; all randomness of clip n comes from
-    `default_rng([seed, n])`. So a run is resumed by starting at a number, and a rank takes every world-size-th one.
-    Collate a batch with `list`. `PasteObjects` in `transforms` cuts from these same videos.
+    Each epoch visits every video once, or, `per="frame"`, every frame that holds an object (MaskTrack R-CNN), in an
+    order of its own; all randomness of clip n comes from `default_rng([seed, n])`. So a run is resumed by starting at a
+    number, and a rank takes every world-size-th one. Collate a batch with `list`. `PasteObjects` in `transforms` cuts
+    from these same videos.
 
     With `keep_ignored`, crowds stay as tracks whose scores are all zero: regions to be ignored. Without, they are left
     out.
@@ -37,6 +47,7 @@ class ClipDataset(Dataset[Clip]):
         transforms: Sequence[Transform | PasteObjects] = (),
         seed: int = 0,
         *,
+        per: Literal["video", "frame"] = "video",
         keep_ignored: bool = False,
     ) -> None:
         if not len(videos.videos):
@@ -46,31 +57,35 @@ class ClipDataset(Dataset[Clip]):
         self.transforms = tuple(t.build(videos) if isinstance(t, PasteObjects) else t for t in transforms)
         self.seed = seed
         self.keep_ignored = keep_ignored
+        self._frames = _annotated_frames(videos) if per == "frame" else None
         self._order: tuple[int, np.ndarray] | None = None
 
     def __len__(self) -> int:
         """Clips per epoch."""
-        return len(self.videos.videos)
+        return len(self.videos.videos) if self._frames is None else len(self._frames)
 
     def __getitem__(self, number: int) -> Clip:
         if get_worker_info() is not None:
             cv2.setNumThreads(0)  # a worker is one of several processes: threads of its own only get in the way
-        video = self.videos.videos[self.locate(number)[0]]
+        place = self.locate(number)
+        video = self.videos.videos[place.video]
         rng = np.random.default_rng([self.seed, number])
-        clip = load_clip(video, self.sampler.sample(video, rng), len(self.videos.classes), self.keep_ignored)
+        sample = self.sampler.sample(video, rng, place.frame)
+        clip = load_clip(video, sample, len(self.videos.classes), self.keep_ignored)
         for transform in self.transforms:
             clip = transform(clip, rng)
         return clip
 
-    def locate(self, number: int) -> tuple[int, int]:
-        """Which video clip `number` is made of, and in which epoch it lies."""
+    def locate(self, number: int) -> Place:
+        """What clip `number` is about."""
         if number < 0:
             raise IndexError(f"clips are numbered from 0, got {number}")
         epoch, place = divmod(number, len(self))
         if self._order is None or self._order[0] != epoch:
             # the third word keeps this stream apart from that of clip number `epoch`
             self._order = (epoch, np.random.default_rng([self.seed, epoch, 1]).permutation(len(self)))
-        return int(self._order[1][place]), epoch
+        chosen = int(self._order[1][place])
+        return Place(chosen, None, epoch) if self._frames is None else Place(*self._frames[chosen], epoch)
 
 
 def load_clip(video: Video, sample: Sample, num_classes: int, keep_ignored: bool = False) -> Clip:
@@ -94,6 +109,13 @@ def load_tracks(
     planes = [torch.from_numpy(_decode([track.rles[int(t)] for track in kept], video.size)) for t in unique]
     masks = _spread(planes, places).transpose(0, 1)  # [N, T, H, W]
     return Tracks(ids=torch.tensor([t.id for t in kept], dtype=torch.int64), scores=scores, masks=masks, index=index)
+
+
+def _annotated_frames(videos: VideoSet) -> list[tuple[int, int]]:
+    frames = [(n, int(t)) for n, video in enumerate(videos.videos) for t in valid_frames(video)]
+    if not frames:
+        raise InputError("a data set for training needs at least one frame with an object")
+    return frames
 
 
 def _decode(rles: Sequence[rle.RLE | None], size: tuple[int, int]) -> np.ndarray:

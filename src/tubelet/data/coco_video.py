@@ -13,7 +13,7 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.coco import PARTS, labels_of
-from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files, read_json, replacing
+from tubelet.data.files import Files, StoredFrames, check_size, clean_name, new_folder, open_files, read_json
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, store_frames
 
@@ -48,8 +48,7 @@ def read(annotations: str | Path, images: str | Path | None = None) -> VideoSet:
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
     """Write instances.json and images/<video>/00000.*; the folder appears whole or not at all."""
     losses = Losses()
-    with replacing(out) as root:
-        root.mkdir()
+    with new_folder(out) as root:
         tree: dict[str, list[Any]] = {"videos": [], "images": [], "annotations": []}
         for number, (name, video) in enumerate(zip(folder_names(videos), videos.videos, strict=True), start=1):
             losses.note_times(video)
@@ -135,7 +134,7 @@ def _entries(tree: dict[str, Any]) -> list[_Entry]:
     for annotation in tree["annotations"]:
         home[annotation["image_id"]].objects[annotation["image_id"]].append(annotation)
     for entry in grouped.values():
-        entry.images.sort(key=lambda image: (image.get("frame_id", 0), image["file_name"]))
+        entry.images.sort(key=lambda image: (image.get("frame_id", 0), image["file_name"].replace("\\", "/")))
     return list(grouped.values())
 
 

@@ -12,7 +12,7 @@ from tubelet.core import masks
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.cvat import CROWD
-from tubelet.data.files import replacing
+from tubelet.data.files import new_folder
 from tubelet.data.storing import Losses, folder_names, store_frames
 
 
@@ -22,7 +22,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
     The folder appears whole or not at all.
     """
     losses = Losses()
-    with replacing(out) as root:
+    with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)
             losses.note_scores(video.tracks or ())

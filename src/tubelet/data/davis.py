@@ -15,7 +15,7 @@ from typing import NamedTuple
 from tubelet.core.errors import FormatError, InputError, nearest
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.classes import DAVIS
-from tubelet.data.files import Files, FormatWarning, StoredFrames, decode_image, is_image, open_files, replacing
+from tubelet.data.files import Files, FormatWarning, StoredFrames, decode_image, is_image, new_folder, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, label_maps, store_frames
@@ -135,7 +135,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
     """
     losses = Losses()
     losses.note("classes of objects (all become one)", len(videos.classes) - 1)
-    with replacing(out) as root:
+    with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)
             numbers = _palette_numbers(video, losses)

@@ -263,21 +263,32 @@ def check_size(height: Any, width: Any, where: str) -> tuple[int, int]:
 
 @contextmanager
 def replacing(path: str | Path) -> Iterator[Path]:
-    """A temporary name beside `path` to write a file or folder under; it takes the place of `path` when all is written.
+    """A temporary name beside `path` to write a file under; it takes the place of `path` when all is written.
 
-    On any error, what was written is removed and `path` is as before. A folder may only replace an empty one: raises
-    InputError where there is something.
+    On any error, what was written is removed and `path` is as before.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{uuid4().hex[:8]}.partial")
     try:
         yield temporary
-        if temporary.is_dir() and path.is_dir() and any(path.iterdir()):
-            raise InputError(f"{path}: there is something already; remove it or choose another folder")
         os.replace(temporary, path)
     finally:
         _remove(temporary)
+
+
+@contextmanager
+def new_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path`, which becomes `path` when all is written; on any error nothing is left.
+
+    Raises InputError where there is something already.
+    """
+    path = Path(path)
+    if path.exists() and not (path.is_dir() and not any(path.iterdir())):
+        raise InputError(f"{path}: there is something already; remove it or choose another folder")
+    with replacing(path) as temporary:
+        temporary.mkdir()
+        yield temporary
 
 
 def _remove(path: Path) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
 from tubelet.data import binary_folders, coco, coco_video, cvat, cvat_write, davis, mots, ytvis
-from tubelet.data.files import Files, open_files, replacing
+from tubelet.data.files import Files, new_folder, open_files
 from tubelet.data.storing import Losses, folder_names, store_frames
 from tubelet.data.ytvis_set import Frames
 
@@ -110,8 +110,7 @@ def _json_of(path: Path) -> Path:
 
 def _write_ytvis(out: Path, videos: VideoSet, frames: bool) -> Losses:
     losses = Losses()
-    with replacing(out) as root:
-        root.mkdir()
+    with new_folder(out) as root:
         written = []
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)

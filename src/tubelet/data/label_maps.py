@@ -76,7 +76,7 @@ def separate(maps: Iterable[np.ndarray | None]) -> dict[int, list[RLE | None]]:
     """Object number -> its masks frame by frame, for all numbers but 0; a map that is None holds nothing."""
     found: dict[int, list[RLE | None]] = {}
     for t, numbers in enumerate(maps):
-        present = [] if numbers is None else [int(n) for n in np.unique(numbers) if n]
+        present = [] if numbers is None else [int(n) for n in np.flatnonzero(np.bincount(numbers.ravel())) if n]
         if numbers is not None and present:
             codes = masks.encode(numbers[None] == np.array(present)[:, None, None])
             for number, code in zip(present, codes, strict=True):

@@ -19,7 +19,7 @@ from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.classes import MOTS
-from tubelet.data.files import Files, StoredFrames, check_size, decode_image, is_image, open_files, replacing
+from tubelet.data.files import Files, StoredFrames, check_size, decode_image, is_image, new_folder, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, label_maps, store_frames
@@ -206,8 +206,7 @@ def write(out: str | Path, videos: VideoSet, *, text: bool = True, frames: bool 
     hold. Returns what could not be held.
     """
     losses = Losses()
-    with replacing(out) as root:
-        root.mkdir()
+    with new_folder(out) as root:
         if videos.classes != MOTS:
             (root / _CLASSES).write_text("".join(f"{name}\n" for name in videos.classes))
         for name, video in zip(folder_names(videos), videos.videos, strict=True):

@@ -1,8 +1,8 @@
 """Which frames of a video make a clip: one config per way of the papers.
 
-`sampler.sample(video, rng, current)` draws a `Sample`; `current` names the frame that the clip is about, for epochs that
-visit frames instead of videos. A frame is valid where at least one object that is not ignored has a pixel; samplers
-that need objects draw among the valid frames.
+`sampler.sample(video, rng, current)` draws a `Sample`; `current` names the frame that the clip is about, for epochs
+that visit frames instead of videos. A frame is valid where at least one object that is not ignored has a pixel;
+samplers that need objects draw among the valid frames.
 
 At test there is nothing to draw: `sampler.every(video)` lists the clips of a whole video.
 """
@@ -87,8 +87,8 @@ class OrderedPair(Config):
 class SupportReference(Config):
     """Support frames, a reference and the current frame, all of one video (CompFeat).
 
-    The clip is (supports..., reference, current). Supports are drawn at random or spread evenly over the video; in short
-    videos frames are repeated, which attention does not notice.
+    The clip is (supports..., reference, current). Supports are drawn at random or spread evenly over the video; in
+    short videos frames are repeated, which attention does not notice.
     """
 
     kind: Literal["support_reference"] = "support_reference"

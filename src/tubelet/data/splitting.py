@@ -1,8 +1,7 @@
-"""A validation split by video, stratified by class: no video is on both sides, and rare classes are on both."""
+"""A validation split by video, stratified by class: each class keeps its share on both sides."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -16,9 +15,7 @@ from tubelet.data.ytvis_set import AnnotatedSet
 def split(videos: VideoSet, held_out: int, seed: int = 0) -> tuple[VideoSet, VideoSet]:
     """(training, validation) sets, `held_out` videos in the second (IFR: 400 of YouTube-VIS 2019's training videos).
 
-    Each class gets about its share of the held-out videos: the class that still lacks most, relative to how many videos
-    it has, picks next, among the videos whose classes are lacking most. Raises ConfigError unless at least one video is
-    left on either side.
+    Each class gets about its share of the held-out videos. Raises ConfigError unless a video is left on either side.
     """
     if not 0 < held_out < len(videos.videos):
         raise ConfigError(f"expected to hold out 1 to {len(videos.videos) - 1} videos, got {held_out}")
@@ -33,24 +30,28 @@ def classes_of(videos: VideoSet) -> list[frozenset[int]]:
 
 
 def stratify(labels: Sequence[frozenset[int]], number: int, seed: int) -> list[int]:
-    """Positions of `number` videos, ascending, in which each label is about as frequent as in all of them."""
-    rng = np.random.default_rng(seed)
-    share = number / len(labels)
-    # videos without any object are a class of their own
-    groups = [group or frozenset({-1}) for group in labels]
-    wanted = {label: count * share for label, count in Counter(label for g in groups for label in g).items()}
-    left = list(rng.permutation(len(labels)))
-    chosen: list[int] = []
-    while len(chosen) < number:
-        present = {label for n in left for label in groups[n]}
-        rarest = max(present, key=lambda label: (wanted[label] > 0, -_remaining(groups, left, label), wanted[label]))
-        holders = [n for n in left if rarest in groups[n]] if wanted[rarest] > 0 else left
-        best = max(holders, key=lambda n: sum(wanted[label] for label in groups[n]) / len(groups[n]))
-        chosen.append(int(best))
-        left.remove(best)
-        for label in groups[best]:
-            wanted[label] -= 1
-    return sorted(chosen)
+    """Positions of `number` videos, ascending, in which each label is about as frequent as in all of them.
+
+    Starts from a random choice and swaps one video at a time while that lowers chi-square: the squared distance of each
+    label's count from its share, over the label's frequency. Videos without any object count as a kind of their own.
+    """
+    order = np.random.default_rng(seed).permutation(len(labels))
+    kinds = sorted({label for group in labels for label in group})
+    present = np.array([[*(kind in labels[n] for kind in kinds), not labels[n]] for n in order], float)
+    weights = 1 / np.maximum(present.sum(0), 1)
+    chosen = np.arange(len(labels)) < number
+    excess = present[chosen].sum(0) - present.sum(0) * number / len(labels)
+    for _ in range(len(labels)):
+        leaving = np.where(chosen, present @ ((1 - 2 * excess) * weights), np.inf)
+        out = int(leaving.argmin())
+        without = excess - present[out]
+        entering = np.where(chosen, np.inf, present @ ((1 + 2 * without) * weights))
+        into = int(entering.argmin())
+        if leaving[out] + entering[into] > -1e-9:
+            break
+        chosen[out], chosen[into] = False, True
+        excess = without + present[into]
+    return sorted(int(n) for n in order[chosen])
 
 
 def subset(videos: VideoSet, positions: Sequence[int]) -> VideoSet:
@@ -61,7 +62,3 @@ def subset(videos: VideoSet, positions: Sequence[int]) -> VideoSet:
         subsets = tuple(videos.subsets[n] for n in positions) if videos.subsets else ()
         return replace(videos, videos=chosen, names=names, subsets=subsets)
     return replace(videos, videos=chosen)
-
-
-def _remaining(groups: Sequence[frozenset[int]], left: Sequence[int], label: int) -> int:
-    return sum(label in groups[n] for n in left)

@@ -22,7 +22,7 @@ from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data import png, ytvis
 from tubelet.data.casting import plan
 from tubelet.data.creatures import CAST
-from tubelet.data.files import replacing
+from tubelet.data.files import new_folder
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.world import World
 from tubelet.video.frames import LazyFrames
@@ -81,8 +81,7 @@ def write(
     `out` holds something already.
     """
     generated = generate(config, seed, videos)
-    with replacing(out) as folder:
-        folder.mkdir()
+    with new_folder(out) as folder:
         for number, video in enumerate(generated.videos):
             place = folder / "JPEGImages" / video.id
             place.mkdir(parents=True)
