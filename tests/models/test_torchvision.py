@@ -24,7 +24,7 @@ CONFIG = MaskTrackConfig(
         input=InputConfig(resize=KeepRatio(long=WIDTH, short=HEIGHT)),
         proposals_per_level=1000,
         proposals=1000,
-        max_detections=100,
+        max_detections=30,
         aligned=False,
     )
 )
@@ -49,7 +49,7 @@ def random_mask_rcnn() -> MaskRCNN:
         max_size=WIDTH,
         box_score_thresh=0.05,
         box_nms_thresh=0.5,
-        box_detections_per_img=100,
+        box_detections_per_img=30,
         rpn_pre_nms_top_n_test=1000,
         rpn_post_nms_top_n_test=1000,
         rpn_nms_thresh=0.7,

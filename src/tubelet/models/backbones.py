@@ -31,7 +31,7 @@ class BackboneConfig(Config):
     stages: int = Field(default=4, ge=1, le=5)  # maps taken, counted from the coarsest: 4 = C2..C5
     frozen_stages: int = Field(
         default=2, ge=0, le=5
-    )  # stem and stage 1, as Mask R-CNN's fine-tuning does (masktrack_rcnn.md, 2)
+    )  # stem and stage 1, as Mask R-CNN's fine-tuning does (docs/papers/masktrack_rcnn.md)
     frozen_norm: bool = True  # batch norm keeps its statistics
     pad_type: str = ""  # "same" for weights that come from TensorFlow
 

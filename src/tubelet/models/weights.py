@@ -86,7 +86,7 @@ def find(name: str | Path) -> Path:
     bundled = BUNDLED / f"{name}.safetensors"
     if re.fullmatch(r"[\w.-]+", str(name)) and bundled.is_file():
         return bundled
-    path = Path(name).expanduser()
+    path = Path(name)
     if path.is_dir() and (path / "model.safetensors").is_file():
         return path / "model.safetensors"
     if not path.is_file():

@@ -1,6 +1,6 @@
 """Which known object is this? The decision rule of MaskTrack R-CNN, from match logits and three cues.
 
-Source: Yang et al. 2019, section 4.3, as masktrack_rcnn.md, 4 settles it. For detection i and known object j:
+Source: Yang et al. 2019, section 4.3; docs/papers/masktrack_rcnn.md. For detection i and known object j:
 score_i(j) = log p_i(j) + a log s_i + b IoU(box_i, box_j) + c [label_i = label_j], column 0 standing for a new object
 (IoU 0, label agrees). Letters: N detections, M known objects.
 """
@@ -27,9 +27,13 @@ class AssociationConfig(Config):
     score_weight: float = 1.0  # a
     iou_weight: float = 2.0  # b
     label_weight: float = 10.0  # c
+    doubt: float = Field(
+        default=0.0, ge=0
+    )  # adds -doubt log s_i to column 0: a weak detection must fit a known one well
     assignment: Literal["greedy", "optimal"] = "greedy"  # optimal: one decision for all, no detection is lost to a tie
     unique_ids: bool = True  # off: both claimants carry the id in this frame, as the original leaves it
     birth: float = Field(default=0.0, ge=0, le=1)  # a new object needs this score; the paper has no such bound
+    shadow: float = Field(default=1.0, ge=0, le=1)  # a new object may overlap an accepted one by this much (IoU)
     keep: int | None = Field(default=None, ge=1)  # frames for which an unseen object is remembered; None = for ever
 
 
@@ -49,7 +53,9 @@ def cue_scores(
     overlap = torch.cat([boxes.new_zeros(len(boxes), 1), box_ops.iou(boxes, known_boxes)], 1)
     agrees = torch.cat([labels.new_ones(len(labels), 1).bool(), labels[:, None] == known_labels[None]], 1)
     confident = scores.clamp(min=1e-12).log()[:, None]
-    return total + config.score_weight * confident + config.iou_weight * overlap + config.label_weight * agrees
+    total = total + config.score_weight * confident + config.iou_weight * overlap + config.label_weight * agrees
+    total[:, :1] -= config.doubt * confident
+    return total
 
 
 def associate(table: Tensor, scores: Tensor, config: AssociationConfig) -> Tensor:
@@ -60,6 +66,23 @@ def associate(table: Tensor, scores: Tensor, config: AssociationConfig) -> Tenso
     """
     decided = _greedy(table, config.unique_ids) if config.assignment == "greedy" else _optimal(table)
     decided[(decided == NEW) & (scores.cpu() < config.birth)] = DROPPED
+    return decided
+
+
+def drop_shadows(decided: Tensor, boxes: Tensor, shadow: float) -> Tensor:
+    """Drop new objects [N] whose box overlaps one accepted before it, best first, by more than `shadow`.
+
+    A detector that answers twice for one object would otherwise start a second identity, which then competes for it.
+    """
+    if shadow >= 1:
+        return decided
+    decided, overlap = decided.clone(), box_ops.iou(boxes, boxes).cpu()
+    accepted = decided >= 0
+    for i in (decided == NEW).nonzero()[:, 0].tolist():
+        if (overlap[i, accepted] > shadow).any():
+            decided[i] = DROPPED
+        else:
+            accepted[i] = True
     return decided
 
 

@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from tubelet.core.errors import ConfigError
 from tubelet.models.rcnn.inputs import InputConfig, KeepRatio, Stretch
 
 sides = st.integers(16, 4000)
@@ -47,6 +48,23 @@ def test_the_ratio_is_kept_to_half_a_pixel_and_neither_bound_is_passed(
     scale = min(long / max(height, width), short / min(height, width))
     for before, after in zip((height, width), new, strict=True):
         assert abs(after - before * scale) <= 0.5 or after == 1
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "resize.long=0",
+        "resize.short=-5",
+        "resize.long=1000000",
+        "resize.multiple=0",
+        'resize={"kind": "stretch", "height": -1}',
+        'resize={"kind": "stretch", "width": 1000000}',
+        "std=[1, 0, 1]",
+    ],
+)
+def test_sizes_that_no_input_has_are_refused(assignment: str) -> None:
+    with pytest.raises(ConfigError, match=assignment.split("=")[0].split(".")[0]):
+        InputConfig().override(assignment)
 
 
 def test_a_frame_of_the_right_size_is_only_normalised_and_padded_right_and_below() -> None:

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.core.config import Config
+from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.rcnn.detector import Detections, Features, Targets
@@ -68,6 +69,30 @@ def test_it_is_a_segmenter_that_reads_frame_by_frame(build: Build) -> None:
 def test_its_config_survives_json(small_config: MaskTrackConfig) -> None:
     for config in (small_config, small_config.override(*SSDLITE)):
         assert MaskTrackConfig.model_validate_json(config.model_dump_json()) == config
+
+
+@pytest.mark.parametrize(
+    "assignment",
+    [
+        "detector.nms=7",
+        "detector.score_threshold=-1",
+        "detector.regions_positive=3",
+        "detector.proposals=0",
+        'detector={"kind": "ssdlite", "strides": []}',
+        'detector={"kind": "ssdlite", "strides": [8]}',
+        'detector={"kind": "ssdlite", "strides": [32, 8]}',
+        'detector={"kind": "ssdlite", "strides": [8, 64]}',
+        "mask.channels=-3",
+        "mask.margin=-3",
+        "mask.resolution=100000",
+        "match.cosine=0",
+        "association.keep=0",
+        "min_frames=0",
+    ],
+)
+def test_values_out_of_range_are_refused(small_config: MaskTrackConfig, assignment: str) -> None:
+    with pytest.raises(ConfigError, match=assignment.split("=")[0].split(".")[0]):
+        small_config.override(assignment)
 
 
 # learning

@@ -74,7 +74,8 @@ def test_a_300_pixel_input_has_1917_anchors() -> None:
     detector = SSDLiteConfig().build(3).eval()
     features = detector.extract(blank())
     assert [tap.shape[-2:] for tap in features.taps] == SHAPES
-    assert [m.shape[-2:] for m in features.maps] == [torch.Size((n, n)) for n in (38, 19, 10)]
+    assert [m.shape[-2:] for m in features.maps] == [torch.Size((n, n)) for n in (38, 19)]
+    assert detector.strides == [8, 16]
     logits, codes = detector.predict(features)
     assert (logits.shape, codes.shape) == ((1, 1917, 3), (1, 1917, 4))
 

@@ -93,7 +93,7 @@ class Detector(nn.Module):
         """Boxes of each image [N_i, 4] -> cells [sum N_i, C, resolution, resolution], in order.
 
         A box is cut from the level whose stride suits its size: floor(log2(sqrt(w h) / (14 s_0))), which is the
-        usual rule with 56 pixels on the level of stride 4 (masktrack_rcnn.md, 2).
+        usual rule with 56 pixels on the level of stride 4 (docs/papers/masktrack_rcnn.md).
         """
         rows = torch.cat([torch.cat([b.new_full((len(b), 1), i), b], 1) for i, b in enumerate(boxes)])
         out = maps[0].new_zeros(len(rows), self.channels, resolution, resolution)

@@ -1,6 +1,6 @@
 """What is asked of each region: its mask, and which known object it is.
 
-Source: masktrack_rcnn.md, 2. Letters: N regions, C channels, K classes, D embedding, M objects in memory.
+Source: docs/papers/masktrack_rcnn.md. Letters: N regions, C channels, K classes, D embedding, M objects in memory.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
+from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
 from tubelet.core.config import Config
 
@@ -25,7 +26,7 @@ class MaskHeadConfig(Config):
 
     convs: int = Field(default=4, ge=1)
     channels: int = Field(default=256, ge=1)
-    resolution: int = Field(default=14, ge=1)  # cells of the region; the mask has twice as many
+    resolution: int = Field(default=14, ge=1, le=128)  # cells of the region; the mask has twice as many
     class_agnostic: bool = False
     norm: bool = False  # group norm after each convolution
     margin: float = Field(
@@ -74,7 +75,7 @@ class FullyConnectedMatchConfig(Config):
     kind: Literal["fully_connected"] = "fully_connected"
     channels: int = Field(default=1024, ge=1)
     layers: int = Field(default=2, ge=1)
-    resolution: int = Field(default=7, ge=1)
+    resolution: int = Field(default=7, ge=1, le=64)
     cosine: float | None = Field(
         default=None, gt=0
     )  # a temperature: compare directions only, divided by it (off in the paper)
@@ -110,3 +111,22 @@ class FullyConnectedMatch(nn.Module):
             similarity = similarity / self.config.cosine
         column = similarity.new_zeros(len(current), 1) if self.new is None else self.new.expand(len(current), 1)
         return torch.cat([column.to(similarity.dtype), similarity], dim=1)
+
+
+def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
+    """Masks of regions [N, r, r] stretched over their boxes [N, 4] in whole frames, [N, H, W].
+
+    Equal to torchvision's paste_masks_in_image (one cell of padding, whole pixels), but written into one canvas.
+    """
+    canvas = masks.new_zeros(len(masks), *size)
+    padded, stretch = expand_masks(masks[:, None], padding=1)
+    corners = expand_boxes(boxes, stretch).to(torch.int64).tolist()
+    height, width = size
+    for i, (x1, y1, x2, y2) in enumerate(corners):
+        left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2 + 1, width), min(y2 + 1, height)
+        if left >= right or top >= bottom:
+            continue
+        whole = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
+        mask = F.interpolate(padded[i : i + 1], size=whole, mode="bilinear", align_corners=False)[0, 0]
+        canvas[i, top:bottom, left:right] = mask[top - y1 : bottom - y1, left - x1 : right - x1]
+    return canvas

@@ -14,6 +14,8 @@ from torchvision.transforms.v2 import functional as TV
 
 from tubelet.core.config import Config
 
+Spread = Annotated[float, Field(gt=0)]
+
 
 @dataclass(frozen=True, slots=True)
 class Images:
@@ -28,9 +30,9 @@ class KeepRatio(Config):
     """Shrink or enlarge so that the long side is at most `long` and the short side at most `short`, then pad."""
 
     kind: Literal["keep_ratio"] = "keep_ratio"
-    long: int = 640
-    short: int = 360
-    multiple: int = 32  # padded to a multiple of this
+    long: int = Field(default=640, ge=16, le=8192)
+    short: int = Field(default=360, ge=16, le=8192)
+    multiple: int = Field(default=32, ge=1, le=256)  # padded to a multiple of this
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         scale = min(self.long / max(height, width), self.short / min(height, width))
@@ -41,9 +43,9 @@ class Stretch(Config):
     """Squeeze every frame to one size, whatever its ratio."""
 
     kind: Literal["stretch"] = "stretch"
-    height: int = 300
-    width: int = 300
-    multiple: int = 1
+    height: int = Field(default=300, ge=32, le=8192)
+    width: int = Field(default=300, ge=32, le=8192)
+    multiple: int = Field(default=1, ge=1, le=256)
 
     def target(self, height: int, width: int) -> tuple[int, int]:
         return self.height, self.width
@@ -54,7 +56,7 @@ class InputConfig(Config):
 
     resize: Annotated[KeepRatio | Stretch, Field(discriminator="kind")] = KeepRatio()
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
-    std: tuple[float, float, float] = (58.395, 57.12, 57.375)
+    std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
 
     def prepare(self, clips: Sequence[Tensor]) -> Images:
         """uint8 frames [T_i, 3, H_i, W_i] of several clips -> one batch of B = sum T_i images."""

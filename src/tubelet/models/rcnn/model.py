@@ -1,19 +1,18 @@
 """MaskTrack R-CNN: Mask R-CNN with a fourth head that says which known object each detection is.
 
-Source: Yang et al., Video Instance Segmentation, ICCV 2019; masktrack_rcnn.md. The host of the family: what the papers
-add plugs into its sockets (detector, match head).
+Source: Yang et al., Video Instance Segmentation, ICCV 2019 (docs/papers/masktrack_rcnn.md). The host of the family:
+what the papers add plugs into its sockets (detector, match head).
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Annotated, Literal
 
 import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import paste_masks_in_image
 from torchvision.ops import roi_align
 
 from tubelet.core import boxes as box_ops
@@ -21,11 +20,13 @@ from tubelet.core.config import Config
 from tubelet.core.protocol import Window
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.rcnn.detector import Detections, Features, Samples, Targets
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
 from tubelet.models.rcnn.inputs import Images
+from tubelet.models.rcnn.memory import Memory, forget, remember
+from tubelet.models.rcnn.recall import RecallConfig, faded, follow, missing, own_probability
 from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.two_stage import TwoStageConfig
-from tubelet.tracking.association import NEW, AssociationConfig, associate, cue_scores
+from tubelet.tracking.association import AssociationConfig, associate, cue_scores, drop_shadows
 
 DetectorConfig = Annotated[TwoStageConfig | SSDLiteConfig, Field(discriminator="kind")]
 
@@ -38,24 +39,13 @@ class MaskTrackConfig(Config):
     mask: MaskHeadConfig = MaskHeadConfig()
     match: FullyConnectedMatchConfig = FullyConnectedMatchConfig()
     association: AssociationConfig = AssociationConfig()
+    persistence: float = Field(default=0.0, ge=0, le=1)  # share of its best scores that an object keeps per frame
+    recall: RecallConfig | None = None  # what becomes of objects that the detector misses (the paper: nothing)
     vote: Literal["majority", "score"] = "majority"  # how a track's frames agree on its class
-    min_frames: int = 1  # shorter tracks are dropped (ObjProp: 2)
+    min_frames: int = Field(default=1, ge=1)  # shorter tracks are dropped (ObjProp: 2)
 
     def build(self, classes: tuple[str, ...]) -> MaskTrackRCNN:
         return MaskTrackRCNN(self, classes)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Memory:
-    """What is known of M objects after `time` frames: the memory queue of the papers."""
-
-    descriptors: Tensor  # [M, ...] whatever the match head compares
-    boxes: Tensor  # [M, 4] in input pixels
-    labels: Tensor  # [M] the label of the first sight; never updated (masktrack_rcnn.md, 4.7)
-    ids: Tensor  # [M]
-    seen: Tensor  # [M] the last frame in which each was seen
-    next_id: int = 1
-    time: int = -1  # the last frame that was read
 
 
 class MaskTrackRCNN(nn.Module):
@@ -153,6 +143,7 @@ class MaskTrackRCNN(nn.Module):
             labels=none,
             ids=none,
             seen=none,
+            scores=torch.zeros(0, len(self.classes), device=device),
         )
 
     def step(self, state: Memory, clip: Clip) -> tuple[Memory, Tracks]:
@@ -164,17 +155,23 @@ class MaskTrackRCNN(nn.Module):
         images = self.detector.config.input.prepare([frames])
         features = self.detector.extract(images)
         detected = self.detector.detect(features, images)
-        steps = []
+        steps: list[_Objects] = []
         for t, found in enumerate(detected):
             state, ids, kept = self._identify(state, features.at(t), found, int(index[t]))
-            steps.append((ids, kept, self._masks(features.at(t), kept, images.scales[t], clip.size)))
+            masks = self._masks(features.at(t), kept, images.scales[t], clip.size)
+            steps.append((ids, kept, masks))
+            if self.config.recall is not None:
+                state, again = self._recall(
+                    state, self.config.recall, features.at(t), kept, images.scales[t], clip.size
+                )
+                steps[-1] = _join(steps[-1], again)
         return state, _gather(steps, index, len(self.classes), clip.size)
 
     def _identify(
         self, memory: Memory, features: Features, found: Detections, time: int
     ) -> tuple[Memory, Tensor, Detections]:
         """Ids [N] of the detections that are kept, and the memory with their descriptors and boxes in it."""
-        memory = replace(_forget(memory, time, self.config.association.keep), time=time)
+        memory = replace(forget(memory, time, self.config.association.keep), time=time)
         if len(found) == 0:
             return memory, memory.ids[:0], found
         descriptors = self.match.describe(
@@ -194,7 +191,8 @@ class MaskTrackRCNN(nn.Module):
                 self.config.association,
             )
             decided = associate(table, found.confidence, self.config.association)
-        return _remember(memory, descriptors, found, decided.to(found.boxes.device), time)
+        decided = drop_shadows(decided, found.boxes, self.config.association.shadow)
+        return remember(memory, descriptors, found, decided.to(found.boxes.device), time, self.config.persistence)
 
     def _masks(self, features: Features, found: Detections, scale: Tensor, size: tuple[int, int]) -> Tensor:
         """Mask probabilities pasted into the whole frame, [N, H, W]."""
@@ -203,7 +201,36 @@ class MaskTrackRCNN(nn.Module):
         boxes = grow(found.boxes, self.config.mask.margin)
         logits = self.mask(self.detector.regions(features.maps, [boxes], self.config.mask.resolution))
         probabilities = self.mask.of_class(logits, found.labels).float().sigmoid()
-        return paste_masks_in_image(probabilities[:, None], boxes / scale, size)[:, 0]
+        return paste(probabilities, boxes / scale, size)
+
+    def _recall(
+        self,
+        memory: Memory,
+        config: RecallConfig,
+        features: Features,
+        found: Detections,
+        scale: Tensor,
+        size: tuple[int, int],
+    ) -> tuple[Memory, _Objects]:
+        """Objects that were not detected in this frame but are still where they were, by mask and match head."""
+        lost = missing(memory, found.boxes, config)
+        if len(lost):
+            cells = self.detector.regions(features.maps, [memory.boxes[lost]], self.config.match.resolution)
+            logits = self.match(self.match.describe(cells), memory.descriptors)
+            lost = lost[own_probability(logits, lost) >= config.agreement]
+        again = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
+        masks = self._masks(features, again, scale, size)
+        memory, plausible = follow(memory, lost, masks, scale, config.change)
+        return memory, (memory.ids[lost[plausible]], again[plausible], masks[plausible])
+
+
+_Objects = tuple[Tensor, Detections, Tensor]  # of one frame: ids [N], detections, masks [N, H, W]
+
+
+def _join(first: _Objects, second: _Objects) -> _Objects:
+    (ids, found, masks), (more_ids, more, more_masks) = first, second
+    both = Detections(boxes=torch.cat([found.boxes, more.boxes]), scores=torch.cat([found.scores, more.scores]))
+    return torch.cat([ids, more_ids]), both, torch.cat([masks, more_masks])
 
 
 def grow(boxes: Tensor, margin: float) -> Tensor:
@@ -214,41 +241,7 @@ def grow(boxes: Tensor, margin: float) -> Tensor:
     return torch.cat([boxes[:, :2] - extent, boxes[:, 2:] + extent], 1)
 
 
-def _forget(memory: Memory, time: int, keep: int | None) -> Memory:
-    if keep is None or len(memory.ids) == 0:
-        return memory
-    recent = memory.seen >= time - keep
-    return replace(memory, **{f: getattr(memory, f)[recent] for f in ("descriptors", "boxes", "labels", "ids", "seen")})
-
-
-def _remember(
-    memory: Memory, descriptors: Tensor, found: Detections, decided: Tensor, time: int
-) -> tuple[Memory, Tensor, Detections]:
-    """Write matched detections over their entries, append new ones; the dropped leave no trace."""
-    matched, new = decided >= 0, decided == NEW
-    ids = torch.full_like(decided, -1)
-    ids[matched] = memory.ids[decided[matched]]
-    ids[new] = memory.next_id + torch.arange(int(new.sum()), device=ids.device)
-    known, boxes, seen = memory.descriptors.clone(), memory.boxes.clone(), memory.seen.clone()
-    known[decided[matched]] = descriptors[matched]
-    boxes[decided[matched]] = found.boxes[matched]
-    seen[decided[matched]] = time
-    memory = replace(
-        memory,
-        descriptors=torch.cat([known, descriptors[new]]),
-        boxes=torch.cat([boxes, found.boxes[new]]),
-        labels=torch.cat([memory.labels, found.labels[new]]),
-        ids=torch.cat([memory.ids, ids[new]]),
-        seen=torch.cat([seen, torch.full_like(ids[new], time)]),
-        next_id=memory.next_id + int(new.sum()),
-    )
-    kept = matched | new
-    return memory, ids[kept], found[kept]
-
-
-def _gather(
-    steps: list[tuple[Tensor, Detections, Tensor]], index: Tensor, num_classes: int, size: tuple[int, int]
-) -> Tracks:
+def _gather(steps: list[_Objects], index: Tensor, num_classes: int, size: tuple[int, int]) -> Tracks:
     """Objects of single frames -> one Tracks over all of them; scores are means over the frames of presence.
 
     Where an id occurs twice in a frame (unique_ids off) the later one stands.
@@ -260,16 +253,16 @@ def _gather(
     ids = torch.unique(torch.cat([s[0] for s in steps]))
     scores = torch.zeros(len(ids), num_classes, device=ids.device)
     count = torch.zeros(len(ids), 1, device=ids.device)
-    masks = torch.zeros(len(ids), len(steps), *size, device=ids.device)
+    masks = torch.zeros(len(ids), len(steps), *size, dtype=torch.bool, device=ids.device)  # a byte a pixel, not four
     for t, (own, found, pasted) in enumerate(steps):
         rows = torch.searchsorted(ids, own)
         scores[rows] += found.scores
         count[rows] += 1
-        masks[rows, t] = pasted
+        masks[rows, t] = pasted > 0.5
     return Tracks(ids=ids, scores=scores / count.clamp(min=1), masks=masks, index=index)
 
 
-def _last_of_each(ids: Tensor, found: Detections, masks: Tensor) -> tuple[Tensor, Detections, Tensor]:
+def _last_of_each(ids: Tensor, found: Detections, masks: Tensor) -> _Objects:
     known = ids.tolist()
     last = [i for i, one in enumerate(known) if one not in known[i + 1 :]]
     return (ids, found, masks) if len(last) == len(known) else (ids[last], found[last], masks[last])

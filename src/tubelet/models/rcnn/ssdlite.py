@@ -13,7 +13,7 @@ from typing import Any, Literal
 import timm
 import torch
 import torch.nn.functional as F
-from pydantic import Field
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, batched_nms, nms, sigmoid_focal_loss
 
@@ -37,15 +37,26 @@ class SSDLiteConfig(Config):
     kind: Literal["ssdlite"] = "ssdlite"
     input: InputConfig = InputConfig(resize=Stretch(), mean=(127.5,) * 3, std=(127.5,) * 3)
     channels: int = Field(default=128, ge=1)  # of the pyramid
-    strides: tuple[Literal[4, 8, 16, 32], ...] = (8, 16, 32)  # of the pyramid; the last only feeds the finer ones
+    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(
+        default=(8, 16, 32), min_length=2
+    )  # of the pyramid; the last only feeds the finer ones
     frozen: bool = False
-    score_threshold: float = 0.05
-    nms: float = 0.6
+    calibration: tuple[float, float] = (1.0, 0.0)  # scores are sigmoid(a logit + b): the share that is right at a score
+    score_threshold: float = Field(default=0.05, ge=0, le=1)
+    nms: float = Field(default=0.6, ge=0, le=1)
     suppress: Literal["per_class", "across_classes"] = "per_class"
     max_detections: int = Field(default=10, ge=1)
-    jitter: float = 0.125  # of the truth boxes that the heads learn on, as a share of their size
+    jitter: float = Field(
+        default=0.125, ge=0, le=1
+    )  # of the truth boxes that the heads learn on, as a share of their size
     jittered: int = Field(default=16, ge=1)  # at most, per image
     found: int = Field(default=12, ge=1)  # detections that overlap an object by more than a half, at most, per image
+
+    @model_validator(mode="after")
+    def _rising(self) -> SSDLiteConfig:
+        if list(self.strides) != sorted(set(self.strides)):
+            raise ValueError(f"strides must rise, got {self.strides}")
+        return self
 
     def build(self, num_classes: int) -> SSDLite:
         return SSDLite(self, num_classes)
@@ -115,10 +126,11 @@ class SSDLite(Detector):
 
     def detect(self, features: Features, images: Images) -> list[Detections]:
         logits, codes = self.predict(features)
+        slope, shift = self.config.calibration
         anchors = anchor_boxes([t.shape[-2:] for t in features.taps], images.pixels.device)
         size = codes.new_tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
         return [
-            self._select(p.float().sigmoid(), decode(c.float(), anchors).clamp(0, 1) * size)
+            self._select((p.float() * slope + shift).sigmoid(), decode(c.float(), anchors).clamp(0, 1) * size)
             for p, c in zip(logits, codes, strict=True)
         ]
 

@@ -1,6 +1,6 @@
 """The papers' detector: backbone, feature pyramid, region proposals, box head. Built from torchvision's parts.
 
-Source: masktrack_rcnn.md, 2-4. Module names follow torchvision's Mask R-CNN, so its COCO weights load.
+Source: docs/papers/masktrack_rcnn.md. Module names follow torchvision's Mask R-CNN, so its COCO weights load.
 """
 
 from __future__ import annotations
@@ -36,17 +36,17 @@ class TwoStageConfig(Config):
     channels: int = Field(default=256, ge=1)
     proposals_per_level: int = Field(default=200, ge=1)  # before suppression
     proposals: int = Field(default=200, ge=1)  # after it, over all levels, in training and at test
-    proposal_nms: float = 0.7
+    proposal_nms: float = Field(default=0.7, ge=0, le=1)
     anchors_sampled: int = Field(default=64, ge=1)
     anchors_inside: bool = True  # only anchors that lie wholly in the image learn
     regions_sampled: int = Field(default=128, ge=1)
-    regions_positive: float = 0.25
+    regions_positive: float = Field(default=0.25, ge=0, le=1)
     box_channels: int = Field(default=1024, ge=1)
-    score_threshold: float = 0.05
-    nms: float = 0.5
+    score_threshold: float = Field(default=0.05, ge=0, le=1)
+    nms: float = Field(default=0.5, ge=0, le=1)
     max_detections: int = Field(default=10, ge=1)
     aligned: bool = True  # off for weights of torchvision, which were trained without
-    box_beta: float = 1.0  # of the box head's smooth-L1
+    box_beta: float = Field(default=1.0, ge=0)  # of the box head's smooth-L1
 
     def build(self, num_classes: int) -> TwoStage:
         return TwoStage(self, num_classes)
