@@ -1,7 +1,7 @@
 """Make the bundled demo video: `python docs/demo/make_demo_video.py [OUT.mp4]`, about a minute on one core.
 
 Cut-outs from four free photographs move over a fifth while the camera pans: two people walk past each other, a cup
-sails through, a cat looks into the lens. The photographs come with scikit-image and matplotlib, as
+sails through on its saucer, a cat looks into the lens. The photographs come with scikit-image and matplotlib, as
 installed with the development tools; authors and licences are in CREDITS.md beside this file. Outlines are drawn by
 hand; GrabCut only settles the last few pixels. The same seed gives the same frames.
 """
@@ -35,9 +35,9 @@ ADMIRAL = """
 158,235 160,215 155,205 152,190 155,178 154,162 152,145 153,110 160,95 175,85 175,78 180,65 200,50 218,42 222,30 235,24
 """
 CUP = """
-173,105 174,92 178,76 184,62 200,45 225,30 255,21 290,19 325,23 355,33 380,48 395,65 402,85 404,105 402,125 396,150
-387,180 376,208 366,230 352,252 336,270 318,280 298,284 278,285 260,283 256,284 252,296 242,304 228,307 212,302 200,293
-196,280 199,264 206,248 216,236 222,229 210,218 198,200 188,180 180,155 175,130"""
+180,71 150,86 120,110 100,136 86,165 78,200 77,225 82,255 95,285 115,315 145,342 180,363 220,378 260,386 300,388 340,384
+380,372 415,352 445,322 465,290 476,258 479,230 475,200 465,170 448,140 430,120 419,110 423,85 424,75 418,68 407,67
+399,72 395,65 380,48 355,33 325,23 290,19 255,21 225,30 200,45 184,62"""
 CAT = """
 38,0 33,30 30,60 36,85 42,105 50,122 40,130 20,128 0,126 0,299 262,299 270,284 285,276 300,263 312,238 322,217 335,197
 348,176 358,150 362,125 360,105 357,85 358,73 366,66 378,48 388,20 400,0"""
@@ -100,7 +100,7 @@ def cast() -> Sequence[Actor]:
             anchor=(0.5, 1.0),
             path=walk(start=128, speed=140, depth=1.3),
         ),
-        Actor(image=cut_out(data.coffee(), CUP, 0.56, band=2), anchor=(0.5, 0.5), path=sail),
+        Actor(image=cut_out(data.coffee(), CUP, 0.7), anchor=(0.5, 0.5), path=sail),
         Actor(image=cut_out(data.chelsea(), CAT, 1.26, feather=2.0), anchor=(0.0, 0.5), path=peek),
     )
 
@@ -117,9 +117,9 @@ def walk(*, start: float, speed: float, depth: float) -> Callable[[float], Pose]
 
 
 def sail(time: float) -> Pose:
-    """A long low arc from the right edge to the upper left."""
-    s = (time - 1.1) / 3.6
-    return Pose(x=730 - 860 * s, y=45 + 195 * np.sin(np.pi * s), angle=6 * np.sin(2.1 * time))
+    """A flying saucer: from the left across everyone, then up and away."""
+    s = (time - 0.5) / 3.8
+    return Pose(x=-150 + 700 * s, y=215 - 4000 * max(s - 0.55, 0) ** 3, angle=-8 + 10 * np.sin(2 * time))
 
 
 def peek(time: float) -> Pose:
@@ -169,10 +169,10 @@ def place(actor: Actor, pose: Pose, offset: np.ndarray) -> np.ndarray:
     return cv2.warpAffine(actor.image, matrix, (WIDTH, HEIGHT), flags=cv2.INTER_LINEAR)
 
 
-def cut_out(photo: np.ndarray, outline: str, scale: float, feather: float = 0.8, band: int = 5) -> np.ndarray:
+def cut_out(photo: np.ndarray, outline: str, scale: float, feather: float = 0.8) -> np.ndarray:
     """The outlined part of a photograph with a soft edge, toned to the dusk, cropped and scaled."""
     photo = np.ascontiguousarray(photo[..., :3])
-    alpha = cv2.GaussianBlur(refine(photo, polygon(outline), band), (0, 0), feather)[..., None]
+    alpha = cv2.GaussianBlur(refine(photo, polygon(outline)), (0, 0), feather)[..., None]
     tone = np.array([0.93, 0.95, 1.0], np.float32)
     image = np.concatenate([photo * tone * alpha, alpha], axis=2).astype(np.float32)
     rows, columns = np.flatnonzero(alpha.any((1, 2))), np.flatnonzero(alpha.any((0, 2)))
@@ -186,7 +186,7 @@ def polygon(outline: str) -> np.ndarray:
     return np.array([[int(v) for v in point.split(",")] for point in outline.split()], np.int32)[:, None]
 
 
-def refine(photo: np.ndarray, points: np.ndarray, band: int) -> np.ndarray:
+def refine(photo: np.ndarray, points: np.ndarray, band: int = 5) -> np.ndarray:
     """GrabCut within `band` pixels of the outline; float32 [H, W], one pixel inside the edge it finds."""
     drawn = cv2.fillPoly(np.zeros(photo.shape[:2], np.uint8), [points], 1)
     kernel = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * band + 1, 2 * band + 1))

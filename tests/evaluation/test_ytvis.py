@@ -14,10 +14,12 @@ import ytvis_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tubelet.core import tubes
 from tubelet.core.errors import InputError
 from tubelet.core.types import Prediction, Track, Video
 from tubelet.data import ytvis as files
 from tubelet.evaluation import ytvis
+from tubelet.evaluation.pairing import pair
 
 KEYS = {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"}
 KEYS |= {"AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"}
@@ -259,7 +261,7 @@ def test_a_long_video_of_many_predictions_agrees_with_itself_in_parts(tmp_path: 
     (tmp_path / "t.json").write_text(json.dumps(truth))
     (tmp_path / "r.json").write_text(json.dumps(found))
     videos = files.read(tmp_path / "t.json")
-    pairs = ytvis.pair(videos.videos, files.read_predictions(tmp_path / "r.json", videos))
-    meeting = ytvis.Meeting(pairs[0].guess_tubes, pairs[0].truth_tubes, np.ones((1, 1), bool))
-    shared = ytvis.intersections([meeting])[0]
+    pairs = pair(videos.videos, files.read_predictions(tmp_path / "r.json", videos))
+    meeting = tubes.Meeting(pairs[0].guess_tubes, pairs[0].truth_tubes, np.ones((1, 1), bool))
+    shared = tubes.intersections([meeting])[0]
     assert shared.tolist() == [[int((np.array(one) & np.array(other)).sum())]]

@@ -101,6 +101,19 @@ def test_an_interruption_leaves_the_folder_as_it_was(
     assert (tmp_path / "made").exists() == exists
 
 
+def test_a_file_that_cannot_be_written_is_called_by_its_own_name(
+    prediction: VideoPrediction, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, predictions: object) -> None:
+        raise InputError(f"{path}: cannot be written (no space left on device)")
+
+    monkeypatch.setattr(results, "write_predictions", refuse)
+    with pytest.raises(InputError) as told:
+        prediction.save(tmp_path / "out")
+    assert str(told.value) == f"{tmp_path / 'out' / 'predictions.json'}: cannot be written (no space left on device)"
+    assert listing(tmp_path) == []
+
+
 def test_an_interruption_removes_no_file_of_others(prediction: VideoPrediction, tmp_path: Path) -> None:
     def add_and_stop(done: int, total: int) -> None:
         (tmp_path / "new" / "notes.txt").write_text("mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import sys
 from collections.abc import Sequence
@@ -70,7 +71,8 @@ def train(
     outcome = recipes.find(recipe).override(*(overrides or ())).run(out, resume=resume, device=device)
     if outcome.model is None:
         raise Leave(INTERRUPTED)  # the training has said where it stands and how to go on
-    show(str(outcome.model))
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts this command several times
+        show(str(outcome.model))
 
 
 app.command()(data.synth)

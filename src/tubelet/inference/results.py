@@ -16,8 +16,8 @@ import torch
 from torch import Tensor
 
 from tubelet.core import masks
-from tubelet.core.errors import InputError
-from tubelet.core.types import Frame, Prediction, Track, Video
+from tubelet.core.errors import InputError, TubeletError
+from tubelet.core.types import Frame, Prediction, Video
 from tubelet.data.ytvis import write_predictions
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.overlay import draw
@@ -56,7 +56,19 @@ class VideoPrediction(Prediction):
 
     def _frame(self, t: int, image: Tensor) -> Frame:
         shown = [(track, rle) for track in self.tracks if (rle := track.rles[t]) is not None]
-        return frame_of(t, self.source.time(t), image, shown, self.classes)
+        rles = [rle for _, rle in shown]
+        binary = np.ascontiguousarray(masks.decode(rles)) if rles else np.zeros((0, *self.size), np.uint8)
+        return Frame(
+            index=t,
+            time=self.source.time(t),
+            image=image,
+            ids=torch.tensor([track.id for track, _ in shown], dtype=torch.int64),
+            labels=torch.tensor([track.label for track, _ in shown], dtype=torch.int64),
+            scores=torch.tensor([track.score for track, _ in shown], dtype=torch.float32),
+            masks=torch.from_numpy(binary.view(bool)),
+            boxes=torch.from_numpy(masks.boxes(rles).astype(np.float32)),
+            names=tuple(self.classes[track.label] for track, _ in shown),
+        )
 
     def _draw(self, folder: Path, video: bool, progress: Progress) -> None:
         chosen = evenly(self.length, SHEET_FRAMES)
@@ -78,25 +90,6 @@ def render(frame: Frame) -> np.ndarray:
     """A frame with its objects drawn on it, uint8 [H, W, 3] RGB; an identity keeps its colour."""
     image = np.ascontiguousarray(frame.image.permute(1, 2, 0).cpu().numpy())
     return draw(image, frame.masks.cpu().numpy(), frame.ids.tolist(), frame.names, frame.scores.tolist())
-
-
-def frame_of(
-    t: int, time: float, image: Tensor, shown: list[tuple[Track, masks.RLE]], classes: tuple[str, ...]
-) -> Frame:
-    """One frame with those tracks that are present in it, each with its code there."""
-    rles = [rle for _, rle in shown]
-    binary = np.ascontiguousarray(masks.decode(rles)) if rles else np.zeros((0, *image.shape[1:]), np.uint8)
-    return Frame(
-        index=t,
-        time=time,
-        image=image,
-        ids=torch.tensor([track.id for track, _ in shown], dtype=torch.int64),
-        labels=torch.tensor([track.label for track, _ in shown], dtype=torch.int64),
-        scores=torch.tensor([track.score for track, _ in shown], dtype=torch.float32),
-        masks=torch.from_numpy(binary.view(bool)),
-        boxes=torch.from_numpy(masks.boxes(rles).astype(np.float32)),
-        names=tuple(classes[track.label] for track, _ in shown),
-    )
 
 
 def check_folder(folder: Path) -> None:
@@ -122,6 +115,8 @@ def _together(folder: Path) -> Iterator[Path]:
         for path in sorted(scratch.iterdir()):
             os.replace(path, folder / path.name)
         missing = None
+    except TubeletError as error:  # which names the scratch folder, unknown to the user
+        raise type(error)(str(error).replace(str(scratch), str(folder))) from None
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
         if missing is not None:

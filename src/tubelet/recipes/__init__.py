@@ -13,9 +13,9 @@ if TYPE_CHECKING:
 
 @cache
 def _all() -> dict[str, Experiment]:
-    from tubelet.recipes import default
+    from tubelet.recipes import default, masktrack
 
-    return {**default.RECIPES}
+    return {**default.RECIPES, **masktrack.RECIPES}
 
 
 def names() -> list[str]:

@@ -53,7 +53,10 @@ class COCO(Config):
         lists = read_json(Path(self.split))
         if not isinstance(lists, dict) or self.part not in lists:
             raise ConfigError(f"{self.split}: expected an object with a list named {self.part!r}")
-        return set(lists[self.part])
+        ids = lists[self.part]
+        if not isinstance(ids, list) or not all(isinstance(i, int) for i in ids):
+            raise ConfigError(f"{self.split}: expected {self.part!r} to be a list of image ids")
+        return set(ids)
 
 
 class Generated(Config):

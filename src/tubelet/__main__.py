@@ -1,0 +1,5 @@
+"""`python -m tubelet`, and `torchrun -m tubelet train ...`."""
+
+from tubelet.apps.cli import main
+
+main()

@@ -1,0 +1,201 @@
+"""`tubelet data ...` and `tubelet synth`: what a data set holds, whether it is fit, and other ways to write it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from tubelet.apps.console import Leave, progress_bar, rows_of, show, table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from tubelet.core.types import Video, VideoSet
+    from tubelet.data.checking import Report
+
+app = typer.Typer(no_args_is_help=True, help="Check, measure, look at, split and convert data sets.")
+
+FORM_HELP = "ytvis, davis, mots, mots-png, coco, coco-video, cvat or png; found out where not given."
+FRAMES_HELP = "Where the frames lie, if not beside the annotations: a folder or a zip archive."
+SetPath = Annotated[Path, typer.Argument(metavar="PATH", help="A data set: its folder, JSON, XML or archive.")]
+SetForm = Annotated[str | None, typer.Option("--form", metavar="FORM", help=FORM_HELP, show_default=False)]
+SetFrames = Annotated[Path | None, typer.Option("--frames", metavar="DIR", help=FRAMES_HELP, show_default=False)]
+
+WRITTEN = "ytvis, davis, mots, mots-png, coco-video, cvat and png"
+UNFIT = 1
+
+
+@app.command()
+def check(
+    path: SetPath,
+    form: SetForm = None,
+    frames: SetFrames = None,
+    decode: Annotated[int, typer.Option(help="Frames decoded per video; 0 for all.")] = 3,
+    examples: Annotated[int, typer.Option(help="Findings shown of each kind.")] = 3,
+) -> None:
+    """Look for what spoils a training. The exit code is 0 where the set is fit to train on, 1 where it is not."""
+    from tubelet.data.checking import check
+
+    videos = _open(path, form, frames)
+    with progress_bar("checking") as progress:
+        report = check(videos, frames=decode or None, progress=progress)
+    _show_report(report, examples)
+    if not report.fit:
+        raise Leave(UNFIT)
+
+
+@app.command()
+def stats(
+    path: SetPath,
+    form: SetForm = None,
+    out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw histograms.", show_default=False)] = None,
+) -> None:
+    """Numbers of a data set: objects, lengths, sizes, classes, occlusion, motion."""
+    from tubelet.data.statistics import draw, measure
+
+    videos = _open(path, form)
+    with progress_bar("measuring") as progress:
+        found = measure(videos, progress)
+    shown = [(name, str(count)) for name, count in found.classes.most_common() if count]
+    show(rows_of(table("what", "value"), found.rows()), rows_of(table("class", "#objects"), shown))
+    if out is not None:
+        draw(found, out)
+        show(f"histograms: {out}")
+
+
+@app.command()
+def browse(
+    path: SetPath,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where the contact sheets go.")],
+    form: SetForm = None,
+    frames: SetFrames = None,
+    videos: Annotated[int, typer.Option(min=1, help="How many videos, spread over the set.")] = 8,
+    shots: Annotated[int, typer.Option(min=1, help="Frames per contact sheet.")] = 12,
+) -> None:
+    """Draw contact sheets: frames of a few videos with their objects."""
+    from tubelet.data.sampling import evenly
+
+    found = _open(path, form, frames)
+    chosen = sorted(set(evenly(len(found.videos), min(videos, len(found.videos)))))
+    out.mkdir(parents=True, exist_ok=True)
+    with progress_bar("drawing") as progress:
+        for done, n in enumerate(chosen, start=1):
+            show(str(_write_sheet(found.videos[n], found.classes, out, shots)))
+            progress(done, len(chosen))
+
+
+@app.command()
+def split(
+    path: SetPath,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", help="Where train.json and val.json go.", show_default="beside the annotations"),
+    ] = None,
+    form: SetForm = None,
+    videos: Annotated[int | None, typer.Option(min=1, help="Videos to hold out.", show_default=False)] = None,
+    share: Annotated[float, typer.Option(min=0, max=1, help="Share to hold out, where --videos is not given.")] = 0.1,
+    seed: Annotated[int, typer.Option(help="Settles ties.")] = 0,
+) -> None:
+    """Hold out videos for validation, each class in its share. Writes YouTube-VIS JSON; frames stay where they are."""
+    from tubelet.data import ytvis
+    from tubelet.data.splitting import split
+
+    found = _open(path, form)
+    training, validation = split(found, videos or max(1, round(share * len(found.videos))), seed)
+    folder = out or (path if path.is_dir() else path.parent)
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, part in (("train", training), ("val", validation)):
+        ytvis.write_set(folder / f"{name}.json", part)
+        show(f"{folder / name}.json: {len(part.videos)} videos")
+
+
+@app.command()
+def convert(
+    source: Annotated[Path, typer.Argument(metavar="SRC", help="A data set: its folder, JSON, XML or archive.")],
+    out: Annotated[Path, typer.Argument(metavar="DST", help="A folder that is not there yet.")],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help=f"One of {WRITTEN}.")],
+    form: Annotated[str | None, typer.Option("--from", metavar="FORM", help=FORM_HELP, show_default=False)] = None,
+    no_frames: Annotated[bool, typer.Option("--no-frames", help="Write annotations only.")] = False,
+) -> None:
+    """Write a data set in another form, and say what that form cannot hold."""
+    from tubelet.data.forms import convert
+
+    losses = convert(source, out, to=to, form=form, frames=not no_frames).lines()
+    show(f"written: {out}")
+    show("lost: nothing" if not losses else "lost:")
+    show(*(f"  {line}" for line in losses))
+
+
+def synth(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet, or empty.")],
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[KEY=VALUE ...]", help="Knobs, e.g. frames=40 objects=[2,5] camera=0.", show_default=False
+        ),
+    ] = None,
+    videos: Annotated[int, typer.Option(min=1, help="How many videos.")] = 8,
+    seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
+) -> None:
+    """Generate videos with exact truth: PNG frames and YouTube-VIS JSON."""
+    from tubelet.data.synthetic import Synthetic, write
+
+    config = Synthetic().override(*(overrides or ()))
+    with progress_bar("drawing") as progress:
+        write(out, config, seed, videos, progress=lambda done: progress(done, videos))
+    show(f"{out / 'instances.json'}: {videos} videos of {config.frames} frames, {config.width}x{config.height}")
+
+
+def _open(path: Path, form: str | None, frames: Path | None = None) -> VideoSet:
+    from tubelet.data.forms import open_set
+
+    return open_set(path, form, frames)
+
+
+def _show_report(report: Report, examples: int) -> None:
+    rows = []
+    for (grade, kind), count in report.counts().items():
+        found = [finding for finding in report.findings if finding.kind == kind]
+        for n, finding in enumerate(found[:examples]):
+            place = f"video {finding.video}"
+            place += "" if finding.frame is None else f", frame {finding.frame}"
+            place += "" if finding.object is None else f", object {finding.object}"
+            head = (grade, kind, str(count)) if n == 0 else ("", "", "")
+            rows.append((*head, place, finding.detail))
+    if rows:
+        show(rows_of(table("grade", "finding", "#times", "for example", "what"), rows))
+    held = f"{report.videos} videos, {report.objects} objects, {report.frames_decoded} frames decoded"
+    show(f"{held}: {'fit to train on' if report.fit else 'not fit to train on'}")
+
+
+def _write_sheet(video: Video, classes: tuple[str, ...], out: Path, shots: int) -> Path:
+    import cv2
+
+    from tubelet.data.files import replacing
+    from tubelet.data.sampling import evenly
+    from tubelet.drawing.contact_sheet import caption, contact_sheet
+
+    chosen = sorted(set(evenly(len(video), min(shots, len(video)))))
+    images = [_drawn(video, t, classes) for t in chosen]
+    sheet = contact_sheet(images, [caption(t, video.time(t)) for t in chosen])
+    path = out / f"{Path(video.id).name}.jpg"
+    with replacing(path) as temporary:
+        temporary.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes())
+    return path
+
+
+def _drawn(video: Video, t: int, classes: tuple[str, ...]) -> np.ndarray:
+    import numpy as np
+
+    from tubelet.core import masks
+    from tubelet.drawing.overlay import draw
+
+    image = np.ascontiguousarray(video.frames[t].permute(1, 2, 0).numpy())
+    seen = [(track, rle) for track in video.tracks or () if (rle := track.rles[t]) is not None]
+    if not seen:
+        return image
+    names = [f"{classes[track.label]}{' (ignored)' if track.ignore else ''}" for track, _ in seen]
+    shapes = masks.decode([rle for _, rle in seen]).astype(bool)
+    return draw(image, shapes, [track.id for track, _ in seen], names, [track.score for track, _ in seen])

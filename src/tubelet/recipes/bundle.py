@@ -1,0 +1,31 @@
+"""Put a trained model into the package, in half precision: `python -m tubelet.recipes.bundle runs/default default`.
+
+Further arguments override fields of the model's config that no weight depends on, such as association.birth=0.3.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+from tubelet.models import weights
+from tubelet.training.checkpoint import save_model
+
+LICENCE = "Apache-2.0; see the card"
+
+
+def bundle(source: Path, name: str, *overrides: str) -> Path:
+    """Write models/bundled/NAME.safetensors from a run's folder or file; a card, NAME.md, belongs beside it."""
+    model = weights.load(source, device="cpu")
+    config = model.config.override(*overrides)
+    tensors = {k: t.half() if t.is_floating_point() else t for k, t in model.state_dict().items()}
+    path = weights.BUNDLED / f"{name}.safetensors"
+    described = {"config": config.model_dump_json(), "classes": json.dumps(model.classes), "licence": LICENCE}
+    save_model(path, tensors, described)
+    return path
+
+
+if __name__ == "__main__":
+    made = bundle(Path(sys.argv[1]), *sys.argv[2:])
+    sys.stdout.write(f"{made} ({made.stat().st_size / 1e6:.1f} MB)\n")

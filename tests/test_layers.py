@@ -1,0 +1,138 @@
+"""What holds the rooms apart, and what every module promises: read from the source, nothing is imported."""
+
+from __future__ import annotations
+
+import ast
+import shutil
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from pathlib import Path
+
+import tubelet
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "tubelet"
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+CONTRACTS = PROJECT["tool"]["importlinter"]["contracts"]
+LINT = "import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(sys.argv[1], no_cache=True))"
+
+
+def lint(folder: Path) -> subprocess.CompletedProcess[str]:
+    """Check the contracts on the package that lies in a folder."""
+    command = [sys.executable, "-c", LINT, str(ROOT / "pyproject.toml")]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+
+
+# rooms
+
+
+def test_the_contracts_of_the_rooms_hold() -> None:
+    done = lint(PACKAGE.parent)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert f"{len(CONTRACTS)} kept, 0 broken" in done.stdout
+
+
+def test_every_contract_breaks_when_it_is_broken(tmp_path: Path) -> None:
+    shutil.copytree(PACKAGE, tmp_path / "tubelet", ignore=lambda _, names: [n for n in names if not is_source(n)])
+    for room, forbidden in (
+        ("core", "apps"),
+        ("tracking", "attention"),
+        ("training", "models"),
+        ("inference", "models"),
+        ("evaluation", "video"),
+    ):
+        (tmp_path / "tubelet" / room / "trespasser.py").write_text(f"import tubelet.{forbidden}\n")
+    done = lint(tmp_path)
+    assert done.returncode == 1
+    assert f"0 kept, {len(CONTRACTS)} broken" in done.stdout, done.stdout + done.stderr
+
+
+def is_source(name: str) -> bool:
+    return name.endswith(".py") or ("." not in name and name != "__pycache__")
+
+
+def test_every_room_has_its_layer() -> None:
+    layers = next(contract["layers"] for contract in CONTRACTS if contract["type"] == "layers")
+    named = {room.strip().removeprefix("tubelet.") for layer in layers for room in layer.split("|")}
+    rooms = {path.parent.name for path in PACKAGE.glob("*/__init__.py")}
+    assert named == rooms
+
+
+# modules
+
+
+def trees() -> Iterator[tuple[str, ast.Module]]:
+    """Every module's name and source, parsed once."""
+    return iter(_parsed().items())
+
+
+@cache
+def _parsed() -> dict[str, ast.Module]:
+    return {
+        str(path.relative_to(PACKAGE)): ast.parse(path.read_text(encoding="utf-8")) for path in PACKAGE.rglob("*.py")
+    }
+
+
+def called(tree: ast.Module) -> set[str]:
+    return {ast.unparse(node.func) for node in ast.walk(tree) if isinstance(node, ast.Call)}
+
+
+def imported(nodes: Iterable[ast.AST]) -> set[str]:
+    """Top-level packages that import statements name."""
+    packages = set()
+    for node in nodes:
+        if isinstance(node, ast.Import):
+            packages |= {alias.name.split(".")[0] for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
+            packages.add(node.module.split(".")[0])
+    return packages
+
+
+def test_every_module_says_what_it_is_for() -> None:
+    # an empty __init__ needs no words: the room's name says it
+    silent = [name for name, tree in trees() if tree.body and not ast.get_docstring(tree)]
+    assert silent == []
+
+
+def unannotated(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
+    arguments = function.args
+    named = [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, arguments.vararg, arguments.kwarg]
+    bare = [a.arg for a in named if a is not None and a.annotation is None and a.arg not in ("self", "cls")]
+    return bool(bare) or function.returns is None
+
+
+def test_every_function_is_annotated() -> None:
+    bare = [
+        f"{name}:{node.lineno} {node.name}"
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef) and unannotated(node)
+    ]
+    assert bare == []
+
+
+def test_nothing_from_outside_is_ever_unpickled_or_executed() -> None:
+    calls = {"torch.load", "eval", "exec", "np.load", "numpy.load", "yaml.load", "os.system"}
+    packages = {"pickle", "dill", "cloudpickle", "joblib", "shelve", "marshal"}
+    unsafe = [n for n, tree in trees() if called(tree) & calls or imported(ast.walk(tree)) & packages]
+    assert unsafe == []
+
+
+def test_libraries_do_not_print() -> None:
+    assert [name for name, tree in trees() if "print" in called(tree) and not name.startswith("apps/")] == []
+
+
+def test_matplotlib_waits_until_a_curve_is_drawn() -> None:
+    assert [name for name, tree in trees() if "matplotlib" in imported(tree.body)] == []
+
+
+def test_licences_that_would_bind_the_user_are_not_imported() -> None:
+    packages = {"ultralytics", "albumentations", "boxmot", "trackeval"}
+    assert [name for name, tree in trees() if imported(ast.walk(tree)) & packages] == []
+
+
+def test_the_version_is_told_once() -> None:
+    assert tubelet.__version__ == PROJECT["project"]["version"]
