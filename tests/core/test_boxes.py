@@ -42,6 +42,19 @@ def test_overlap_equals_counting_unit_squares(
             assert found[i, j].item() == pytest.approx(len(shared) / len(either) if either else 0.0, abs=1e-6)
 
 
+@given(first=st.lists(corner, max_size=4), second=st.lists(corner, max_size=4))
+def test_coverage_is_the_share_of_the_first_box_that_lies_in_the_second(
+    first: list[tuple[int, int, int, int]], second: list[tuple[int, int, int, int]]
+) -> None:
+    found = boxes.coverage(tensor(first), tensor(second))
+    assert found.shape == (len(first), len(second))
+    for i, a in enumerate(first):
+        for j, b in enumerate(second):
+            own = cells(list(a))
+            wanted = len(own & cells(list(b))) / len(own) if own else 0.0
+            assert found[i, j].item() == pytest.approx(wanted, abs=1e-6)
+
+
 def test_overlap_equals_torchvision_on_boxes_between_pixels() -> None:
     corners = torch.rand(40, 2, 2, generator=torch.Generator().manual_seed(0)) * 50
     some = torch.cat([corners.amin(1), corners.amax(1)], 1)

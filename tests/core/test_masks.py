@@ -256,7 +256,7 @@ def test_a_broken_segmentation_is_refused_with_one_line_that_says_where(value: A
     assert len(str(caught.value)) < 200
 
 
-# overlap of tracks (metrics.md, 1)
+# overlap of tracks, as YouTube-VIS measures it
 
 HUNDRED = (0, 0, 10, 10)  # 100 pixels
 

@@ -11,15 +11,14 @@ import pytest
 from PIL import Image
 
 from tubelet.core.errors import FormatError, InputError
+from tubelet.data.atomic import new_folder, replacing
 from tubelet.data.files import (
     FormatWarning,
     StoredFrames,
     check_size,
     clean_name,
-    new_folder,
     open_files,
     read_json,
-    replacing,
 )
 
 

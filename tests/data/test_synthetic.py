@@ -15,8 +15,9 @@ from tubelet.core import masks
 from tubelet.core.errors import InputError
 from tubelet.core.types import VideoSet
 from tubelet.data import ytvis
+from tubelet.data.cast import CAST
 from tubelet.data.casting import plan
-from tubelet.data.creatures import CAST, Look, covers, paint_creature, sine
+from tubelet.data.creatures import Look, covers, paint_creature, sine
 from tubelet.data.synthetic import Synthetic, generate, write
 
 SMALL = Synthetic(height=48, width=80, frames=5, objects=(2, 3), size=(0.4, 0.7))

@@ -10,6 +10,7 @@ from rectangles import SIZE, scene, track
 
 from tubelet.core.types import Prediction, Track, Video
 from tubelet.evaluation import diagnosis, oracles, ytvis
+from tubelet.evaluation.cases import cases as cases_of
 from tubelet.evaluation.diagnosis import (
     CHANGE,
     CLASS,
@@ -32,7 +33,7 @@ STAYS = [A] * LENGTH
 
 
 def diagnose(truths: list[Track], guesses: list[Track]) -> list[Failure]:
-    cases = diagnosis.cases(pair(*scene(truths, guesses)))
+    cases = cases_of(pair(*scene(truths, guesses)))
     return diagnosis.failures(cases)
 
 
@@ -119,7 +120,7 @@ def test_each_failure_is_named_with_its_frames_and_tracks(name: str) -> None:
 @pytest.mark.parametrize("kind", KINDS)
 def test_mending_a_failure_repairs_the_scene_that_shows_it(kind: str) -> None:
     truths, guesses, _ = SCENES[kind]
-    cases = diagnosis.cases(pair(*scene(truths, guesses)))
+    cases = cases_of(pair(*scene(truths, guesses)))
     base, costs, rest = oracles.costs(cases, diagnosis.failures(cases))
     assert base < 1 or kind in (DUPLICATE, FALSE)  # which cost nothing where they come last
     assert costs[kind].times == 1
@@ -130,7 +131,7 @@ def test_mending_a_failure_repairs_the_scene_that_shows_it(kind: str) -> None:
 
 def test_a_false_object_of_high_score_costs_precision() -> None:
     truths, guesses = [track(1, STAYS)], [track(7, STAYS), track(8, [C] * LENGTH, score=1.0)]
-    cases = diagnosis.cases(pair(*scene(truths, guesses)))
+    cases = cases_of(pair(*scene(truths, guesses)))
     base, costs, rest = oracles.costs(cases, diagnosis.failures(cases))
     assert base == pytest.approx(0.5)
     assert costs[FALSE].alone == pytest.approx(1)
@@ -140,7 +141,7 @@ def test_a_false_object_of_high_score_costs_precision() -> None:
 
 def test_failures_of_several_videos_keep_their_video() -> None:
     first, second = scene(*SCENES[CHANGE][:2], name="a"), scene(*SCENES[LOST][:2], name="b")
-    cases = diagnosis.cases(pair(first[0] + second[0], first[1] + second[1]))
+    cases = cases_of(pair(first[0] + second[0], first[1] + second[1]))
     assert [(f.video, f.kind, f.place) for f in diagnosis.failures(cases)] == [("a", CHANGE, 0), ("b", LOST, 1)]
 
 
@@ -170,7 +171,7 @@ def random_scene(seed: int) -> tuple[list[Video], list[Prediction]]:
 def test_shares_add_up_and_ap_is_the_official_one(seed: int) -> None:
     videos, guesses = random_scene(seed)
     pairs = pair(videos, guesses)
-    cases = diagnosis.cases(pairs)
+    cases = cases_of(pairs)
     named = diagnosis.failures(cases)
     base, costs, rest = oracles.costs(cases, named)
     assert base == pytest.approx(ytvis.evaluate(videos, guesses)["AP"])
@@ -191,5 +192,5 @@ def test_truth_as_prediction_has_no_failures(seed: int) -> None:
     tracks = tuple(track for track in videos[0].tracks or () if any(track.rles))
     shown = [replace(videos[0], tracks=tracks)]
     answer = Prediction(video="v", size=SIZE, length=len(videos[0]), tracks=tracks)
-    overlapping = diagnosis.failures(diagnosis.cases(pair(shown, [answer])))
+    overlapping = diagnosis.failures(cases_of(pair(shown, [answer])))
     assert {failure.kind for failure in overlapping} <= {MERGE}  # objects that lie within one another

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from tubelet.tracking.association import DROPPED, NEW, AssociationConfig, associate, cue_scores
+from tubelet.tracking.association import DROPPED, NEW, AssociationConfig, associate, cue_scores, drop_shadows
 
 counts = st.tuples(st.integers(0, 6), st.integers(0, 5))
 seeds = st.integers(0, 100_000)
@@ -49,7 +49,7 @@ def overlap(a: list[float], b: list[float]) -> float:
 
 
 def by_loops(table: list[list[float]], unique: bool) -> list[int]:
-    """masktrack_rcnn.md, 4.6: detections in order, each at its best column; who does not beat the holder is lost."""
+    """The published rule: detections in order, each at its best column; who does not beat the holder is lost."""
     best, holder = [-math.inf] * len(table[0]) if table else [], {}
     decided = []
     for i, row in enumerate(table):
@@ -132,6 +132,42 @@ def test_half_precision_logits_are_judged_in_single() -> None:
     parts = scene(3, 2, 1)
     parts["logits"] = parts["logits"].bfloat16()
     assert cue_scores(**parts, config=AssociationConfig()).dtype == torch.float32
+
+
+@given(counts=counts, seed=seeds, doubt=st.floats(0, 4))
+def test_doubt_raises_the_first_column_of_weak_detections_alone(
+    counts: tuple[int, int], seed: int, doubt: float
+) -> None:
+    plain, doubting = table_of(*counts, seed), table_of(*counts, seed, AssociationConfig(doubt=doubt))
+    assert torch.equal(plain[:, 1:], doubting[:, 1:])
+    wanted = plain[:, 0] - doubt * scene(*counts, seed)["scores"].log()
+    torch.testing.assert_close(doubting[:, 0], wanted, rtol=1e-4, atol=1e-4)
+
+
+@given(counts=counts, seed=seeds, birth=st.floats(0, 1), leash=st.floats(0.01, 1))
+def test_a_leash_ties_those_too_weak_for_a_birth_to_objects_that_they_overlap(
+    counts: tuple[int, int], seed: int, birth: float, leash: float
+) -> None:
+    parts = scene(*counts, seed)
+    free, tied = (table_of(*counts, seed, AssociationConfig(birth=birth, leash=x)) for x in (0.0, leash))
+    assert torch.equal(free[:, 0], tied[:, 0])
+    for i in range(counts[0]):
+        for j in range(counts[1]):
+            stray = overlap(parts["boxes"][i].tolist(), parts["known_boxes"][j].tolist()) < leash
+            if parts["scores"][i].item() < birth and stray:
+                assert tied[i, j + 1] == -math.inf
+            else:
+                assert tied[i, j + 1] == free[i, j + 1]
+
+
+@pytest.mark.parametrize("assignment", ["greedy", "optimal"])
+def test_a_weak_stray_on_a_leash_becomes_nothing(assignment: str) -> None:
+    config = AssociationConfig(assignment=assignment, birth=0.5, leash=0.3)
+    here, there = torch.tensor([[0.0, 0.0, 10.0, 10.0]]), torch.tensor([[50.0, 0.0, 60.0, 10.0]])
+    same = torch.tensor([1])
+    for box, score, wanted in ((here, 0.2, 0), (there, 0.2, DROPPED), (there, 0.9, 0)):
+        table = cue_scores(torch.tensor([[0.0, 5.0]]), torch.tensor([score]), box, same, here, same, config)
+        assert associate(table, torch.tensor([score]), config).tolist() == [wanted]
 
 
 # greedy, the paper's rule
@@ -286,6 +322,51 @@ def test_a_new_object_needs_the_score_of_birth_but_a_known_one_does_not(assignme
     assert associate(table, torch.tensor([0.5, 0.49, 0.1]), config).tolist() == [NEW, DROPPED, 0]
 
 
+# second answers for one object
+
+
+def shadows_by_loops(decided: list[int], boxes: list[list[float]], labels: list[int], shadow: float) -> list[int]:
+    accepted = [i for i, d in enumerate(decided) if d >= 0]
+    result = list(decided)
+    for i, decision in enumerate(decided):
+        if decision != NEW:
+            continue
+        hidden = False
+        for j in accepted:
+            shared = overlap(boxes[i], boxes[j])
+            if labels[i] == labels[j]:  # how much of it lies inside the accepted one
+                (x1, y1, x2, y2), (a1, b1, a2, b2) = boxes[i], boxes[j]
+                inside = max(min(x2, a2) - max(x1, a1), 0) * max(min(y2, b2) - max(y1, b1), 0)
+                shared = inside / ((x2 - x1) * (y2 - y1))
+            hidden |= shared > shadow
+        if hidden:
+            result[i] = DROPPED
+        else:
+            accepted.append(i)
+    return result
+
+
+@given(counts=counts, seed=seeds, shadow=st.floats(0, 0.99))
+def test_shadows_of_accepted_objects_are_dropped_as_loops_say(
+    counts: tuple[int, int], seed: int, shadow: float
+) -> None:
+    parts = scene(*counts, seed)
+    decided = associate(cue_scores(**parts, config=ALWAYS), torch.ones(counts[0]), ALWAYS)
+    before = decided.clone()
+    found = drop_shadows(decided, parts["boxes"], parts["labels"], shadow)
+    assert found.tolist() == shadows_by_loops(
+        before.tolist(), parts["boxes"].tolist(), parts["labels"].tolist(), shadow
+    )
+    assert torch.equal(decided, before)
+
+
+def test_without_a_bound_nothing_is_a_shadow() -> None:
+    boxes, labels = torch.tensor([[0.0, 0.0, 5.0, 5.0]] * 2), torch.zeros(2, dtype=torch.int64)
+    decided = torch.tensor([NEW, NEW])
+    assert drop_shadows(decided, boxes, labels, 1.0).tolist() == [NEW, NEW]
+    assert drop_shadows(decided, boxes, labels, 0.5).tolist() == [NEW, DROPPED]
+
+
 @pytest.mark.parametrize("values", [{"birth": 1.5}, {"birth": -0.1}, {"keep": 0}, {"assignment": "best"}])
 def test_a_rule_out_of_range_is_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValidationError):
@@ -296,3 +377,4 @@ def test_the_defaults_are_the_papers() -> None:
     config = AssociationConfig()
     assert (config.score_weight, config.iou_weight, config.label_weight) == (1, 2, 10)
     assert (config.assignment, config.birth, config.keep) == ("greedy", 0, None)
+    assert (config.doubt, config.leash, config.shadow) == (0, 0, 1)

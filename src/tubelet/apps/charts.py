@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from itertools import pairwise
 
 PALETTE = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")  # Okabe and Ito: told apart by all eyes
 WIDTH, HEIGHT = 460, 280
@@ -14,20 +15,41 @@ Points = Sequence[tuple[float, float]]
 
 
 def lines(series: Mapping[str, Points], across: str, up: str, low: float = 0.0) -> str:
-    """Lines over 0..1, values from `low` to 1, with a legend."""
-    parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart"><title>{escape(up)}</title>']
+    """Lines over 0..1, values from `low` to 1, as a figure with a legend."""
+    svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart"><title>{escape(up)}</title>'
+    body = _grid(across, low) + _strokes(series, low)
+    return f"<figure><figcaption>{escape(up)}</figcaption>{svg}{body}</svg>{legend(list(series))}</figure>"
+
+
+def drawing(series: Mapping[str, Points], across: str, low: float = 0.0) -> str:
+    """The same as an SVG file of its own, names beside the lines' colours."""
+    look = "text{font:11px sans-serif;fill:#6a7078}.rule{stroke:#d9dce1}"
+    keys = "".join(
+        f'<circle cx="{LEFT + 8 + 90 * n}" cy="{HEIGHT + 10}" r="5" fill="{PALETTE[n % len(PALETTE)]}"/>'
+        + _text(LEFT + 18 + 90 * n, HEIGHT + 14, name, "start")
+        for n, name in enumerate(series)
+    )
+    head = f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {HEIGHT + 24}" width="{2 * WIDTH}">'
+    ground = f'<rect width="{WIDTH}" height="{HEIGHT + 24}" fill="white"/>'
+    return f"{head}<style>{look}</style>{ground}{_grid(across, low)}{_strokes(series, low)}{keys}</svg>\n"
+
+
+def _grid(across: str, low: float) -> str:
+    parts = []
     for n in range(6):
         value = low + (1 - low) * n / 5
         parts.append(_rule(_x(0), _y(value, low), _x(1), _y(value, low)))
         parts.append(_text(LEFT - 6, _y(value, low) + 4, f"{100 * value:.0f}", "end"))
         parts.append(_text(_x(n / 5), HEIGHT - BOTTOM + 16, f"{n / 5:.1f}", "middle"))
-    parts.append(_text(_x(0.5), HEIGHT - 4, across, "middle"))
+    return "".join(parts) + _text(_x(0.5), HEIGHT - 4, across, "middle")
+
+
+def _strokes(series: Mapping[str, Points], low: float) -> str:
+    strokes = []
     for n, points in enumerate(series.values()):
         path = " ".join(f"{_x(x):.1f},{_y(max(y, low), low):.1f}" for x, y in points)
-        colour = PALETTE[n % len(PALETTE)]
-        parts.append(f'<polyline points="{path}" fill="none" stroke="{colour}" stroke-width="2"/>')
-    parts.append("</svg>")
-    return f"<figure><figcaption>{escape(up)}</figcaption>{''.join(parts)}{legend(list(series))}</figure>"
+        strokes.append(f'<polyline points="{path}" fill="none" stroke="{PALETTE[n % len(PALETTE)]}" stroke-width="2"/>')
+    return "".join(strokes)
 
 
 def legend(names: Sequence[str]) -> str:
@@ -76,16 +98,20 @@ def timeline(lanes: Mapping[str, Sequence[str | None]], marks: Mapping[str, Sequ
     for row, (name, lane) in enumerate(lanes.items()):
         top = row * LANE + 5
         parts.append(_text(122, top + 10, name, "end"))
-        for t, colour in enumerate(lane):
-            if colour is not None:
-                look = f'fill="{colour}"' if colour else 'class="nobody"'
-                parts.append(
-                    f'<rect x="{130 + t * step:.1f}" y="{top}" width="{step:.1f}" height="{LANE - 6}" {look}/>'
-                )
-        parts += [f'<path d="M{130 + t * step:.1f} {top - 4}l4 0l-4 7z" class="mark"/>' for t in marks.get(name, ())]
+        for begin, end in _stretches(lane):
+            look = f'fill="{lane[begin]}"' if lane[begin] else 'class="nobody"'
+            place = f'x="{130 + begin * step:.1f}" y="{top}" width="{(end - begin) * step:.1f}" height="{LANE - 6}"'
+            parts.append(f"<rect {place} {look}/>")
+        parts += [f'<path d="M{127 + t * step:.1f} {top - 5}l6 0l-3 7z" class="mark"/>' for t in marks.get(name, ())]
     for t in range(0, length, max(1, length // 8)):
         parts.append(_text(130 + (t + 0.5) * step, height - 6, str(t), "middle"))
     return "".join(parts) + "</svg>"
+
+
+def _stretches(lane: Sequence[str | None]) -> list[tuple[int, int]]:
+    """Where the lane has one colour, begin and end; absences are left out."""
+    edges = [t for t in range(len(lane) + 1) if t in (0, len(lane)) or lane[t] != lane[t - 1]]
+    return [(begin, end) for begin, end in pairwise(edges) if lane[begin] is not None]
 
 
 def _rule(x1: float, y1: float, x2: float, y2: float) -> str:

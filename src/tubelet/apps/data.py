@@ -76,13 +76,15 @@ def browse(
 ) -> None:
     """Draw contact sheets: frames of a few videos with their objects."""
     from tubelet.data.sampling import evenly
+    from tubelet.data.storing import folder_names
 
     found = _open(path, form, frames)
+    names = folder_names(found)
     chosen = sorted(set(evenly(len(found.videos), min(videos, len(found.videos)))))
     out.mkdir(parents=True, exist_ok=True)
     with progress_bar("drawing") as progress:
         for done, n in enumerate(chosen, start=1):
-            show(str(_write_sheet(found.videos[n], found.classes, out, shots)))
+            show(str(_write_sheet(found.videos[n], found.classes, out / f"{names[n]}.jpg", shots)))
             progress(done, len(chosen))
 
 
@@ -170,17 +172,16 @@ def _show_report(report: Report, examples: int) -> None:
     show(f"{held}: {'fit to train on' if report.fit else 'not fit to train on'}")
 
 
-def _write_sheet(video: Video, classes: tuple[str, ...], out: Path, shots: int) -> Path:
+def _write_sheet(video: Video, classes: tuple[str, ...], path: Path, shots: int) -> Path:
     import cv2
 
-    from tubelet.data.files import replacing
+    from tubelet.data.atomic import replacing
     from tubelet.data.sampling import evenly
     from tubelet.drawing.contact_sheet import caption, contact_sheet
 
     chosen = sorted(set(evenly(len(video), min(shots, len(video)))))
     images = [_drawn(video, t, classes) for t in chosen]
     sheet = contact_sheet(images, [caption(t, video.time(t)) for t in chosen])
-    path = out / f"{Path(video.id).name}.jpg"
     with replacing(path) as temporary:
         temporary.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes())
     return path

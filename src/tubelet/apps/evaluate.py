@@ -11,6 +11,7 @@ import typer
 from tubelet.apps.console import say, show
 
 if TYPE_CHECKING:
+    from tubelet.core.rest import Prediction
     from tubelet.data.ytvis_json import Faults
     from tubelet.data.ytvis_set import AnnotatedSet
     from tubelet.evaluation.tables import Sheet
@@ -30,6 +31,9 @@ Jobs = Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Leave out what is not right, and count it.")]
 
 
+Details = Annotated[bool, typer.Option("--details", help="Also per class, threshold, object or sequence.")]
+
+
 @app.command()
 def ytvis(
     truth: Truth,
@@ -40,20 +44,160 @@ def ytvis(
     latex: Latex = False,
     jobs: Jobs = 1,
     lenient: Lenient = False,
+    details: Details = False,
     agnostic: Annotated[bool, typer.Option("--agnostic", help="Take all classes as one.")] = False,
     official_ids: Annotated[
         bool, typer.Option("--official-ids", help="Keep the official fault that a truth of id 0 counts as missed.")
     ] = False,
+    long: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Names or ids of the long videos, one a line: adds short, long and mean."),
+    ] = None,
 ) -> None:
-    """Average precision and recall by the rules of YouTube-VIS and OVIS."""
+    """Average precision and recall by the rules of YouTube-VIS and OVIS.
+
+    Where the truth states occlusion, AP and AR of slightly, moderately and heavily occluded objects are added.
+    """
+    from tubelet.evaluation import subsets
     from tubelet.evaluation import ytvis as measure
+    from tubelet.evaluation.pairing import pair
+    from tubelet.evaluation.partners import match
     from tubelet.evaluation.tables import sheet
 
     videos, answers = _read(truth, predictions, lenient)
-    numbers = measure.evaluate(videos.videos, answers, agnostic=agnostic, official_ids=official_ids, jobs=jobs)
-    first, second = list(numbers)[:6], list(numbers)[6:]
-    sheets = [sheet("", {predictions.stem: numbers}, first), sheet("", {predictions.stem: numbers}, second)]
-    _tell(sheets, numbers, json, markdown=markdown, latex=latex)
+    splits = (*measure.AREAS, *(subsets.occlusion_splits(videos.occlusion) if videos.occlusion else ()))
+    pairs = pair(videos.videos, answers)
+    matches = match(pairs, splits, agnostic=agnostic, official_ids=official_ids, jobs=jobs)
+    curves = measure.curves(matches)
+    numbers = measure.numbers(curves)
+    long_videos = _long_videos(videos, long)
+    if long_videos:
+        numbers |= subsets.short_and_long(pairs, matches, long_videos)
+    row = {predictions.stem: numbers}
+    sheets = [sheet("", row, list(numbers)[n : n + 6]) for n in range(0, len(numbers), 6)]
+    listed: dict[str, dict[str, dict[str, float]]] = {}
+    if details:
+        classes = ("all",) if agnostic else videos.classes
+        listed |= {"classes": measure.per_class(curves, classes), "thresholds": measure.per_threshold(curves)}
+        sheets += [sheet(name, rows, list(next(iter(rows.values()), ()))) for name, rows in listed.items()]
+    _tell(sheets, {**numbers, **listed}, json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def davis(
+    truth: Annotated[
+        Path,
+        typer.Argument(metavar="TRUTH_DIR", help="DAVIS's root, or its folder of annotations.", show_default=False),
+    ],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS_DIR", help="A folder of label maps a sequence.", show_default=False)
+    ],
+    *,
+    json: Json = None,
+    markdown: Markdown = False,
+    latex: Latex = False,
+    jobs: Jobs = 1,
+    lenient: Lenient = False,
+    details: Details = False,
+    semi_supervised: Annotated[
+        bool, typer.Option("--semi-supervised", help="Objects are given in the first frame and keep their numbers.")
+    ] = False,
+    split: Annotated[
+        str | None, typer.Option(metavar="NAME", help="A list of ImageSets, e.g. val.", show_default="all sequences")
+    ] = None,
+) -> None:
+    """Region and contour accuracy, J & F, by the rules of DAVIS: unsupervised, or semi-supervised."""
+    from tubelet.data import davis_masks as files
+    from tubelet.data.ytvis_json import Faults
+    from tubelet.evaluation import davis as measure
+    from tubelet.evaluation.tables import sheet
+
+    faults = Faults(lenient=lenient)
+    folder, answers = files.annotation_folder(truth), files.annotation_folder(predictions)
+    sequences = []
+    for name in files.sequences(folder, truth, split):
+        real = files.truth(folder, name)
+        sequences.append(measure.LabelledSequence(name, real, files.answer(answers, name, real, faults)))
+    scores = measure.score(sequences, semi_supervised=semi_supervised, jobs=jobs)
+    _tell_faults(faults)
+    numbers = measure.numbers(scores)
+    sheets = [sheet("", {predictions.name: numbers}, list(numbers))]
+    objects = {f"{one.sequence}_{one.object}": measure.numbers([one]) for one in scores}
+    by_sequence = {name: measure.numbers([s for s in scores if s.sequence == name]) for name, *_ in sequences}
+    if details:
+        sheets += [sheet("sequence", by_sequence, list(numbers)), sheet("object", objects, list(numbers))]
+    _tell(sheets, {**numbers, "objects": objects, "sequences": by_sequence}, json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def identity(
+    truth: Truth,
+    predictions: Predictions,
+    *,
+    json: Json = None,
+    markdown: Markdown = False,
+    latex: Latex = False,
+    jobs: Jobs = 1,
+    lenient: Lenient = False,
+    threshold: Annotated[float, typer.Option(metavar="T", min=0, max=1, help="Leave out lower scores.")] = 0.3,
+    masks: Annotated[bool, typer.Option("--masks/--boxes", help="Overlap of masks, or of their tight boxes.")] = False,
+    class_aware: Annotated[bool, typer.Option("--class-aware", help="Pair only tracks of one class.")] = False,
+    sweep: Annotated[bool, typer.Option("--sweep", help="Also at the thresholds 0.05 to 0.95.")] = False,
+    curve: Annotated[
+        Path | None, typer.Option(metavar="SVG", help="Draw IDF1, MOTA and HOTA over the thresholds.")
+    ] = None,
+) -> None:
+    """Identity through time: IDF1, MOTA, identity switches, HOTA."""
+    from tubelet.evaluation import identity as measure
+    from tubelet.evaluation.tables import sheet
+
+    videos, answers = _read(truth, predictions, lenient)
+    thresholds = (threshold, *(t for t in measure.SWEEP if t != threshold)) if sweep or curve else (threshold,)
+    swept = measure.sweep(
+        videos.videos, answers, thresholds=thresholds, on_masks=masks, class_aware=class_aware, jobs=jobs
+    )
+    numbers = swept[threshold]
+    keys = list(numbers)
+    sheets = [sheet("", {predictions.stem: numbers}, keys)]
+    rows = {f"{t:.2f}": swept[t] for t in measure.SWEEP if t in swept}
+    if sweep:
+        sheets.append(sheet("threshold", rows, keys))
+    if curve is not None:
+        _draw_curve(curve, rows)
+    _tell(sheets, {**numbers, "sweep": rows} if sweep else numbers, json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def failures(
+    truth: Truth,
+    predictions: Predictions,
+    *,
+    json: Json = None,
+    markdown: Markdown = False,
+    latex: Latex = False,
+    jobs: Jobs = 1,
+    lenient: Lenient = False,
+    confident: Annotated[
+        float, typer.Option(metavar="T", min=0, max=1, help="Score from which on tracks take part in identities.")
+    ] = 0.3,
+) -> None:
+    """Why AP is not higher: every failure named and counted, and what mending each kind would bring."""
+    from dataclasses import asdict
+
+    from tubelet.evaluation import cases, diagnosis, oracles
+    from tubelet.evaluation.pairing import pair
+    from tubelet.evaluation.tables import sheet
+
+    videos, answers = _read(truth, predictions, lenient)
+    numbered = cases.cases(pair(videos.videos, answers), confident=confident, jobs=jobs)
+    named = diagnosis.failures(numbered)
+    base, costs, rest = oracles.costs(numbered, named)
+    rows = {kind: {"times": c.times, "AP if mended": c.alone, "share of lost AP": c.share} for kind, c in costs.items()}
+    rows["rest"] = {"share of lost AP": rest}
+    table = sheet("failure", rows, ["times", "AP if mended", "share of lost AP"], title=f"AP {100 * base:.1f}")
+    kept = ("kind", "video", "frames", "truths", "tracks", "score")
+    listed = [{key: value for key, value in asdict(failure).items() if key in kept} for failure in named]
+    _tell([table], {"AP": base, "costs": rows, "failures": listed}, json, markdown=markdown, latex=latex)
 
 
 def report(
@@ -100,7 +244,7 @@ def submission(
     show(f"{out}: {tracks} tracks of {sum(bool(p.tracks) for p in held)} videos")
 
 
-def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list]:
+def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list[Prediction]]:
     from tubelet.data import ytvis as files
     from tubelet.data.ytvis_json import Faults
 
@@ -111,6 +255,27 @@ def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, 
     return videos, answers
 
 
+def _long_videos(videos: AnnotatedSet, path: Path | None) -> set[str]:
+    """Ids of the videos that a file calls long, or, without one, the truth itself."""
+    from tubelet.core.errors import InputError
+
+    if path is None:
+        return {video.id for video, subset in zip(videos.videos, videos.subsets, strict=False) if subset == "long"}
+    try:
+        words = path.read_text(encoding="utf-8").split()
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"{path}: cannot be read as a list of videos ({error})") from None
+    by_name = dict(zip(videos.names, (video.id for video in videos.videos), strict=True))
+    return {by_name.get(word, word) for word in words}
+
+
+def _draw_curve(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
+    from tubelet.apps.charts import drawing
+
+    series = {key: [(float(t), row[key]) for t, row in rows.items()] for key in ("IDF1", "MOTA", "HOTA")}
+    _write(path, drawing(series, "threshold of score", low=-0.5))
+
+
 def _tell_faults(faults: Faults) -> None:
     for kind, count in faults.counts.items():
         say(f"left out {count} for {kind}, the first: {faults.first[kind]}")
@@ -119,22 +284,24 @@ def _tell_faults(faults: Faults) -> None:
 def _tell(
     sheets: Sequence[Sheet], numbers: Mapping[str, object], json: Path | None, *, markdown: bool, latex: bool
 ) -> None:
+    from json import dumps
+
     from tubelet.evaluation import tables
 
     if json is not None:
-        _write_json(json, numbers)
+        _write(json, dumps(numbers, indent=2) + "\n")
     for one in sheets:
         show(tables.markdown(one) if markdown else tables.latex(one) if latex else tables.screen(one))
 
 
-def _write_json(path: Path, numbers: Mapping[str, object]) -> None:
-    import json
+def _write(path: Path, text: str) -> None:
+    """The file appears whole or not at all."""
     import os
 
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        temporary.write_text(json.dumps(numbers, indent=2) + "\n")
+        temporary.write_text(text, encoding="utf-8")
         os.replace(temporary, path)
     finally:
         temporary.unlink(missing_ok=True)

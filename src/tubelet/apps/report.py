@@ -15,8 +15,9 @@ from tubelet.core.rest import Prediction
 from tubelet.data import ytvis as files
 from tubelet.data.ytvis_json import Faults
 from tubelet.data.ytvis_set import AnnotatedSet
-from tubelet.evaluation import diagnosis, identity, oracles, significance, ytvis
-from tubelet.evaluation.diagnosis import Case, Failure
+from tubelet.evaluation import cases, diagnosis, identity, oracles, significance, ytvis
+from tubelet.evaluation.cases import Case
+from tubelet.evaluation.diagnosis import Failure
 from tubelet.evaluation.oracles import Cost
 from tubelet.evaluation.pairing import pair
 from tubelet.evaluation.partners import Matches, match
@@ -83,9 +84,9 @@ def measure(path: Path, videos: AnnotatedSet, first: Result | None, *, jobs: int
     pairs = pair(videos.videos, answers)
     matches = match(pairs, ytvis.AREAS, jobs=jobs)
     curves = ytvis.curves(matches)
-    cases = diagnosis.cases(pairs, jobs=jobs)
-    failures = diagnosis.failures(cases)
-    _, costs, rest = oracles.costs(cases, failures)
+    numbered = cases.cases(pairs, jobs=jobs)
+    failures = diagnosis.failures(numbered)
+    _, costs, rest = oracles.costs(numbered, failures)
     rng = np.random.default_rng(SEED)
     return Result(
         name=path.stem,
@@ -94,7 +95,7 @@ def measure(path: Path, videos: AnnotatedSet, first: Result | None, *, jobs: int
         curves=curves,
         numbers=ytvis.numbers(curves),
         identity=identity.sweep(videos.videos, answers, jobs=jobs),
-        cases=cases,
+        cases=numbered,
         failures=failures,
         costs=costs,
         rest=rest,

@@ -13,13 +13,14 @@ from tubelet.apps.report_style import STYLE
 from tubelet.core.rest import Track
 from tubelet.data.ytvis_set import AnnotatedSet
 from tubelet.drawing.colours import colour
-from tubelet.evaluation.diagnosis import CONFIDENT, DUPLICATE, FALSE, LOOSE, Failure, overlap_of
+from tubelet.evaluation.cases import CONFIDENT, overlap_of
+from tubelet.evaluation.diagnosis import DUPLICATE, FALSE, IDENTITY, LOOSE, Failure
 from tubelet.evaluation.identity import THRESHOLD
 from tubelet.evaluation.tables import shown
 from tubelet.evaluation.ytvis import RECALLS, per_class, per_threshold
 
 WORST = 6  # videos shown as film strips
-PICTURES = 8  # of a strip
+PICTURES = 6  # of a strip
 LISTED = 40  # failures of a kind that are listed one by one
 
 EXPLAINED = {
@@ -218,7 +219,7 @@ def _badness(result: Result) -> Iterator[float]:
 def _video(videos: AnnotatedSet, results: Sequence[Result], place: int, frames: bool) -> str:
     video = videos.videos[place]
     telling = [_telling(result.failures, place) for result in results]
-    shown_frames = film.chosen(len(video), [t for f in telling for one in f for t in one.frames], PICTURES)
+    shown_frames = film.chosen(len(video), _moments([one for found in telling for one in found]), PICTURES)
     rows: list[tuple[str, Sequence[Track], list[Failure]]] = [("truth", video.tracks or (), [])]
     rows += [
         (result.name, _sure(result.predictions[place].tracks), found)
@@ -244,6 +245,12 @@ def _telling(failures: Sequence[Failure], place: int) -> list[Failure]:
     return [f for f in failures if f.place == place and f.kind != LOOSE and (f.score >= CONFIDENT or not f.tracks)]
 
 
+def _moments(failures: Sequence[Failure]) -> list[int]:
+    """Frames that show what happened: around each failure of identity, or of any other where there is none."""
+    turns = [f.frames[0] for f in failures if f.kind in IDENTITY]
+    return [t for turn in turns for t in (max(turn - 1, 0), turn)] or [t for f in failures for t in f.frames]
+
+
 def _sure(tracks: Sequence[Track]) -> list[Track]:
     return [track for track in tracks if track.score >= CONFIDENT]
 
@@ -260,5 +267,5 @@ def _timeline(videos: AnnotatedSet, result: Result, place: int, found: Sequence[
             None if not present else "" if id is None else "#{:02x}{:02x}{:02x}".format(*colour(id))
             for present, id in zip((case.truth_area[:, g] > 0).tolist(), ids, strict=True)
         ]
-        marks[name] = [f.frames[0] for f in found if g in f.truth_places and f.frames]
+        marks[name] = [f.frames[0] for f in found if f.kind in IDENTITY and g in f.truth_places]
     return f'<div class="wide">{charts.timeline(lanes, marks)}</div>'

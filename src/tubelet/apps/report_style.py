@@ -24,10 +24,10 @@ svg text{font-size:11px;fill:var(--soft)}.rule{stroke:var(--line)}.nobody{fill:n
 stroke-width:1;stroke-dasharray:2 2}.mark{fill:var(--alarm)}
 .legend{margin:2px 0 8px;font-size:13px}.legend span{margin-right:16px}.legend i{display:inline-block;width:10px;
 height:10px;border-radius:2px;margin-right:6px}
-.strip{display:grid;grid-template-columns:repeat(8,1fr);gap:6px}.strip img{width:100%;display:block;border-radius:3px;
+.strip{display:grid;grid-template-columns:repeat(6,1fr);gap:6px}.strip img{width:100%;display:block;border-radius:3px;
 border:2px solid transparent}.strip .failing img{border-color:var(--alarm)}.strip figcaption{font-size:11px;
 font-weight:400;color:var(--soft);line-height:1.3}.failing figcaption{color:var(--alarm)}
-@media(max-width:760px){.strip{grid-template-columns:repeat(4,1fr)}}
+@media(max-width:760px){.strip{grid-template-columns:repeat(3,1fr)}}
 article{background:var(--raised);border:1px solid var(--line);border-radius:8px;padding:2px 16px 14px;margin:16px 0}
 details{margin:6px 0}summary{cursor:pointer;font-size:13px;color:var(--soft)}
 """

@@ -21,6 +21,14 @@ def iou(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float[Tens
     return torch.where(union > 0, overlap / union.clamp(min=1e-12), torch.zeros_like(overlap))
 
 
+def coverage(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
+    """Share of each first box that lies inside each second one; 0 for an empty first box."""
+    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
+    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
+    overlap = (bottom_right - top_left).clamp(min=0).prod(-1)
+    return overlap / area(first)[:, None].clamp(min=1e-12)
+
+
 def from_masks(masks: Bool[Tensor, "*B H W"]) -> Float[Tensor, "*B 4"]:
     """Tight boxes of binary masks; an empty mask gives zeros."""
     height, width = masks.shape[-2:]

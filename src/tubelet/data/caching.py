@@ -14,7 +14,8 @@ from torch import Tensor
 
 from tubelet.core import masks
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.files import clean_name, decode_image, replacing
+from tubelet.data.atomic import replacing
+from tubelet.data.files import clean_name, decode_image
 from tubelet.data.geometry import ResizeWithin
 from tubelet.data.lazy import LazyVideos
 from tubelet.video.frames import LazyFrames

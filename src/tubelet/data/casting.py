@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from tubelet.data.creatures import CAST, SCENERY, Colour, Look, cosine, sine
+from tubelet.data.cast import CAST, SCENERY
+from tubelet.data.creatures import Colour, Look, cosine, sine
 from tubelet.data.world import Actor, Camera, World
 
 if TYPE_CHECKING:

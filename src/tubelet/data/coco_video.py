@@ -12,8 +12,9 @@ from typing import Any
 from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.data.atomic import new_folder
 from tubelet.data.coco import PARTS, labels_of
-from tubelet.data.files import Files, StoredFrames, check_size, clean_name, new_folder, open_files, read_json
+from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files, read_json
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, store_frames
 

@@ -73,7 +73,8 @@ class _Tasks(LazyVideos[_Task]):
         reader = _TrackReader(where, size, length, self.classes)
         tracks = [reader.track(element, n) for n, element in enumerate(tree.iter("track"))]
         reader.warn()
-        names = entry.frames or tuple(f"images/frame_{t:06d}.png" for t in range(length))
+        base = PurePosixPath(entry.document).parent / "images"
+        names = entry.frames or tuple(str(base / f"frame_{t:06d}.png") for t in range(length))
         frames = StoredFrames(entry.files, names[:length], size)
         seen = tuple(track for track in tracks if track is not None)
         return Video(id=entry.name, size=size, frames=frames, tracks=seen)

@@ -11,8 +11,8 @@ import numpy as np
 from tubelet.core import masks
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.data.atomic import new_folder
 from tubelet.data.cvat import CROWD
-from tubelet.data.files import new_folder
 from tubelet.data.storing import Losses, folder_names, store_frames
 
 

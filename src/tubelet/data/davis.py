@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 from tubelet.core.errors import FormatError, InputError, nearest
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.data.atomic import new_folder
 from tubelet.data.classes import DAVIS
-from tubelet.data.files import Files, FormatWarning, StoredFrames, decode_image, is_image, new_folder, open_files
+from tubelet.data.files import Files, FormatWarning, StoredFrames, decode_image, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, label_maps, store_frames

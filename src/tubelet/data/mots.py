@@ -18,8 +18,9 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.data.atomic import new_folder
 from tubelet.data.classes import MOTS
-from tubelet.data.files import Files, StoredFrames, check_size, decode_image, is_image, new_folder, open_files
+from tubelet.data.files import Files, StoredFrames, check_size, decode_image, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, label_maps, store_frames

@@ -11,7 +11,7 @@ import numpy as np
 
 from tubelet.core import masks
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.files import replacing
+from tubelet.data.atomic import replacing
 
 
 @dataclass(slots=True)

@@ -20,9 +20,9 @@ from tubelet.core.config import Config
 from tubelet.core.errors import nearest
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data import png, ytvis
+from tubelet.data.atomic import new_folder
+from tubelet.data.cast import CAST
 from tubelet.data.casting import plan
-from tubelet.data.creatures import CAST
-from tubelet.data.files import new_folder
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.world import World
 from tubelet.video.frames import LazyFrames

@@ -13,7 +13,7 @@ from tubelet.core.errors import FormatError, nearest
 from tubelet.core.rest import Prediction, Track, Video, VideoSet
 from tubelet.core.tubes import Tube, pack
 from tubelet.data.ytvis_json import save
-from tubelet.data.ytvis_set import Frames, category_numbers, numbers_of, video_numbers
+from tubelet.data.ytvis_set import Frames, category_numbers, numbers_of, video_names, video_numbers
 
 
 def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg") -> None:
@@ -25,8 +25,8 @@ def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg") -> No
     ids = [track.id for video in videos.videos for track in video.tracks or ()]
     keep = len(set(ids)) == len(ids)
     listed = [
-        {**_video(number, video.id, video.size, len(video)), "file_names": _file_names(video, suffix)}
-        for number, video in zip(numbers, videos.videos, strict=True)
+        {**_video(number, name, video.size, len(video)), "file_names": _file_names(video, suffix)}
+        for number, name, video in zip(numbers, video_names(videos), videos.videos, strict=True)
     ]
 
     def annotations() -> Iterator[dict[str, Any]]:

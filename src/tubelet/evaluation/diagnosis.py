@@ -19,26 +19,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 
 import numpy as np
 
-from tubelet.core.tubes import AREA, Tube, frame_intersections
-from tubelet.evaluation.pairing import Pair
-from tubelet.evaluation.parallel import each
-from tubelet.evaluation.partners import Matches, Table, match_tables
+from tubelet.evaluation.cases import TAKES, Case, overlap_of, span
+from tubelet.evaluation.partners import Matches, match_tables
 
 SWITCH, CHANGE, MERGE, LOST = "identity switch", "identity change", "instance merge", "instance lost"
 CLASS, DUPLICATE, FALSE, LOOSE, MISSED = "misclassified", "duplicate", "false object", "loose mask", "missed"
 KINDS = (SWITCH, CHANGE, MERGE, LOST, CLASS, DUPLICATE, FALSE, LOOSE, MISSED)
+IDENTITY = (SWITCH, CHANGE, MERGE, LOST)
 
-TAKES = 0.5  # overlap in a frame with which a track takes an object up
-KEEPS = 0.25  # overlap with which it still holds it
 FITS = 0.95  # overlap of tracks below which a mask is loose
 ROUGH = 0.75  # overlap in a frame below which the frame is shown as one where it is
 TOUCHES = 0.1  # overlap of tracks below which a prediction has nothing to do with an object
-CONFIDENT = 0.3  # score from which on tracks take part in identities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -54,47 +49,6 @@ class Failure:
     place: int  # position of the video
     truth_places: tuple[int, ...]  # positions within the video
     track_places: tuple[int, ...]
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Case:
-    """One video in numbers: T frames, G truths (without crowds), P predictions."""
-
-    pair: Pair
-    real: tuple[int, ...]  # positions of the truths that are no crowds
-    shared: np.ndarray  # float [T, G, P], pixels
-    truth_area: np.ndarray  # float [T, G]
-    area: np.ndarray  # float [T, P]
-    truth_labels: np.ndarray  # int [G]
-    labels: np.ndarray  # int [P]
-    scores: np.ndarray  # float [P]
-    confident: np.ndarray  # bool [P], those that take part in identities
-    owner: np.ndarray  # int [T, G], the track that holds each object in each frame, -1 for none
-    held: dict[int, int]  # the track that holds an object longest, for objects that are held; one object per track
-
-    @property
-    def frame_overlap(self) -> np.ndarray:
-        """Intersection over union in each frame, float [T, G, P]."""
-        union = self.truth_area[:, :, None] + self.area[:, None] - self.shared
-        return np.asarray(self.shared / np.maximum(union, 1))
-
-    def table(self) -> Table:
-        """What the AP of this video is made of."""
-        overlap = overlap_of(self.shared, self.truth_area, self.area)
-        crowd = np.zeros(len(self.truth_labels), bool)
-        return Table(self.labels, self.scores, self.truth_labels, crowd, overlap)
-
-
-def overlap_of(shared: np.ndarray, truth_area: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Overlap of whole tracks, float [P, G]."""
-    total = shared.sum(0).T
-    union = area.sum(0)[:, None] + truth_area.sum(0)[None] - total
-    return np.asarray(np.divide(total, union, out=np.zeros_like(total), where=union > 0))
-
-
-def cases(pairs: Sequence[Pair], *, confident: float = CONFIDENT, jobs: int = 1) -> list[Case]:
-    """Each video in numbers."""
-    return each(partial(_case, confident=confident), pairs, jobs)
 
 
 def failures(of: Sequence[Case]) -> list[Failure]:
@@ -114,73 +68,6 @@ def _matched(matches: Matches, place: int) -> dict[int, int]:
     return dict(zip(matches.guesses.track[here].tolist(), truth.tolist(), strict=True))
 
 
-def _case(one: Pair, confident: float) -> Case:
-    real = tuple(n for n, track in enumerate(one.truths) if not track.ignore)
-    truths = [one.truth_tubes[n] for n in real]
-    shape = (one.length, len(truths), len(one.guess_tubes))
-    shared = np.zeros(shape)
-    if truths and one.guess_tubes:
-        shared[:] = frame_intersections(truths, one.guess_tubes)
-    truth_area, area = _areas(truths, one.length), _areas(one.guess_tubes, one.length)
-    scores = np.array([track.score for track in one.guesses], np.float64)
-    overlap = shared / np.maximum(truth_area[:, :, None] + area[:, None] - shared, 1)
-    fit = overlap_of(shared, truth_area, area).T
-    owner = _owners(overlap, fit, truth_area > 0, scores >= confident)
-    return Case(
-        pair=one,
-        real=real,
-        shared=shared,
-        truth_area=truth_area,
-        area=area,
-        truth_labels=np.array([one.truths[n].label for n in real], np.int64),
-        labels=np.array([track.label for track in one.guesses], np.int64),
-        scores=scores,
-        confident=scores >= confident,
-        owner=owner,
-        held=_longest(owner),
-    )
-
-
-def _areas(tubes: Sequence[Tube], length: int) -> np.ndarray:
-    return np.stack([t.facts[:, AREA] for t in tubes], 1).astype(float) if tubes else np.zeros((length, 0))
-
-
-def _owners(overlap: np.ndarray, fit: np.ndarray, present: np.ndarray, confident: np.ndarray) -> np.ndarray:
-    """Follow each object, [T, G]: a track keeps it while it holds on, else a free one takes it up.
-
-    Of several the one that fits best as a whole, so that a passing duplicate takes nothing over; `fit` is [G, P].
-    """
-    owner = np.full(present.shape, -1, np.int64)
-    last: dict[int, int] = {}
-    for t, frame in enumerate(overlap):
-        taken: set[int] = set()
-        for g, p in last.items():
-            if present[t, g] and frame[g, p] >= KEEPS and p not in taken:
-                owner[t, g] = p
-                taken.add(p)
-        g_free, p_free = np.nonzero((frame >= TAKES) & confident & (owner[t] < 0)[:, None])
-        for n in np.argsort(-fit[g_free, p_free], kind="stable").tolist():
-            g, p = int(g_free[n]), int(p_free[n])
-            if owner[t, g] < 0 and p not in taken:
-                owner[t, g] = last[g] = p
-                taken.add(p)
-    return owner
-
-
-def _longest(owner: np.ndarray) -> dict[int, int]:
-    """For each object the track that holds it longest, each track given to one object."""
-    counts = {
-        (g, int(p)): int((column == p).sum())
-        for g, column in enumerate(owner.T)
-        for p in np.unique(column[column >= 0])
-    }
-    held: dict[int, int] = {}
-    for (g, p), _ in sorted(counts.items(), key=lambda item: (-item[1], item[0])):
-        if g not in held and p not in held.values():
-            held[g] = p
-    return held
-
-
 class _Namer:
     """Names the failures of one video."""
 
@@ -191,9 +78,9 @@ class _Namer:
         self.overlap = overlap_of(case.shared, case.truth_area, case.area)
         self.present = case.truth_area > 0
         self.named: list[Failure] = []
-        self.truths_explained: set[int] = set()
+        self.truths_entangled: set[int] = set()  # in failures of identity
+        self.tracks_entangled: set[int] = set()
         self.truths_claimed: set[int] = set()  # by a prediction under another class or of a loose mask
-        self.tracks_explained: set[int] = set()
 
     def failures(self) -> list[Failure]:
         """Identities first: what they explain is not named again."""
@@ -203,12 +90,27 @@ class _Namer:
         for p, g in self.partner.items():
             if g < 0:
                 self._name_unmatched(p)
-            elif self.overlap[p, g] < FITS and g not in self.truths_explained:
-                self._add(LOOSE, self._rough(g, p), (g,), (p,))
         for g in range(len(self.case.truth_labels)):
-            if g not in self.found and g not in self.truths_explained:
-                self._add(MISSED, np.flatnonzero(self.present[:, g]), (g,), ())
+            self._name_object(g)
         return self.named
+
+    def _name_object(self, g: int) -> None:
+        """What is wrong with the track of an object, beyond identity; or that it has none."""
+        p = self.found.get(g, self.case.held.get(g) if g in self.truths_entangled else None)
+        if p is None:
+            if g not in self.truths_claimed | self.truths_entangled:
+                self._add(MISSED, np.flatnonzero(self.present[:, g]), (g,), ())
+            return
+        held = span(self.case, g, p)
+        for failure in self.named:
+            if failure.kind == MERGE and p in failure.track_places:
+                held[list(failure.frames)] = False
+        if self.case.labels[p] != self.case.truth_labels[g]:
+            self._add(CLASS, np.flatnonzero(held & (self.case.area[:, p] > 0)), (g,), (p,))
+        shared = self.case.shared[held, g, p].sum()
+        union = self.case.truth_area[held, g].sum() + self.case.area[held, p].sum() - shared
+        if shared < FITS * union:
+            self._add(LOOSE, self._rough(g, p, held), (g,), (p,))
 
     def _add(self, kind: str, frames: Iterable[int], truths: tuple[int, ...], tracks: tuple[int, ...]) -> None:
         one = self.case.pair
@@ -225,10 +127,9 @@ class _Namer:
                 track_places=tracks,
             )
         )
-        if kind not in (DUPLICATE, FALSE):
-            self.truths_explained |= set(truths)
-        if kind in (SWITCH, CHANGE, MERGE, LOST):
-            self.tracks_explained |= set(tracks)
+        if kind in IDENTITY:
+            self.truths_entangled |= set(truths)
+            self.tracks_entangled |= set(tracks)
 
     def _merges(self) -> np.ndarray:
         """Frames in which an object lies in another's mask, bool [T, G]."""
@@ -310,17 +211,14 @@ class _Namer:
         same = np.where(case.truth_labels == case.labels[p], self.overlap[p], -1.0)
         other = np.where(case.truth_labels == case.labels[p], -1.0, self.overlap[p])
         best, stranger = (int(x.argmax()) if len(x) else -1 for x in (same, other))
-        if p in self.tracks_explained:
+        if p in self.tracks_entangled:
             return
         if best >= 0 and same[best] >= TAKES:
             self._add(DUPLICATE, frames, (best,), (p,))
         elif stranger >= 0 and other[stranger] >= TAKES:
-            kind = DUPLICATE if stranger in self.found else CLASS
-            self._add(kind, frames, (stranger,), (p,))
+            self._claim(CLASS, frames, stranger, p)
         elif best >= 0 and same[best] >= TOUCHES:
-            self._add(
-                DUPLICATE if best in self.found or best in self.truths_explained else LOOSE, frames, (best,), (p,)
-            )
+            self._claim(LOOSE, frames, best, p)
         else:
             self._add(FALSE, frames, (), (p,))
 
@@ -330,9 +228,9 @@ class _Namer:
         self._add(DUPLICATE if taken else kind, frames, (g,), (p,))
         self.truths_claimed.add(g)
 
-    def _rough(self, g: int, p: int) -> np.ndarray:
+    def _rough(self, g: int, p: int, held: np.ndarray | None = None) -> np.ndarray:
         """Frames in which a match is rough; all of the object's, where it is loose only in sum."""
-        overlap = self.case.frame_overlap[:, g, p]
         either = (self.case.area[:, p] > 0) | self.present[:, g]
-        rough = np.flatnonzero(either & (overlap < ROUGH))
+        either = either if held is None else either & held
+        rough = np.flatnonzero(either & (self.case.frame_overlap[:, g, p] < ROUGH))
         return rough if rough.size else np.flatnonzero(either)

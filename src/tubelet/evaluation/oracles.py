@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from tubelet.evaluation.cases import Case, overlap_of, span
 from tubelet.evaluation.diagnosis import (
     CHANGE,
     CLASS,
@@ -23,9 +24,7 @@ from tubelet.evaluation.diagnosis import (
     MERGE,
     MISSED,
     SWITCH,
-    Case,
     Failure,
-    overlap_of,
 )
 from tubelet.evaluation.partners import Table, match_tables
 from tubelet.evaluation.ytvis import curves, numbers
@@ -59,11 +58,11 @@ def precision(cases: Sequence[Case], failures: Sequence[Failure], mended: Collec
     score = _usual_score(cases)
     by_case: dict[int, list[Failure]] = {}
     for failure in failures:
-        if failure.kind in mended:
-            by_case.setdefault(failure.place, []).append(failure)
-    tables = [
-        _Mending(case, by_case[n], score).table() if n in by_case else case.table() for n, case in enumerate(cases)
-    ]
+        by_case.setdefault(failure.place, []).append(failure)
+    tables = []
+    for n, case in enumerate(cases):
+        chosen = [failure for failure in by_case.get(n, ()) if failure.kind in mended]
+        tables.append(_Mending(case, chosen, by_case[n], score).table() if chosen else case.table())
     return numbers(curves(match_tables(tables)))["AP"]
 
 
@@ -77,8 +76,9 @@ def _usual_score(cases: Sequence[Case]) -> float:
 class _Mending:
     """One video with some of its failures undone. Slots behind the predictions take objects that have no track."""
 
-    def __init__(self, case: Case, failures: Sequence[Failure], score: float) -> None:
+    def __init__(self, case: Case, failures: Sequence[Failure], known: Sequence[Failure], score: float) -> None:
         self.case = case
+        self.merged = [(p, f.frames) for f in known if f.kind == MERGE for p in f.track_places]
         num_truths, num_tracks = len(case.truth_labels), len(case.labels)
         spare = num_truths + sum(failure.kind == MISSED for failure in failures)
         self.shared = np.concatenate([case.shared, np.zeros((*case.shared.shape[:2], spare))], 2)
@@ -111,17 +111,18 @@ class _Mending:
         crowd = np.zeros(len(self.case.truth_labels), bool)
         return Table(self.labels[kept], self.scores[kept], self.case.truth_labels, crowd, overlap)
 
-    def _slot(self, like: int) -> int:
-        """A new track with the class and score of another."""
+    def _new(self, g: int) -> int:
+        """A track for an object that has none, of its class."""
         slot, self.next = self.next, self.next + 1
         self.alive[slot] = True
-        self.labels[slot], self.scores[slot] = self.labels[like], self.scores[like]
+        self.labels[slot] = self.case.truth_labels[g]
         return slot
 
     def _holder(self, g: int, like: int) -> int:
-        """The track of an object, a new one where it has none."""
+        """The track of an object; a new one, of the score of another, where it has none."""
         if g not in self.held:
-            self.held[g] = self._slot(like)
+            self.held[g] = self._new(g)
+            self.scores[self.held[g]] = self.scores[like]
         return self.held[g]
 
     def _put(self, slot: int, frames: Sequence[int], g: int, pixels: np.ndarray) -> None:
@@ -140,7 +141,7 @@ class _Mending:
         self._put(p, frames, main, self.case.shared[frames, main, p])
 
     def _untangle(self, objects: Collection[int]) -> None:
-        """Give each object's frames to the one track that holds it longest."""
+        """Give each object's frames to the one track that should be its own."""
         shared, area = self.shared.copy(), self.area.copy()
         emptied: list[tuple[int, int]] = []
         filled: dict[int, tuple[np.ndarray, np.ndarray]] = {}
@@ -160,6 +161,8 @@ class _Mending:
             self.shared[t, :, p] = self.area[t, p] = 0
         for slot, (column, whole) in filled.items():
             self.shared[:, :, slot], self.area[:, slot] = column, whole
+        robbed = [p for _, p in emptied]
+        self.alive[robbed] &= self.area[:, robbed].any(0)  # a track whose every frame went elsewhere is no track
 
     def _fits_better(self, g: int, owner: np.ndarray, slot: int) -> np.ndarray:
         """Frames in which the owner's mask fits an object better than that of its one track, bool [T]."""
@@ -176,13 +179,14 @@ class _Mending:
         self.labels[failure.track_places[0]] = self.case.truth_labels[failure.truth_places[0]]
 
     def _trim(self, failure: Failure) -> None:
-        """The track becomes the object."""
+        """Where the track stands for the object, it becomes the object."""
         (g,), (p,) = failure.truth_places, failure.track_places
-        self._put(p, range(len(self.area)), g, self.case.truth_area[:, g])
+        held = span(self.case, g, p)
+        for track, frames in self.merged:
+            held[list(frames)] &= track != p
+        kept = np.flatnonzero(held).tolist()
+        self._put(p, kept, g, self.case.truth_area[kept, g])
 
     def _find(self, failure: Failure) -> None:
         (g,) = failure.truth_places
-        slot, self.next = self.next, self.next + 1
-        self.alive[slot] = True
-        self.labels[slot] = self.case.truth_labels[g]
-        self._put(slot, range(len(self.area)), g, self.case.truth_area[:, g])
+        self._put(self._new(g), range(len(self.area)), g, self.case.truth_area[:, g])

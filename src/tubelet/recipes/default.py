@@ -36,7 +36,7 @@ MODEL = MaskTrackConfig(
     mask=MaskHeadConfig(convs=3, channels=128, class_agnostic=True, norm=True, margin=0.15),
     match=FullyConnectedMatchConfig(channels=256, cosine=0.1),
     association=AssociationConfig(
-        iou_weight=6.0, label_weight=1.0, doubt=1.8, assignment="optimal", birth=0.28, shadow=0.5, keep=30
+        iou_weight=6.0, label_weight=2.0, doubt=1.8, assignment="optimal", birth=0.28, leash=0.3, shadow=0.5, keep=30
     ),
     persistence=0.98,
     recall=RecallConfig(),

@@ -33,6 +33,7 @@ class AssociationConfig(Config):
     assignment: Literal["greedy", "optimal"] = "greedy"  # optimal: one decision for all, no detection is lost to a tie
     unique_ids: bool = True  # off: both claimants carry the id in this frame, as the original leaves it
     birth: float = Field(default=0.0, ge=0, le=1)  # a new object needs this score; the paper has no such bound
+    leash: float = Field(default=0.0, ge=0, le=1)  # one too weak for that must overlap the object that it is (IoU)
     shadow: float = Field(default=1.0, ge=0, le=1)  # a new object may overlap an accepted one by this much (IoU)
     keep: int | None = Field(default=None, ge=1)  # frames for which an unseen object is remembered; None = for ever
 
@@ -55,6 +56,10 @@ def cue_scores(
     confident = scores.clamp(min=1e-12).log()[:, None]
     total = total + config.score_weight * confident + config.iou_weight * overlap + config.label_weight * agrees
     total[:, :1] -= config.doubt * confident
+    if config.leash:
+        strays = (scores < config.birth)[:, None] & (overlap < config.leash)
+        strays[:, 0] = False
+        total = total.masked_fill(strays, float("-inf"))
     return total
 
 
@@ -69,14 +74,18 @@ def associate(table: Tensor, scores: Tensor, config: AssociationConfig) -> Tenso
     return decided
 
 
-def drop_shadows(decided: Tensor, boxes: Tensor, shadow: float) -> Tensor:
-    """Drop new objects [N] whose box overlaps one accepted before it, best first, by more than `shadow`.
+def drop_shadows(decided: Tensor, boxes: Tensor, labels: Tensor, shadow: float) -> Tensor:
+    """Drop new objects [N] that are second answers for an accepted one, best first.
+
+    Those overlap its box by more than `shadow` (IoU), or have its class and lie inside its box by more than that.
 
     A detector that answers twice for one object would otherwise start a second identity, which then competes for it.
     """
     if shadow >= 1:
         return decided
-    decided, overlap = decided.clone(), box_ops.iou(boxes, boxes).cpu()
+    same = labels[:, None] == labels[None]
+    overlap = torch.where(same, box_ops.coverage(boxes, boxes), box_ops.iou(boxes, boxes)).cpu()
+    decided = decided.clone()
     accepted = decided >= 0
     for i in (decided == NEW).nonzero()[:, 0].tolist():
         if (overlap[i, accepted] > shadow).any():

@@ -6,11 +6,12 @@ import math
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
+from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
 
 
 def parameters(module: nn.Module) -> int:
@@ -55,6 +56,26 @@ def test_mask_layers_start_with_he_noise_by_fan_out() -> None:
     logits = head.logits.weight
     assert logits.std().item() == pytest.approx(math.sqrt(2 / 21), rel=0.1)
     assert not any(p.any() for name, p in head.named_parameters() if name.endswith("bias"))
+
+
+@settings(max_examples=60)
+@given(seed=st.integers(0, 10_000), height=st.integers(1, 60), width=st.integers(1, 60))
+def test_pasted_masks_are_those_of_torchvision(seed: int, height: int, width: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(4, 28, 28, generator=generator)
+    extent = 2 ** (torch.rand(4, 2, generator=generator) * 7 - 1)  # from half a pixel to beyond the frame
+    centre = (torch.rand(4, 2, generator=generator) * 1.4 - 0.2) * torch.tensor([width, height])
+    boxes = torch.cat([centre - extent / 2, centre + extent / 2], 1)
+    boxes[0, 2:] = boxes[0, :2]  # no area
+    seen = (boxes[:, 2:] > 1).all(1) & (boxes[:, :2] < torch.tensor([width, height]) - 1).all(1)
+    theirs = paste_masks_in_image(masks[seen][:, None], boxes[seen], (height, width))[:, 0]
+    torch.testing.assert_close(paste(masks[seen], boxes[seen], (height, width)), theirs)
+    assert paste(masks, boxes, (height, width)).shape == (4, height, width)
+
+
+def test_a_box_outside_the_frame_leaves_it_empty() -> None:
+    outside = torch.tensor([[-90.0, -90.0, -50.0, -50.0], [80.0, 5.0, 99.0, 9.0], [5.0, 80.0, 9.0, 99.0]])
+    assert not paste(torch.ones(3, 28, 28), outside, (40, 50)).any()
 
 
 # identities

@@ -80,9 +80,9 @@ def test_a_frame_of_the_right_size_is_only_normalised_and_padded_right_and_below
 
 
 def test_the_mean_colour_becomes_zero_and_one_deviation_becomes_one() -> None:
-    config = InputConfig(resize=Stretch(height=8, width=8), mean=(10, 20, 30), std=(2, 4, 8))
-    plain = torch.tensor([12, 24, 38], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 8, 8)
-    torch.testing.assert_close(config.prepare([plain]).pixels, torch.ones(1, 3, 8, 8))
+    config = InputConfig(resize=Stretch(height=32, width=32), mean=(10, 20, 30), std=(2, 4, 8))
+    plain = torch.tensor([12, 24, 38], dtype=torch.uint8).view(1, 3, 1, 1).expand(1, 3, 32, 32)
+    torch.testing.assert_close(config.prepare([plain]).pixels, torch.ones(1, 3, 32, 32))
 
 
 def test_clips_of_several_sizes_share_one_batch() -> None:

@@ -432,7 +432,7 @@ def test_a_clip_gives_the_same_objects_as_its_frames_one_by_one(
         found, wanted = by_id(whole, t), by_id(tracks, 0)
         assert found.keys() == wanted.keys()
         for identity, mask in wanted.items():
-            torch.testing.assert_close(found[identity], mask, rtol=0, atol=1e-3)
+            assert (found[identity] != mask).float().mean() < 1e-3  # a pixel on the threshold may fall either way
     for identity, scores in zip(whole.ids.tolist(), whole.scores, strict=True):
         rows = [t.scores[t.ids == identity] for t in singles if identity in t.ids.tolist()]
         torch.testing.assert_close(scores, torch.cat(rows).mean(0), rtol=1e-3, atol=1e-4)
@@ -487,58 +487,9 @@ def test_without_detections_nothing_is_found_and_nothing_forgotten(build: Build,
     assert later.time == 1
 
 
-# following objects: a detector that says what it is told
-
-
-class ScriptInput(Config):
-    input: InputConfig = InputConfig(resize=Stretch(height=64, width=96), mean=(0, 0, 0), std=(1, 1, 1))
-
-
-class Scripted(nn.Module):
-    """Answers frame t, painted in the colour t, with the t-th list of (box, label, score)."""
-
-    channels, strides = 1, [4]
-
-    def __init__(self, *script: Sequence[tuple[tuple[float, ...], int, float]]) -> None:
-        super().__init__()
-        self.config, self.script = ScriptInput(), script
-
-    def extract(self, images: Images) -> Features:
-        return Features(maps=[images.pixels[:, :1]], taps=[])
-
-    def detect(self, features: Features, images: Images) -> list[Detections]:
-        return [self._answer(int(pixels[0, 0, 0])) for pixels in images.pixels]
-
-    def _answer(self, t: int) -> Detections:
-        scores = torch.zeros(len(self.script[t]), 3)
-        for row, (_, label, score) in zip(scores, self.script[t], strict=True):
-            row[label] = score
-        return Detections(boxes=torch.tensor([b for b, _, _ in self.script[t]]).view(-1, 4).float(), scores=scores)
-
-    def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
-        return torch.ones(len(boxes[0]), 1, resolution, resolution)
-
+# following objects: a detector that says what it is told (conftest.py), and a match head that tells nobody apart
 
 LEFT, MIDDLE, RIGHT = (2.0, 2.0, 22.0, 42.0), (35.0, 10.0, 60.0, 50.0), (70.0, 5.0, 94.0, 60.0)
-
-
-@pytest.fixture
-def follow(small_config: MaskTrackConfig) -> Callable[..., tuple[MaskTrackRCNN, Clip]]:
-    """A model whose detections are scripted and whose match head tells nobody apart, and the video to run it on."""
-
-    def one(*script: Sequence[tuple[tuple[float, ...], int, float]], overrides: Sequence[str] = ()) -> Any:
-        config = small_config.override(*overrides)
-        with torch.device("meta"):  # its parts are replaced
-            model = config.build(("dog", "cat", "car")).eval()
-        model.detector = Scripted(*script)  # type: ignore[assignment]
-        model.match = config.match.build(1)
-        model.mask = config.mask.build(1, 3)
-        nn.init.zeros_(model.match.layers[-1].weight)
-        length = len(script)
-        frames = torch.arange(length, dtype=torch.uint8).view(-1, 1, 1, 1).expand(length, 3, 64, 96).contiguous()
-        return model, Clip(frames=frames, index=torch.arange(length), key=torch.ones(length, dtype=torch.bool))
-
-    return one
 
 
 def ids(model: MaskTrackRCNN, clip: Clip) -> list[list[int]]:

@@ -244,6 +244,16 @@ def test_detections_are_the_best_that_do_not_cover_one_another(suppress: Any) ->
     assert torch.equal(found.scores, scores[kept])
 
 
+def test_calibrated_scores_are_a_line_over_the_logits() -> None:
+    torch.manual_seed(0)
+    plain = SSDLiteConfig(score_threshold=0.0, nms=1.0, max_detections=400).build(3).eval()
+    torch.manual_seed(0)
+    tuned = SSDLiteConfig(score_threshold=0.0, nms=1.0, max_detections=400, calibration=(2.0, 0.5)).build(3).eval()
+    some = blank()
+    (raw,), (scaled,) = (d.detect(d.extract(some), some) for d in (plain, tuned))
+    torch.testing.assert_close(scaled.scores, (2 * raw.scores.logit() + 0.5).sigmoid(), rtol=1e-3, atol=1e-5)
+
+
 # the public weights
 
 

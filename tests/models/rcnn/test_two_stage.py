@@ -54,7 +54,7 @@ def prepared(model: MaskTrackRCNN, count: int = 1) -> tuple[TwoStage, Images, Fe
 def owners_by_loops(
     anchors: list[list[float]], objects: list[list[float]], inside: tuple[int, int] | None
 ) -> list[int | None]:
-    """The object that each anchor learns, -1 for background, None for neither. masktrack_rcnn.md, 3: an object is
+    """The object that each anchor learns, -1 for background, None for neither: an object is
     learned from an overlap of 0.7 on, and by its best anchors (ties all) from 0.3 on; below 0.3 is background."""
     table = box_iou(torch.tensor(anchors).view(-1, 4), torch.tensor(objects).view(-1, 4)).tolist()
     allowed = [inside is None or (min(a[:2]) >= 0 and a[2] <= inside[1] and a[3] <= inside[0]) for a in anchors]

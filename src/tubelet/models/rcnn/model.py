@@ -191,7 +191,7 @@ class MaskTrackRCNN(nn.Module):
                 self.config.association,
             )
             decided = associate(table, found.confidence, self.config.association)
-        decided = drop_shadows(decided, found.boxes, self.config.association.shadow)
+        decided = drop_shadows(decided, found.boxes, found.labels, self.config.association.shadow)
         return remember(memory, descriptors, found, decided.to(found.boxes.device), time, self.config.persistence)
 
     def _masks(self, features: Features, found: Detections, scale: Tensor, size: tuple[int, int]) -> Tensor:

@@ -292,17 +292,10 @@ def detection_losses(
         counted = positive | (best < 0.4)
         goal[positive, targets.labels[owner[positive]]] = 1
     if len(targets.ignored):
-        covered = _coverage(corners, targets.ignored / size).amax(1) > 0.5
+        covered = box_ops.coverage(corners, targets.ignored / size).amax(1) > 0.5
         counted &= positive | ~covered
     focal = sigmoid_focal_loss(logits[counted], goal[counted], reduction="sum")
     if not positive.any():
         return focal, codes.sum() * 0, 0
     wanted = encode(truth[owner[positive]], anchors[positive])
     return focal, F.smooth_l1_loss(codes[positive], wanted, reduction="sum"), int(positive.sum())
-
-
-def _coverage(boxes: Tensor, others: Tensor) -> Tensor:
-    """Share of each box that each of the others covers, [A, I]."""
-    low = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    high = torch.minimum(boxes[:, None, 2:], others[None, :, 2:])
-    return (high - low).clamp(min=0).prod(-1) / box_ops.area(boxes)[:, None].clamp(min=1e-9)
