@@ -58,6 +58,19 @@ def test_check_says_whether_a_set_is_fit(generated_set, tmp_path, capsys):
     (generated_set / "broken.json").unlink()
 
 
+def test_check_counts_broken_annotations_and_goes_on(generated_set, capsys):
+    tree = json.loads((generated_set / "instances.json").read_text())
+    tree["annotations"][0]["segmentations"][1] = {"size": [80, 48], "counts": "abc"}
+    tree["annotations"][1]["segmentations"].pop()
+    (generated_set / "broken.json").write_text(json.dumps(tree))
+    assert call(["data", "check", str(generated_set / "broken.json")]) == 1
+    out = capsys.readouterr().out
+    assert "wrong mask size" in out
+    assert "wrong length" in out
+    assert "4 videos" in out
+    (generated_set / "broken.json").unlink()
+
+
 def test_stats_prints_numbers_and_draws(generated_set, tmp_path, capsys):
     assert call(["data", "stats", str(generated_set), "--out", str(tmp_path / "s.png")]) == 0
     out = capsys.readouterr().out

@@ -11,7 +11,6 @@ import pytest
 from PIL import Image
 
 from tubelet.core.errors import FormatError, InputError
-from tubelet.data.atomic import new_folder, replacing
 from tubelet.data.files import (
     FormatWarning,
     StoredFrames,
@@ -143,30 +142,3 @@ def test_json_that_is_none_is_refused(tmp_path):
     (tmp_path / "deep.json").write_text("[" * 100_000)
     with pytest.raises(FormatError, match="expected JSON"):
         read_json(tmp_path / "deep.json")
-
-
-def test_a_new_folder_appears_whole_or_not_at_all(tmp_path):
-    with pytest.raises(ZeroDivisionError), new_folder(tmp_path / "set") as folder:
-        (folder / str(1 / 0)).mkdir()
-    assert list(tmp_path.iterdir()) == []
-    (tmp_path / "set").mkdir()
-    with new_folder(tmp_path / "set") as folder:
-        (folder / "a").mkdir()
-    assert [path.name for path in (tmp_path / "set").iterdir()] == ["a"]
-    with pytest.raises(InputError, match="there is something already"), new_folder(tmp_path / "set"):
-        pass
-    (tmp_path / "file").write_text("x")
-    with pytest.raises(InputError, match="there is something already"), new_folder(tmp_path / "file"):
-        pass
-
-
-def test_replacing_writes_whole_or_not_at_all(tmp_path):
-    target = tmp_path / "file.txt"
-    target.write_text("old")
-    with pytest.raises(ZeroDivisionError), replacing(target) as temporary:
-        temporary.write_text(str(1 / 0) if temporary.write_text("half") else "")
-    assert target.read_text() == "old"
-    with replacing(target) as temporary:
-        temporary.write_text("new")
-    assert target.read_text() == "new"
-    assert [path.name for path in tmp_path.iterdir()] == ["file.txt"]

@@ -50,10 +50,10 @@ def grey_clip(length: int = 2, size: tuple[int, int] = (80, 100), own: bool = Fa
 def test_a_pasted_objects_mask_is_where_its_pixels_are(red_squares, seed):
     paste = PasteObjects(count=(1, 1), size=(0.3, 0.5), feather=0).build(red_squares)
     clip = paste(grey_clip(), rng(seed))
-    red = (clip.frames[:, 0].int() - clip.frames[:, 1].int()) > 125
+    red = (clip.frames[:, 0].int() - clip.frames[:, 1].int()) > 120
     for mask, painted in zip(clip.tracks.masks[0], red, strict=True) if len(clip.tracks) else ():
         if mask.any():  # an object mostly outside the frame is drawn, but counts as absent
-            assert int((painted ^ mask).sum()) <= 0.5 * int(_edge(mask))
+            assert int((painted ^ mask).sum()) <= 0.04 * int(_edge(mask)) + 1
 
 
 @given(seed=SEEDS)

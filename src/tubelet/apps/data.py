@@ -37,10 +37,13 @@ def check(
 ) -> None:
     """Look for what spoils a training. The exit code is 0 where the set is fit to train on, 1 where it is not."""
     from tubelet.data.checking import check
+    from tubelet.data.forms import open_set
+    from tubelet.data.ytvis_json import Faults
 
-    videos = _open(path, form, frames)
+    faults = Faults(lenient=True)
+    videos = open_set(path, form, frames, faults)
     with progress_bar("checking") as progress:
-        report = check(videos, frames=decode or None, progress=progress)
+        report = check(videos, frames=decode or None, faults=faults, progress=progress)
     _show_report(report, examples)
     if not report.fit:
         raise Leave(UNFIT)
@@ -161,7 +164,7 @@ def _show_report(report: Report, examples: int) -> None:
     for (grade, kind), count in report.counts().items():
         found = [finding for finding in report.findings if finding.kind == kind]
         for n, finding in enumerate(found[:examples]):
-            place = f"video {finding.video}"
+            place = f"video {finding.video}" if finding.video else ""
             place += "" if finding.frame is None else f", frame {finding.frame}"
             place += "" if finding.object is None else f", object {finding.object}"
             head = (grade, kind, str(count)) if n == 0 else ("", "", "")

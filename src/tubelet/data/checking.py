@@ -14,6 +14,7 @@ from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.sampling import evenly
+from tubelet.data.ytvis_json import Faults
 
 FATAL = "fatal"  # a training would stop or learn wrong things
 ODD = "odd"  # worth a look
@@ -29,6 +30,7 @@ class Finding:
     detail: str
     frame: int | None = None
     object: int | None = None
+    times: int = 1  # how often, where a reader has counted
 
 
 @dataclass(slots=True)
@@ -47,20 +49,35 @@ class Report:
 
     def counts(self) -> dict[tuple[str, str], int]:
         """How often each (grade, kind) was found, fatal ones first."""
-        found = Counter((finding.grade, finding.kind) for finding in self.findings)
+        found: Counter[tuple[str, str]] = Counter()
+        for finding in self.findings:
+            found[finding.grade, finding.kind] += finding.times
         return dict(sorted(found.items(), key=lambda item: (item[0][0] != FATAL, -item[1])))
 
 
-def check(videos: VideoSet, *, frames: int | None = 3, progress: Callable[[int, int], None] | None = None) -> Report:
-    """Look through all masks, and decode `frames` frames of each video, spread evenly; None decodes every one."""
+def check(
+    videos: VideoSet,
+    *,
+    frames: int | None = 3,
+    faults: Faults | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Report:
+    """Look through all masks, and decode `frames` frames of each video, spread evenly; None decodes every one.
+
+    `faults` are those that a lenient reader has counted.
+    """
     report = Report(videos=len(videos.videos))
+    if faults is not None:
+        report.findings += [
+            Finding(kind=kind, grade=FATAL, video="", detail=faults.first[kind], times=times)
+            for kind, times in faults.counts.items()
+        ]
     for n in range(len(videos.videos)):
         try:
             video = videos.videos[n]
         except (FormatError, InputError) as error:
-            report.findings.append(
-                Finding(kind="broken annotation", grade=FATAL, video=f"number {n}", detail=str(error))
-            )
+            broken = Finding(kind="broken annotation", grade=FATAL, video=f"number {n}", detail=str(error))
+            report.findings.append(broken)
             continue
         report.objects += sum(not track.ignore for track in video.tracks or ())
         chosen = evenly(len(video), min(frames or len(video), len(video)))

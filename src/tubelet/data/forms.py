@@ -13,6 +13,7 @@ from tubelet.data import binary_folders, coco, coco_video, cvat, cvat_write, dav
 from tubelet.data.atomic import new_folder
 from tubelet.data.files import Files, open_files
 from tubelet.data.storing import Losses, folder_names, store_frames
+from tubelet.data.ytvis_json import Faults
 from tubelet.data.ytvis_set import Frames
 
 
@@ -25,16 +26,21 @@ class Form:
     write: Callable[[Path, VideoSet, bool], Losses] | None  # the last says whether frames are written too
 
 
-def open_set(path: str | Path, form: str | None = None, frames: str | Path | None = None) -> VideoSet:
+def open_set(
+    path: str | Path, form: str | None = None, frames: str | Path | None = None, faults: Faults | None = None
+) -> VideoSet:
     """The data set at a path, whose form is found out where it is not named.
 
-    Raises InputError for a missing path, FormatError for one whose form cannot be told, ConfigError for a name that is
+    With lenient `faults`, broken annotations of a YouTube-VIS file are left out and counted there. Raises InputError for a missing path, FormatError for one whose form cannot be told, ConfigError for a name that is
     no form.
     """
     path = Path(path)
     if not path.exists():
         raise InputError(f"{path}: no such file or folder")
-    return named(form or detect(path)).read(path, None if frames is None else Path(frames))
+    form, frames = form or detect(path), None if frames is None else Path(frames)
+    if form == "ytvis" and faults is not None:
+        return ytvis.read(_json_of(path), frames, faults=faults)
+    return named(form).read(path, frames)
 
 
 def named(form: str) -> Form:

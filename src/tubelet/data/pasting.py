@@ -29,7 +29,7 @@ from tubelet.data.warp import (
     warp_image,
 )
 
-_MARGIN = 2  # pixels of surroundings kept around a cut, so that a fading edge has colour to fade with
+_MARGIN = 2  # pixels of surroundings kept around a cut: room for its edge to fade
 
 
 class PasteObjects(Config):
@@ -126,7 +126,7 @@ class Paster:
 
 @dataclass(frozen=True, slots=True)
 class _Cut:
-    image: np.ndarray  # uint8 [h, w, 3]
+    image: np.ndarray  # uint8 [h, w, 3], black outside the mask, so that nothing of its surroundings comes along
     mask: np.ndarray  # uint8 [h, w], 0 or 255
     label: int
 
@@ -136,7 +136,8 @@ def _cut(image: np.ndarray, track: Track, t: int) -> _Cut:
     assert mask is not None, "only objects present in the frame are cut"
     x1, y1, x2, y2 = rle.boxes([mask])[0].astype(int)
     window = np.s_[max(y1 - _MARGIN, 0) : y2 + _MARGIN, max(x1 - _MARGIN, 0) : x2 + _MARGIN]
-    return _Cut(image[window], rle.decode([mask])[0][window] * np.uint8(255), track.label)
+    shape = rle.decode([mask])[0][window]
+    return _Cut(image[window] * shape[..., None], shape * np.uint8(255), track.label)
 
 
 def _blend(cut: _Cut, matrix: np.ndarray, image: np.ndarray, masks: np.ndarray, behind: bool, feather: float) -> None:
@@ -146,14 +147,14 @@ def _blend(cut: _Cut, matrix: np.ndarray, image: np.ndarray, masks: np.ndarray, 
     if own.size == 0:
         return
     local = translation(*corner) @ matrix
-    colour = warp_image(cut.image, local, own.shape, cv2.BORDER_REPLICATE)
-    alpha = warp_image(cut.mask, local, own.shape)
+    colour, alpha = (warp_image(part, local, own.shape) for part in (cut.image, cut.mask))
     if feather:
-        alpha = cv2.GaussianBlur(alpha, (0, 0), feather)
+        colour, alpha = (cv2.GaussianBlur(part, (0, 0), feather) for part in (colour, alpha))
     if behind:
-        alpha[others.any(0)] = 0
+        hidden = others.any(0)
+        colour[hidden], alpha[hidden] = 0, 0
     share = alpha[..., None].astype(np.float32) / 255
-    image[window] = colour * share + image[window] * (1 - share) + 0.5
+    image[window] = np.minimum(colour + image[window] * (1 - share) + 0.5, 255)
     np.greater(alpha, 127, out=own)
     if not behind:
         others &= ~own

@@ -40,16 +40,21 @@ def warp_frames(frames: Tensor, placement: Placement, border: Border = "mean") -
     moved = np.empty((len(frames), *placement.size, 3), np.uint8)
     mode = cv2.BORDER_REFLECT if border == "reflect" else cv2.BORDER_CONSTANT
     for image, matrix, out in zip(as_images(frames), placement.matrices, moved, strict=True):
-        warp_image(image, matrix, placement.size, mode, out)
+        warp_image(image, matrix, placement.size, mode=mode, fill=MEAN_COLOUR, out=out)
     return as_frames(moved)
 
 
 def warp_image(
-    image: np.ndarray, matrix: np.ndarray, size: Size, mode: int = cv2.BORDER_CONSTANT, out: np.ndarray | None = None
+    image: np.ndarray,
+    matrix: np.ndarray,
+    size: Size,
+    *,
+    mode: int = cv2.BORDER_CONSTANT,
+    fill: tuple[int, int, int] = (0, 0, 0),
+    out: np.ndarray | None = None,
 ) -> np.ndarray:
-    """An image [H, W, 3] or plane [H, W] moved by a matrix [3, 3], bilinear; a constant border is mean colour or 0."""
+    """An image [H, W, 3] or plane [H, W] moved by a matrix [3, 3], bilinear; outside is `fill`."""
     image, matrix = _shrink_first(image, matrix)
-    fill = MEAN_COLOUR if image.ndim == 3 else 0
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
     return cv2.warpAffine(image, _inverse(matrix), size[::-1], out, flags, mode, fill)
 

@@ -9,7 +9,7 @@ import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pydantic import TypeAdapter, ValidationError
@@ -48,9 +48,12 @@ def list_models() -> list[Listed]:
     return rows
 
 
-def load(name: str | Path = "default", *, device: str = "auto") -> MaskTrackRCNN:
+def load(
+    name: str | Path = "default", *, device: str = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto"
+) -> MaskTrackRCNN:
     """A model ready to predict, by bundled name, safetensors file, or the folder of a training run.
 
+    `precision` is that of the network's layers; "auto" is bf16 where the processor computes in it, else fp32.
     Raises WeightsError for an unknown name, a file of another kind (a pickle is refused unread) or of another model.
     """
     path, target = find(name), pick_device(device)
@@ -63,7 +66,20 @@ def load(name: str | Path = "default", *, device: str = "auto") -> MaskTrackRCNN
     except (RuntimeError, ConfigError) as error:
         raise WeightsError(f"{path}: its config cannot be built: {str(error).splitlines()[0]}") from None
     model.load_state_dict(tensors, strict=False)
+    if precision == "bf16" or (precision == "auto" and computes_bf16(target)):
+        model.precision = torch.bfloat16
+    model.to(memory_format=torch.channels_last)
     return model.eval().to(target)
+
+
+def computes_bf16(device: torch.device) -> bool:
+    """Whether the device has bfloat16 arithmetic of its own, so that it is faster than float32 and not slower."""
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported(including_emulation=False)
+    if device.type == "cpu":
+        capabilities = torch.cpu.get_capabilities() if hasattr(torch.cpu, "get_capabilities") else {}
+        return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))
+    return False
 
 
 def _described(path: Path) -> tuple[ModelConfig, tuple[str, ...]]:

@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses, Tracks
-from tubelet.models.rcnn.detector import Detections, Features, Targets
+from tubelet.models.rcnn.detector import Targets
 from tubelet.models.rcnn.inputs import Images, InputConfig, Stretch
-from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, Memory, _crop_masks, _targets, grow
+from tubelet.models.rcnn.memory import PER_OBJECT, Memory
+from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, _crop_masks, _targets, grow
 
 Build = Callable[..., MaskTrackRCNN]
 MakeClip = Callable[..., Clip]
@@ -413,9 +413,8 @@ def test_a_step_leaves_the_state_it_was_given_as_it_was(build: Build, moving: Cl
 
 
 def by_id(tracks: Tracks, t: int) -> dict[int, Tensor]:
-    return {
-        int(i): m for i, m, there in zip(tracks.ids, tracks.masks[:, t], tracks.present[:, t], strict=True) if there
-    }
+    rows = zip(tracks.ids.tolist(), tracks.binary[:, t], tracks.present[:, t], strict=True)
+    return {identity: mask for identity, mask, there in rows if there}
 
 
 @pytest.mark.parametrize("overrides", [(), ("association.unique_ids=false",)], ids=["unique", "as published"])
@@ -465,8 +464,7 @@ def test_permuting_the_memory_leaves_every_pairing(build: Build, moving: Clip) -
         model.match.layers[-1].weight *= 100
         state, _ = model.step(model.start(), single(moving, 0))
         order = torch.randperm(len(state.ids), generator=torch.Generator().manual_seed(0))
-        parts = ("descriptors", "boxes", "labels", "ids", "seen")
-        turned = replace(state, **{f: getattr(state, f)[order] for f in parts})
+        turned = replace(state, **{f: getattr(state, f)[order] for f in PER_OBJECT})
         _, plain = model.step(state, single(moving, 1))
         _, other = model.step(turned, single(moving, 1))
     assert torch.equal(plain.ids, other.ids)
@@ -563,8 +561,6 @@ def test_scores_of_a_clip_are_means_over_the_frames_of_presence(follow: Any) -> 
 
 def test_masks_lie_in_their_boxes_at_the_scale_of_the_frame(follow: Any) -> None:
     model, _ = follow([(LEFT, 0, 0.9)])
-    nn.init.zeros_(model.mask.logits.weight)
-    nn.init.constant_(model.mask.logits.bias, 9.0)
     frames = torch.zeros(1, 3, 128, 192, dtype=torch.uint8)  # twice the input's size
     clip = Clip(frames=frames, index=torch.arange(1), key=torch.ones(1, dtype=torch.bool))
     _, tracks = model.step(model.start(), clip)
@@ -575,7 +571,6 @@ def test_masks_lie_in_their_boxes_at_the_scale_of_the_frame(follow: Any) -> None
 @pytest.mark.parametrize("label", [0, 1, 2])
 def test_the_mask_of_a_detection_is_its_classes_channel(follow: Any, label: int) -> None:
     model, clip = follow([(LEFT, label, 0.9)])
-    nn.init.zeros_(model.mask.logits.weight)
     with torch.no_grad():
         model.mask.logits.bias.copy_(torch.tensor([-9.0, 1.0, 2.0, 3.0]))
     _, tracks = model.step(model.start(), clip)
@@ -586,8 +581,6 @@ def test_masks_grow_with_the_margin(follow: Any) -> None:
     areas = []
     for margin in (0.0, 0.2):
         model, clip = follow([(MIDDLE, 0, 0.9)], overrides=(f"mask.margin={margin}",))
-        nn.init.zeros_(model.mask.logits.weight)
-        nn.init.constant_(model.mask.logits.bias, 9.0)
         _, tracks = model.step(model.start(), clip)
         areas.append(int(tracks.binary.sum()))
     assert areas[1] == pytest.approx(areas[0] * 1.4**2, rel=0.1)

@@ -106,11 +106,12 @@ class FullyConnectedMatch(nn.Module):
 
     def forward(self, current: Tensor, known: Tensor) -> Tensor:
         """[N, D], [M, D] -> logits [N, M + 1]; column 0, exactly 0 in the paper, stands for a new object."""
-        similarity = current @ known.T
+        with torch.autocast(current.device.type, enabled=False):  # logits of a hundred need more than 8 bits
+            similarity = current.float() @ known.float().T
         if self.config.cosine is not None:
             similarity = similarity / self.config.cosine
         column = similarity.new_zeros(len(current), 1) if self.new is None else self.new.expand(len(current), 1)
-        return torch.cat([column.to(similarity.dtype), similarity], dim=1)
+        return torch.cat([column, similarity], dim=1)
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:

@@ -55,6 +55,7 @@ class MaskTrackRCNN(nn.Module):
         super().__init__()
         self.config, self.classes = config, classes
         self.window = Window()
+        self.precision = torch.float32  # of the network in `step`; training has its own setting
         self.vote, self.min_frames = config.vote, config.min_frames
         self.detector = config.detector.build(len(classes))
         self.mask = config.mask.build(self.detector.channels, len(classes))
@@ -152,20 +153,23 @@ class MaskTrackRCNN(nn.Module):
         frames, index = clip.frames[new], clip.index[new]
         if len(frames) == 0:
             return state, Tracks.empty(index, len(self.classes), clip.size)
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+            return self._follow(state, frames, index)
+
+    def _follow(self, state: Memory, frames: Tensor, index: Tensor) -> tuple[Memory, Tracks]:
+        size = (frames.shape[-2], frames.shape[-1])
         images = self.detector.config.input.prepare([frames])
         features = self.detector.extract(images)
         detected = self.detector.detect(features, images)
         steps: list[_Objects] = []
         for t, found in enumerate(detected):
             state, ids, kept = self._identify(state, features.at(t), found, int(index[t]))
-            masks = self._masks(features.at(t), kept, images.scales[t], clip.size)
+            masks = self._masks(features.at(t), kept, images.scales[t], size)
             steps.append((ids, kept, masks))
             if self.config.recall is not None:
-                state, again = self._recall(
-                    state, self.config.recall, features.at(t), kept, images.scales[t], clip.size
-                )
+                state, again = self._recall(state, self.config.recall, features.at(t), kept, images.scales[t], size)
                 steps[-1] = _join(steps[-1], again)
-        return state, _gather(steps, index, len(self.classes), clip.size)
+        return state, _gather(steps, index, len(self.classes), size)
 
     def _identify(
         self, memory: Memory, features: Features, found: Detections, time: int

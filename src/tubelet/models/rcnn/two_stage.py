@@ -166,12 +166,20 @@ class TwoStage(Detector):
         return boxes[chosen], owner[chosen].clamp(min=-1)
 
 
+class _Head(RPNHead):
+    """Boxes are decoded in full precision: in bfloat16 a coordinate of 600 is off by up to two pixels."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        scores, codes = super().forward(x)
+        return [s.float() for s in scores], [c.float() for c in codes]
+
+
 def _proposals(config: TwoStageConfig, strides: list[int]) -> RegionProposalNetwork:
     """Three ratios at one scale of 8 strides on every level."""
     anchors = AnchorGenerator(tuple((8 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
     return RegionProposalNetwork(
         anchors,
-        RPNHead(config.channels, 3),
+        _Head(config.channels, 3),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
         batch_size_per_image=config.anchors_sampled,

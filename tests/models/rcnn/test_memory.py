@@ -1,0 +1,92 @@
+"""What enters the memory, what stays as it was, and what is forgotten."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+
+import pytest
+import torch
+
+from tubelet.models.rcnn.detector import Detections
+from tubelet.models.rcnn.memory import PER_OBJECT, Memory, forget, remember
+from tubelet.tracking.association import DROPPED, NEW
+
+
+def known() -> Memory:
+    """Objects 3, 5 and 8, last seen in frames 2, 6 and 7."""
+    return Memory(
+        descriptors=torch.arange(6.0).view(3, 2),
+        boxes=torch.arange(12.0).view(3, 4),
+        labels=torch.tensor([0, 1, 0]),
+        ids=torch.tensor([3, 5, 8]),
+        seen=torch.tensor([2, 6, 7]),
+        scores=torch.tensor([[0.8, 0.1], [0.2, 0.6], [0.5, 0.4]]),
+        next_id=9,
+        time=8,
+    )
+
+
+def found() -> Detections:
+    boxes = torch.arange(16.0).view(4, 4) + 100
+    return Detections(boxes=boxes, scores=torch.tensor([[0.1, 0.9], [0.3, 0.2], [0.7, 0.0], [0.0, 0.4]]))
+
+
+DESCRIPTORS = torch.arange(8.0).view(4, 2) - 50
+DECIDED = torch.tensor([2, DROPPED, NEW, 0])  # the first is object 8, the last object 3
+
+
+def test_the_matched_overwrite_the_new_append_and_the_dropped_leave_no_trace() -> None:
+    memory, ids, kept = remember(known(), DESCRIPTORS, found(), DECIDED, time=8)
+    assert ids.tolist() == [8, 9, 3]
+    assert torch.equal(kept.boxes, found().boxes[[0, 2, 3]])
+    assert torch.equal(kept.scores, found().scores[[0, 2, 3]])
+    assert memory.ids.tolist() == [3, 5, 8, 9]
+    assert memory.next_id == 10
+    assert memory.seen.tolist() == [8, 6, 8, 8]
+    assert torch.equal(
+        memory.boxes, torch.stack([found().boxes[3], known().boxes[1], found().boxes[0], found().boxes[2]])
+    )
+    assert torch.equal(
+        memory.descriptors, torch.stack([DESCRIPTORS[3], known().descriptors[1], DESCRIPTORS[0], DESCRIPTORS[2]])
+    )
+    assert memory.labels.tolist() == [0, 1, 0, 0]  # of the first sight, whatever was seen since
+
+
+def test_remembering_leaves_the_old_memory_and_the_detections_alone() -> None:
+    before, answer = known(), found()
+    remember(before, DESCRIPTORS, answer, DECIDED, time=8, persistence=0.9)
+    for name in (f.name for f in fields(Memory)):
+        assert torch.equal(torch.as_tensor(getattr(before, name)), torch.as_tensor(getattr(known(), name)))
+    assert torch.equal(answer.scores, found().scores)
+
+
+def test_with_persistence_an_object_keeps_a_share_of_its_best_scores() -> None:
+    memory, _, kept = remember(known(), DESCRIPTORS, found(), DECIDED, time=8, persistence=0.5)
+    torch.testing.assert_close(kept.scores, torch.tensor([[0.25, 0.9], [0.7, 0.0], [0.4, 0.4]]))
+    wanted = torch.tensor([[0.4, 0.4], [0.2, 0.6], [0.25, 0.9], [0.7, 0.0]])
+    torch.testing.assert_close(memory.scores, wanted)
+    assert memory.labels.tolist() == [0, 1, 1, 0]  # the label follows the scores: object 8 has changed its class
+
+
+def test_persistence_fades_frame_by_frame() -> None:
+    memory = known()
+    weak = Detections(boxes=torch.zeros(1, 4), scores=torch.zeros(1, 2))
+    for time, wanted in ((8, 0.4), (9, 0.2), (10, 0.1)):
+        memory, _, kept = remember(memory, torch.zeros(1, 2), weak, torch.tensor([0]), time, persistence=0.5)
+        assert kept.scores[0, 0].item() == pytest.approx(wanted)
+
+
+@pytest.mark.parametrize(("keep", "left"), [(None, [3, 5, 8]), (6, [3, 5, 8]), (5, [5, 8]), (2, [5, 8]), (1, [8])])
+def test_objects_unseen_for_longer_than_told_are_forgotten(keep: int | None, left: list[int]) -> None:
+    memory = forget(known(), 8, keep)
+    assert memory.ids.tolist() == left
+    assert {len(getattr(memory, name)) for name in PER_OBJECT} == {len(left)}
+    assert memory.next_id == 9
+
+
+def test_an_empty_memory_can_be_forgotten_and_filled() -> None:
+    empty = replace(known(), **{name: getattr(known(), name)[:0] for name in PER_OBJECT}, next_id=1)
+    assert len(forget(empty, 8, 1).ids) == 0
+    memory, ids, _ = remember(empty, DESCRIPTORS, found(), torch.full((4,), NEW), time=0)
+    assert ids.tolist() == memory.ids.tolist() == [1, 2, 3, 4]
+    assert memory.labels.tolist() == [1, 0, 0, 1]

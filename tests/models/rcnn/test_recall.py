@@ -1,0 +1,157 @@
+"""Objects that the detector misses: when they are taken to be still there, with which box, and for how long."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from tubelet.core.types import Clip, Tracks
+from tubelet.models.rcnn.memory import Memory
+from tubelet.models.rcnn.model import MaskTrackRCNN
+from tubelet.models.rcnn.recall import RecallConfig, faded, follow as follow_masks, missing, own_probability
+
+Follow = Callable[..., tuple[MaskTrackRCNN, Clip]]
+
+LEFT, RIGHT = (10.0, 10.0, 40.0, 50.0), (60.0, 8.0, 90.0, 56.0)
+RECALL = 'recall={"agreement": 0.4}'  # a match head that tells nobody apart gives one object in memory a half
+DOG = (LEFT, 0, 0.8)
+
+
+def run(model: MaskTrackRCNN, clip: Clip) -> list[Tracks]:
+    state, out = model.start(), []
+    for t in range(len(clip)):
+        one = slice(t, t + 1)
+        state, tracks = model.step(state, Clip(frames=clip.frames[one], index=clip.index[one], key=clip.key[one]))
+        out.append(tracks)
+    return out
+
+
+def ids(model: MaskTrackRCNN, clip: Clip) -> list[list[int]]:
+    return [tracks.ids.tolist() for tracks in run(model, clip)]
+
+
+def test_the_paper_recalls_nothing(follow: Follow) -> None:
+    assert ids(*follow([DOG], [])) == [[1], []]
+
+
+def test_a_missed_object_is_found_where_it_was_with_a_fading_score(follow: Follow) -> None:
+    seen, *missed = run(*follow([DOG], [], [], overrides=(RECALL, "recall.decay=0.5")))
+    for k, tracks in enumerate(missed, start=1):
+        assert tracks.ids.tolist() == [1]
+        torch.testing.assert_close(tracks.scores, seen.scores * 0.5**k)
+        assert (tracks.binary & seen.binary).sum() / (tracks.binary | seen.binary).sum() > 0.8
+
+
+def test_the_box_of_an_object_that_stands_still_does_not_wander(follow: Follow) -> None:
+    model, clip = follow([DOG], *[[]] * 12, overrides=(RECALL, "recall.frames=12"))
+    state, tracks = model.step(model.start(), clip)
+    assert tracks.present.all()
+    assert (state.boxes[0] - torch.tensor(LEFT)).abs().max() <= 2
+
+
+def test_it_is_looked_for_as_many_frames_as_told_after_it_was_detected(follow: Follow) -> None:
+    found = ids(*follow([DOG], [], [], [], [DOG], [], [], [], overrides=(RECALL, "recall.frames=2")))
+    assert found == [[1], [1], [1], [], [1], [1], [1], []]
+
+
+def test_being_recalled_is_not_being_seen(follow: Follow) -> None:
+    forgetful = (RECALL, "association.keep=2")
+    assert ids(*follow([DOG], [], [], [], [DOG], overrides=forgetful)) == [[1], [1], [1], [], [2]]
+
+
+def test_an_object_behind_a_detected_one_is_not_looked_for(follow: Follow) -> None:
+    cat = (LEFT, 1, 0.8)
+    assert ids(*follow([DOG], [cat], overrides=(RECALL, "recall.agreement=0.1"))) == [[1], [2]]
+    tolerant = (RECALL, "recall.agreement=0.1", "recall.overlap=1.0")
+    assert ids(*follow([DOG], [cat], overrides=tolerant)) == [[1], [2, 1]]
+
+
+def test_a_region_that_looks_like_another_object_is_not_it(follow: Follow) -> None:
+    # two objects that look alike share the probability with "new": a third each
+    pair = [DOG, (RIGHT, 0, 0.8)]
+    for agreement, wanted in ((0.3, [1, 2]), (0.4, [])):
+        found = ids(*follow(pair, [], overrides=(RECALL, f"recall.agreement={agreement}")))
+        assert sorted(found[1]) == wanted
+
+
+def test_an_object_without_a_plausible_mask_is_gone_for_this_frame(follow: Follow) -> None:
+    model, clip = follow([DOG], [], [], overrides=(RECALL,))
+    one = Clip(frames=clip.frames[:1], index=clip.index[:1], key=clip.key[:1])
+    state, _ = model.step(model.start(), one)
+    nn.init.constant_(model.mask.logits.bias, -9.0)
+    state, tracks = model.step(state, Clip(frames=clip.frames[1:2], index=clip.index[1:2], key=clip.key[1:2]))
+    assert len(tracks) == 0
+    assert state.boxes.tolist() == [list(LEFT)]  # where it is looked for in the next frame
+    nn.init.constant_(model.mask.logits.bias, 9.0)
+    _, tracks = model.step(state, Clip(frames=clip.frames[2:], index=clip.index[2:], key=clip.key[2:]))
+    assert tracks.ids.tolist() == [1]
+
+
+def test_a_clip_recalls_what_its_frames_recall_one_by_one(follow: Follow) -> None:
+    model, clip = follow([DOG], [], [(RIGHT, 1, 0.9)], [], overrides=(RECALL, "recall.agreement=0.2"))
+    singles = run(model, clip)
+    _, whole = model.step(model.start(), clip)
+    assert whole.ids.tolist() == [1, 2]
+    for t, tracks in enumerate(singles):
+        assert whole.ids[whole.present[:, t]].tolist() == sorted(tracks.ids.tolist())
+        for identity, mask in zip(tracks.ids, tracks.binary[:, 0], strict=True):
+            assert torch.equal(whole.binary[whole.ids == identity, t][0], mask)
+
+
+# its parts
+
+
+def memory() -> Memory:
+    """Three objects at time 10: seen now, three frames ago, and nine frames ago."""
+    return Memory(
+        descriptors=torch.zeros(3, 2),
+        boxes=torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 0.0, 30.0, 10.0], [40.0, 0.0, 50.0, 10.0]]),
+        labels=torch.zeros(3, dtype=torch.int64),
+        ids=torch.tensor([1, 2, 3]),
+        seen=torch.tensor([10, 7, 1]),
+        scores=torch.tensor([[0.9, 0.0], [0.8, 0.1], [0.7, 0.2]]),
+        next_id=4,
+        time=10,
+    )
+
+
+def test_missing_are_those_lost_not_too_long_ago_and_not_covered() -> None:
+    nothing = torch.zeros(0, 4)
+    assert missing(memory(), nothing, RecallConfig(frames=8)).tolist() == [1]
+    assert missing(memory(), nothing, RecallConfig(frames=9)).tolist() == [1, 2]
+    near = torch.tensor([[20.0, 0.0, 30.0, 6.0]])  # overlaps the second by 0.6
+    assert missing(memory(), near, RecallConfig(frames=9, overlap=0.5)).tolist() == [2]
+    assert missing(memory(), near, RecallConfig(frames=9, overlap=0.7)).tolist() == [1, 2]
+
+
+def test_scores_fade_with_the_frames_since_the_last_detection() -> None:
+    found = faded(memory(), torch.tensor([1, 2]), 0.9)
+    wanted = torch.tensor([[0.8, 0.1], [0.7, 0.2]]) * torch.tensor([[0.9**3], [0.9**9]])
+    torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize(
+    ("width", "plausible"), [(20, True), (40, True), (41, False), (10, True), (9, False), (0, False)]
+)
+def test_a_mask_may_grow_or_shrink_to_double_or_half_the_area(width: int, plausible: bool) -> None:
+    masks = torch.zeros(1, 60, 200)
+    masks[0, 20:40, 50 : 50 + width] = 0.9  # the frame is twice as large as the input
+    before = replace(
+        memory(), boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0], [25.0, 10.0, 35.0, 20.0], [0.0, 0.0, 1.0, 1.0]])
+    )
+    after, told = follow_masks(before, torch.tensor([1]), masks, torch.full((4,), 0.5), change=2.0)
+    assert told.tolist() == [plausible]
+    moved = [25.0, 10.0, 25.0 + width / 2, 20.0] if plausible else [25.0, 10.0, 35.0, 20.0]
+    assert after.boxes[1].tolist() == moved
+    assert torch.equal(after.boxes[[0, 2]], before.boxes[[0, 2]])
+    assert before.boxes[1].tolist() == [25, 10, 35, 20]
+
+
+def test_the_probability_is_that_of_the_objects_own_column() -> None:
+    logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [3.0, 0.0, 0.0, 1.0]])
+    found = own_probability(logits, torch.tensor([0, 2]))
+    torch.testing.assert_close(found, torch.stack([logits[0].softmax(0)[1], logits[1].softmax(0)[3]]))
