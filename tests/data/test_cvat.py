@@ -118,6 +118,7 @@ def test_the_xml_alone_archives_and_folders_of_tasks_are_read(task, tmp_path):
         ("<size>5</size>", "<size>7</size>", "5 images for 7 frames"),
         ("<height>10</height>", "<height>0</height>", "expected height and width as positive"),
         ("</annotations>", "", "expected XML"),
+        ("utf-8", "utf-88", "expected XML, unknown encoding"),
         ("<annotations>", '<!DOCTYPE a [<!ENTITY b "c">]><annotations>', "document types and entities are not read"),
     ],
 )

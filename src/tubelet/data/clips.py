@@ -16,6 +16,7 @@ from tubelet.core.errors import InputError
 from tubelet.core.types import Clip, Tracks, Video, VideoSet
 from tubelet.data.pasting import PasteObjects
 from tubelet.data.sampling import AnySampler, Sample, valid_frames
+from tubelet.data.warp import drop_absent
 
 Transform = Callable[[Clip, np.random.Generator], Clip]
 
@@ -93,8 +94,9 @@ def load_clip(video: Video, sample: Sample, num_classes: int, keep_ignored: bool
     index = torch.tensor(sample.indices if sample.times is None else sample.times)
     tracks = None if video.tracks is None else load_tracks(video, sample.indices, index, num_classes, keep_ignored)
     unique, places = np.unique(sample.indices, return_inverse=True)
-    frames = [video.frames[int(t)] for t in unique]
-    return Clip(frames=_spread(frames, places), index=index, key=torch.tensor(sample.key), tracks=tracks)
+    images = [video.frames[int(t)].permute(1, 2, 0) for t in unique]  # as decoders leave them in memory
+    frames = _spread(images, places).permute(0, 3, 1, 2)
+    return Clip(frames=frames, index=index, key=torch.tensor(sample.key), tracks=tracks)
 
 
 def load_tracks(
@@ -106,9 +108,10 @@ def load_tracks(
     scores = torch.zeros(len(kept), num_classes)
     for n, track in enumerate(kept):
         scores[n, track.label] = float(not track.ignore)
-    planes = [torch.from_numpy(_decode([track.rles[int(t)] for track in kept], video.size)) for t in unique]
-    masks = _spread(planes, places).transpose(0, 1)  # [N, T, H, W]
-    return Tracks(ids=torch.tensor([t.id for t in kept], dtype=torch.int64), scores=scores, masks=masks, index=index)
+    planes = [_decode([track.rles[int(t)] for track in kept], video.size) for t in unique]  # each [N, W, H]
+    masks = _spread(planes, places).permute(1, 0, 3, 2)  # [N, T, H, W]
+    ids = torch.tensor([track.id for track in kept], dtype=torch.int64)
+    return drop_absent(Tracks(ids=ids, scores=scores, masks=masks, index=index))
 
 
 def _annotated_frames(videos: VideoSet) -> list[tuple[int, int]]:
@@ -118,15 +121,15 @@ def _annotated_frames(videos: VideoSet) -> list[tuple[int, int]]:
     return frames
 
 
-def _decode(rles: Sequence[rle.RLE | None], size: tuple[int, int]) -> np.ndarray:
-    """bool [N, H, W] of the present ones; zeros where None."""
-    present = [n for n, mask in enumerate(rles) if mask is not None]
-    if len(present) == len(rles) and rles:
-        return rle.decode([mask for mask in rles if mask is not None]).view(bool)
-    masks = np.zeros((len(rles), *size), bool)
-    if present:
-        masks[present] = rle.decode([mask for mask in rles if mask is not None])
-    return masks
+def _decode(rles: Sequence[rle.RLE | None], size: tuple[int, int]) -> Tensor:
+    """bool [N, W, H], column by column as run lengths go: turning masks round costs more than decoding them."""
+    present = [mask for mask in rles if mask is not None]
+    held = rle.decode(present).view(bool).swapaxes(1, 2) if present else np.zeros((0, size[1], size[0]), bool)
+    if len(present) == len(rles):
+        return torch.from_numpy(held)
+    masks = np.zeros((len(rles), size[1], size[0]), bool)
+    masks[[mask is not None for mask in rles]] = held
+    return torch.from_numpy(masks)
 
 
 def _spread(parts: Sequence[Tensor], places: np.ndarray) -> Tensor:

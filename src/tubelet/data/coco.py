@@ -10,7 +10,7 @@ from typing import Any
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files, read_json
+from tubelet.data.files import Files, StoredFrames, check_size, clean_name, integer, open_files, read_json
 from tubelet.data.lazy import LazyVideos
 
 PARTS = ("images", "annotations", "categories")
@@ -47,6 +47,15 @@ def labels_of(categories: Sequence[dict[str, Any]]) -> tuple[tuple[str, ...], di
     return tuple(str(category["name"]) for category in ordered), labels
 
 
+def label_of(annotation: dict[str, Any], labels: dict[int, int], where: str) -> int:
+    """The label of an annotation's category_id; raises FormatError, which names `where`, for an unknown one."""
+    number = annotation.get("category_id")
+    label = labels.get(number) if isinstance(number, int) else None
+    if label is None:
+        raise FormatError(f"{where}: no category has the id {number!r}")
+    return label
+
+
 Entry = tuple[dict[str, Any], Sequence[dict[str, Any]]]  # an image and the annotations in it
 
 
@@ -65,12 +74,10 @@ class _Images(LazyVideos[Entry]):
 
     def _track(self, annotation: dict[str, Any], size: tuple[int, int], where: str) -> Track:
         where = f"{where}: annotation {annotation.get('id')}"
-        label = self.labels.get(annotation.get("category_id", -1))
-        if label is None:
-            raise FormatError(f"{where}: no category has the id {annotation.get('category_id')!r}")
+        number = integer(annotation.get("id"), f"{where}: id")
         mask = masks.from_json(annotation.get("segmentation"), size, where)
         crowd = bool(annotation.get("iscrowd", 0))
-        return Track(id=int(annotation["id"]), label=label, score=1.0, rles=(mask,), ignore=crowd)
+        return Track(id=number, label=label_of(annotation, self.labels, where), score=1.0, rles=(mask,), ignore=crowd)
 
 
 def _choose(images: dict[int, dict[str, Any]], keep: Collection[int] | None, path: Path) -> list[dict[str, Any]]:

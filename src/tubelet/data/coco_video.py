@@ -13,8 +13,8 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.atomic import new_folder
-from tubelet.data.coco import PARTS, labels_of
-from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files, read_json
+from tubelet.data.coco import PARTS, label_of, labels_of
+from tubelet.data.files import Files, StoredFrames, check_size, clean_name, integer, open_files, read_json
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, store_frames
 
@@ -114,12 +114,7 @@ class _Videos(LazyVideos[_Entry]):
 
     def _who(self, annotation: dict[str, Any], where: str) -> tuple[int, int]:
         number = annotation.get("track_id", annotation.get("instance_id"))
-        label = self.labels.get(annotation.get("category_id", -1))
-        if not isinstance(number, int) or isinstance(number, bool):
-            raise FormatError(f"{where}: expected an integer track_id, got {number!r}")
-        if label is None:
-            raise FormatError(f"{where}: no category has the id {annotation.get('category_id')!r}")
-        return number, label
+        return integer(number, f"{where}: track_id"), label_of(annotation, self.labels, where)
 
 
 def _entries(tree: dict[str, Any]) -> list[_Entry]:

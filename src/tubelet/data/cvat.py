@@ -170,7 +170,7 @@ def _parse(task: _Task) -> xml.Element:
         raise FormatError(f"{where}: document types and entities are not read")
     try:
         tree = xml.fromstring(data)
-    except xml.ParseError as error:
+    except (xml.ParseError, LookupError, ValueError) as error:  # the latter two for an encoding that is none
         raise FormatError(f"{where}: expected XML, {error}") from None
     if tree.tag != "annotations" or (tree.find("image") is not None and tree.find("track") is None):
         raise FormatError(f"{where}: expected CVAT for video 1.1, not for images or another form")
@@ -193,13 +193,17 @@ def _extent(tree: xml.Element, task: _Task, where: str) -> tuple[tuple[int, int]
     else:
         raise FormatError(f"{where}: neither original_size nor images tell the size of the frames")
     text = tree.findtext(".//task/size") or tree.findtext(".//job/size")
-    last = max((int(shape.get("frame", "0")) for track in tree.iter("track") for shape in track), default=0)
-    length = _integer(text, f"{where}: size") if text else len(task.frames) or last + 1
+    length = _integer(text, f"{where}: size") if text else len(task.frames) or _last_frame(tree, where) + 1
     if not 1 <= length <= _LONGEST:
         raise FormatError(f"{where}: a video of {length} frames is not supported")
     if task.frames and len(task.frames) != length:
         raise FormatError(f"{where}: {len(task.frames)} images for {length} frames")
     return size, length
+
+
+def _last_frame(tree: xml.Element, where: str) -> int:
+    shapes = [shape for track in tree.iter("track") for shape in track]
+    return max((_integer(shape.get("frame", ""), f"{where}: frame") for shape in shapes), default=0)
 
 
 def _integer(text: str, where: str) -> int:

@@ -250,6 +250,13 @@ def clean_name(name: Any, where: str) -> str:
     return str(relative)
 
 
+def integer(value: Any, where: str) -> int:
+    """A whole number from a file; raises FormatError, which names `where`, for anything else."""
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
+        raise FormatError(f"{where}: expected a whole number, got {value!r}")
+    return value
+
+
 def check_size(height: Any, width: Any, where: str) -> tuple[int, int]:
     """Height and width from a file; raises FormatError unless both are positive integers of a sane product."""
     if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (height, width)):

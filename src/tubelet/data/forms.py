@@ -31,8 +31,8 @@ def open_set(
 ) -> VideoSet:
     """The data set at a path, whose form is found out where it is not named.
 
-    With lenient `faults`, broken annotations of a YouTube-VIS file are left out and counted there. Raises InputError for a missing path, FormatError for one whose form cannot be told, ConfigError for a name that is
-    no form.
+    With lenient `faults`, broken annotations of a YouTube-VIS file are left out and counted there. Raises InputError
+    for a missing path, FormatError for one whose form cannot be told, ConfigError for a name that is no form.
     """
     path = Path(path)
     if not path.exists():

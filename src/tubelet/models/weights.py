@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -59,12 +60,8 @@ def load(
     path, target = find(name), pick_device(device)
     config, classes = _described(path)
     tensors = read_tensors(path)
-    try:
-        with torch.device("meta"):  # compare before anything is allocated: the file's config decides the sizes
-            _compare(config.build(classes), tensors, str(path))
-        model = config.build(classes)
-    except (RuntimeError, ConfigError) as error:
-        raise WeightsError(f"{path}: its config cannot be built: {str(error).splitlines()[0]}") from None
+    check_fit(config, classes, tensors, str(path))
+    model = config.build(classes)
     model.load_state_dict(tensors, strict=False)
     if precision == "bf16" or (precision == "auto" and computes_bf16(target)):
         model.precision = torch.bfloat16
@@ -146,9 +143,16 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
 
 
-def _compare(model: nn.Module, tensors: dict[str, Tensor], where: str) -> None:
-    """Raise WeightsError, which counts what is missing, unknown or of another shape, unless every tensor fits."""
-    own = model.state_dict()
+def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[str, Tensor], where: str) -> None:
+    """Raise WeightsError, which counts what is missing, unknown or of another shape, unless every tensor fits.
+
+    Nothing is allocated: a file's config decides the sizes, and may be hostile.
+    """
+    try:
+        with torch.device("meta"):
+            own = config.build(classes).state_dict()
+    except (RuntimeError, ConfigError) as error:
+        raise WeightsError(f"{where}: its config cannot be built: {str(error).splitlines()[0]}") from None
     missing = sorted(own.keys() - tensors.keys() - {k for k in own if k.endswith("num_batches_tracked")})
     unknown = sorted(tensors.keys() - own.keys())
     shapes = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)

@@ -19,6 +19,7 @@ def bundle(source: Path, name: str, *overrides: str) -> Path:
     """Write models/bundled/NAME.safetensors from a run's folder or file; a card, NAME.md, belongs beside it."""
     model = weights.load(source, device="cpu")
     config = model.config.override(*overrides)
+    weights.check_fit(config, model.classes, model.state_dict(), str(source))
     tensors = {k: t.half() if t.is_floating_point() else t for k, t in model.state_dict().items()}
     path = weights.BUNDLED / f"{name}.safetensors"
     described = {"config": config.model_dump_json(), "classes": json.dumps(model.classes), "licence": LICENCE}

@@ -12,7 +12,8 @@ from torch import nn
 from tubelet.core.types import Clip, Tracks
 from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.model import MaskTrackRCNN
-from tubelet.models.rcnn.recall import RecallConfig, faded, follow as follow_masks, missing, own_probability
+from tubelet.models.rcnn.recall import RecallConfig, faded, missing, own_probability
+from tubelet.models.rcnn.recall import follow as follow_masks
 
 Follow = Callable[..., tuple[MaskTrackRCNN, Clip]]
 

@@ -224,7 +224,8 @@ class MaskTrackRCNN(nn.Module):
             lost = lost[own_probability(logits, lost) >= config.agreement]
         again = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
         masks = self._masks(features, again, scale, size)
-        memory, plausible = follow(memory, lost, masks, scale, config.change)
+        regions = grow(again.boxes, self.config.mask.margin)
+        memory, plausible = follow(memory, lost, masks, regions, scale, config.change)
         return memory, (memory.ids[lost[plausible]], again[plausible], masks[plausible])
 
 

@@ -41,9 +41,15 @@ def faded(memory: Memory, lost: Tensor, decay: float) -> Tensor:
     return memory.scores[lost] * decay ** (memory.time - memory.seen[lost])[:, None].to(memory.scores.dtype)
 
 
-def follow(memory: Memory, lost: Tensor, masks: Tensor, scale: Tensor, change: float) -> tuple[Memory, Tensor]:
-    """Move the boxes of the lost [L] to their masks [L, H, W]; also which of them [L] are plausible."""
+def follow(
+    memory: Memory, lost: Tensor, masks: Tensor, regions: Tensor, scale: Tensor, change: float
+) -> tuple[Memory, Tensor]:
+    """Move the boxes of the lost [L] to their masks [L, H, W]; also which of them [L] are plausible.
+
+    `regions` [L, 4] are where the masks were asked for: beyond, where pasting blurs them, they say nothing.
+    """
     boxes = box_ops.from_masks(masks > 0.5) * scale
+    boxes = torch.cat([torch.maximum(boxes[:, :2], regions[:, :2]), torch.minimum(boxes[:, 2:], regions[:, 2:])], 1)
     ratio = box_ops.area(boxes) / box_ops.area(memory.boxes[lost]).clamp(min=1)
     plausible = (ratio <= change) & (ratio >= 1 / change)
     moved = memory.boxes.clone()
