@@ -1,4 +1,4 @@
-"""The straightforward evaluator as a program: standard JSON, every mask's area, per pair and per frame merge and area."""
+"""The straightforward evaluator as a program: standard JSON, per pair and per frame merge and area."""
 
 from __future__ import annotations
 

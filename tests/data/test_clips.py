@@ -2,16 +2,18 @@ from __future__ import annotations
 
 import pickle
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
 
+from tubelet.core import masks
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip, VideoSet
 from tubelet.data.clips import ClipDataset, load_clip
-from tubelet.data.sampling import RandomPair, Repeat, Sample
+from tubelet.data.sampling import RandomPair, Repeat, Sample, valid_frames
 from tubelet.data.transforms import ColourJitter, Geometry, HorizontalFlip, PasteObjects, PseudoMotion, ResizeTo
 
 
@@ -58,6 +60,35 @@ def test_the_order_does_not_depend_on_the_number_of_workers(dataset, workers):
     assert all(same(clip, dataset[n]) for n, clip in zip(range(3, 9), clips, strict=True))
 
 
+def test_a_run_resumed_in_the_middle_of_an_epoch_sees_what_it_would_have_seen(dataset, generated):
+    whole = [dataset[n] for n in range(10)]
+    later = ClipDataset(generated, dataset.sampler, dataset.transforms, seed=3)
+    loader = DataLoader(later, batch_size=1, sampler=range(6, 10), collate_fn=list, num_workers=1)
+    assert all(same(batch[0], clip) for batch, clip in zip(loader, whole[6:], strict=True))
+
+
+def test_an_epoch_of_frames_visits_every_frame_with_an_object_once(generated):
+    dataset = ClipDataset(generated, RandomPair(), seed=0, per="frame")
+    places = [dataset.locate(n)[:2] for n in range(len(dataset))]
+    expected = [(n, t) for n, video in enumerate(generated.videos) for t in valid_frames(video).tolist()]
+    assert sorted(places) == expected
+    assert places != expected
+    clip = dataset[3]
+    assert clip.index[1] == places[3][1]
+    assert dataset.locate(len(dataset) + 1).epoch == 1
+
+
+def test_a_set_without_objects_has_no_frames_to_visit(coco_set):
+    with pytest.raises(InputError, match="at least one frame with an object"):
+        ClipDataset(VideoSet(videos=coco_set.videos[2:], classes=coco_set.classes), Repeat(), per="frame")
+
+
+def test_a_mask_without_a_pixel_is_an_absent_object(one_video):
+    empty = masks.encode(np.zeros((1, *one_video.size), bool))[0]
+    hollow = replace(one_video, tracks=(replace(one_video.tracks[0], rles=(empty,) * len(one_video)),))
+    assert len(load_clip(hollow, Sample((0, 1), (True, True)), 8).tracks) == 0
+
+
 def test_ranks_share_the_numbers_without_gap_or_overlap(dataset):
     world = 3
     shares = [list(range(rank, 12, world)) for rank in range(world)]
@@ -78,8 +109,6 @@ def test_frames_masks_and_boxes_of_a_clip_are_those_of_the_video(one_video):
         assert torch.equal(clip.frames[t], one_video.frames[frame])
         for n, number in enumerate(clip.tracks.ids.tolist()):
             rle = next(track for track in one_video.tracks if track.id == number).rles[frame]
-            from tubelet.core import masks
-
             expected = np.zeros(one_video.size) if rle is None else masks.decode([rle])[0]
             assert np.array_equal(clip.tracks.masks[n, t].numpy(), expected)
 

@@ -62,7 +62,7 @@ def test_images_without_a_video_belong_to_their_folder(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda t: t["annotations"][0].pop("track_id"), "frame 0: annotation 1: track_id: expected a whole number"),
+        (lambda t: t["annotations"][0].pop("track_id"), "frame 0: annotation 1: expected a track_id"),
         (lambda t: t["annotations"][1].update(category_id=3), "frame 2: annotation 2: track 5 is of another class"),
         (lambda t: t["annotations"][1].update(image_id=10), "frame 0: annotation 2: track 5 is in this frame already"),
         (lambda t: t["annotations"][0].update(category_id=1), "annotation 1: no category has the id 1"),
@@ -83,5 +83,5 @@ def test_another_form_is_refused(tmp_path):
         coco_video.read(save(tmp_path, {"images": []}))
     content = tree()
     content["annotations"][0]["image_id"] = 77
-    with pytest.raises(FormatError, match="KeyError at 77"):
+    with pytest.raises(FormatError, match="annotation 1: no image has the id 77"):
         coco_video.read(save(tmp_path, content))

@@ -75,6 +75,7 @@ def test_masks_polygons_and_labels_are_read(task):
     assert video.frames[3].unique().tolist() == [3]
 
 
+@pytest.mark.filterwarnings("ignore::tubelet.data.files.FormatWarning")
 def test_a_mask_stays_until_the_next_keyframe_and_ends_outside(task):
     with pytest.warns(FormatWarning, match="take the mask of the frame before: 3"):
         car, person = cvat.read(task).videos[0].tracks
@@ -83,6 +84,7 @@ def test_a_mask_stays_until_the_next_keyframe_and_ends_outside(task):
     assert [rle is not None for rle in person.rles] == [False, False, True, True, True]
 
 
+@pytest.mark.filterwarnings("ignore::tubelet.data.files.FormatWarning")
 def test_boxes_are_left_out_and_counted(task):
     with pytest.warns(FormatWarning, match="shapes of the kind 'box' left out: 1"):
         _ = cvat.read(task).videos[0]

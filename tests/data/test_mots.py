@@ -19,7 +19,7 @@ PUBLISHED = (
 
 def text_set(root: Path, text: str) -> Path:
     (root / "instances_txt").mkdir(parents=True)
-    (root / "instances_txt" / "0000.txt").write_text(text)
+    (root / "instances_txt" / "0000.txt").write_text(text, encoding="utf-8")
     return root
 
 
@@ -32,6 +32,13 @@ def test_the_published_example_is_read(tmp_path):
     assert (track.id, track.label, track.ignore) == (1005, 0, False)
     assert [t for t, rle in enumerate(track.rles) if rle is not None] == [51]
     assert masks.areas([track.rles[51]])[0] > 100
+
+
+def test_a_trackers_own_ids_take_their_class_from_its_column(tmp_path):
+    line = PUBLISHED.replace("1005 1 ", "17 2 ")
+    ignored = PUBLISHED.replace("1005 1 ", "3 10 ")
+    tracks = mots.read(text_set(tmp_path, f"{line}\n{ignored}\n")).videos[0].tracks
+    assert [(track.id, track.label, track.ignore) for track in tracks] == [(17, 1, False), (3, 0, True)]
 
 
 @pytest.fixture
@@ -84,6 +91,8 @@ def test_the_challenges_layout_counts_frames_from_one(tmp_path):
         ("99999999 1001 1 375 1242 abc", "more than is supported"),
         ("53 1005 1 1242 375 abc", "line 2: expected a mask of 1242x375, got 375x1242, width and height are swapped"),
         ("53 1005 1 375 1242 PP1", "line 2: runs must"),
+        ("53 1005 2 375 1242 " + PUBLISHED.split()[5], "line 2: object 1005 is of class 2, before it was of 1"),
+        ("53 1005 1 375 1242 \u00e9", "line 2: expected 'frame id class height width rle'"),
         ("52 1005 1 375 1242 " + PUBLISHED.split()[5], "line 2: object 1005 is in frame 52 already"),
     ],
 )
@@ -94,7 +103,7 @@ def test_a_broken_line_is_named(tmp_path, line, message):
 
 
 def test_a_class_that_is_not_listed_is_named(tmp_path):
-    videos = mots.read(text_set(tmp_path, PUBLISHED.replace("1005", "7005") + "\n")).videos
+    videos = mots.read(text_set(tmp_path, PUBLISHED.replace("1005 1 ", "7005 7 ") + "\n")).videos
     with pytest.raises(FormatError, match="object 7005 is of class 7, expected 1 to 2"):
         _ = videos[0]
     renamed = mots.read(tmp_path, classes=[f"c{n}" for n in range(7)])

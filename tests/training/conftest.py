@@ -11,7 +11,8 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
 
-from toy import SGD_TOY, ToyClips, ToyModel
+from toy_training import SGD_TOY, ToyClips, ToyModel
+
 from tubelet.training import loop
 from tubelet.training.log import read_metrics
 from tubelet.training.loop import Outcome, TrainConfig, train

@@ -12,8 +12,8 @@ import pytest
 import torch
 from safetensors import safe_open
 from torch import nn
+from toy_training import SGD_TOY, ToyModel
 
-from toy import SGD_TOY, ToyModel
 from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError
 from tubelet.training import checkpoint
 from tubelet.training.checkpoint import Progress, State

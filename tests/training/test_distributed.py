@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+import toy_training as toy
+from toy_training import ToyModel
 
-import toy
-from toy import ToyModel
 from tubelet.core.errors import ConfigError, TubeletError
 from tubelet.training.checkpoint import saved
 from tubelet.training.distributed import World, choose_device, join

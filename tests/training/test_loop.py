@@ -14,10 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import toy_training as toy
 from safetensors import safe_open
+from toy_training import SGD_TOY, ToyClips, ToyModel
 
-import toy
-from toy import SGD_TOY, ToyClips, ToyModel
 from tubelet.core.errors import ConfigError, InputError, TubeletError
 from tubelet.core.types import Clip, Losses
 from tubelet.training.checkpoint import read_tensors, saved

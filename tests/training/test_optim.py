@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import TypeAdapter
 from torch import nn
+from toy_training import ToyModel
 
-from toy import ToyModel
 from tubelet.core.errors import ConfigError
 from tubelet.training.optim import (
     SGD,

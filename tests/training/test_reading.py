@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toy_training import ToyClips
 
-from toy import ToyClips
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip
 from tubelet.training.distributed import World

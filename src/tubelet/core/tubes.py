@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cache
 from itertools import pairwise
 from typing import NamedTuple, overload
 
@@ -19,7 +20,7 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.masks import RLE
 
-BATCH_BYTES = 1 << 19  # about what stays in a processor's cache while its runs are decoded
+BATCH_BYTES = 1 << 18  # about what stays in a processor's cache while its runs are decoded
 BATCH_PIXELS = 1 << 30  # sums of runs must not overflow 32 bits
 LONGEST = 6  # symbols of one run: 30 bits, enough for masks.MAX_PIXELS
 
@@ -90,6 +91,7 @@ def pack_counts(
     data: Sequence[bytes], lengths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
 ) -> list[Tube | Broken]:
     """Compressed counts of N tracks, joined, with the length of each frame's part, 0 where absent -> N tubes."""
+    _keep_freed_memory()
     tubes: list[Tube | Broken] = []
     start = 0
     while start < len(data):
@@ -101,6 +103,16 @@ def pack_counts(
         tubes.extend(_pack_batch(data[start:stop], lengths[start:stop], sizes[start:stop]))
         start = stop
     return tubes
+
+
+@cache
+def _keep_freed_memory() -> None:
+    """Have the C library hold on to blocks of the size of a batch.
+
+    By default glibc gives such blocks back at once, and being handed fresh pages again costs a third of the time spent
+    here; it stops when it has seen a larger block come and go.
+    """
+    np.empty(64 * BATCH_BYTES, np.uint8)
 
 
 def _pack_batch(
@@ -173,9 +185,31 @@ def _rewritten(counts: bytes, size: tuple[int, int]) -> bytes:
 class _Runs(NamedTuple):
     """Runs of M masks as stored: from the fourth on, each is the difference from the run two before it."""
 
-    values: np.ndarray  # int32 [R], the third of each mask less the first, so that it continues a sum too
+    values: np.ndarray  # int8 [R], right for runs of one symbol
+    long: np.ndarray  # int [L], which runs have more symbols, rising
+    long_values: np.ndarray  # int [L]
     first: np.ndarray  # int [M], where each mask's runs begin
     last: np.ndarray  # int [M]
+    opening: np.ndarray  # int [M], the first run of each
+
+    def sums(self, parity: int, width: type) -> np.ndarray:
+        """The even or odd runs of all masks as one running sum, after a zero and before a place to spare.
+
+        Within a mask that begins at run b, runs b + 1, b + 3, ... grow out of each other so, and b + 2, b + 4, ...; the
+        third run is stored whole, so the first is taken off it here.
+        """
+        running: np.ndarray = np.zeros((len(self.values) + 1 - parity) // 2 + 2, width)
+        running[1:-1] = self.values[parity::2]
+        here = (self.long & 1) == parity
+        running[(self.long[here] >> 1) + 1] = self.long_values[here]
+        has_third = (self.last - self.first > 1) & (self.first & 1 == parity)
+        running[(self.first[has_third] >> 1) + 2] -= self.opening[has_third].astype(width)
+        np.cumsum(running[1:-1], out=running[1:-1])
+        return running
+
+    def spans(self, parity: int) -> tuple[np.ndarray, np.ndarray]:
+        """Where in that sum each mask begins and ends, less the zero before."""
+        return (self.first + 1 - parity) >> 1, (self.last + 2 - parity) >> 1
 
 
 def _decode(raw: np.ndarray, lengths: np.ndarray) -> tuple[_Runs | None, np.ndarray]:
@@ -188,22 +222,24 @@ def _decode(raw: np.ndarray, lengths: np.ndarray) -> tuple[_Runs | None, np.ndar
     run_of = joined - np.arange(joined.size)  # the run that each belongs to
     opens = np.flatnonzero(np.diff(run_of, prepend=-1))  # the first such symbol of each run
     extra = np.diff(opens, append=joined.size)
-    sound[np.searchsorted(stops, np.flatnonzero(symbols > 63), side="right")] = False
+    if symbols.max() > 63:
+        sound[np.searchsorted(stops, np.flatnonzero(symbols > 63), side="right")] = False
     sound[~final[stops - 1]] = False
     sound[np.searchsorted(stops, joined[opens[extra >= LONGEST]], side="right")] = False
     if not sound.all():
         return None, sound
-    values = ((symbols ^ np.uint8(16)).view(np.int8) - np.int8(16))[final].astype(np.int32)
+    values = ((symbols ^ np.uint8(16)).view(np.int8) - np.int8(16))[final]
     long = run_of[opens]
-    values[long] <<= 5 * extra
+    long_values = values[long].astype(np.int64) << (5 * extra)
     for level in range(int(extra.max(initial=0))):
         reached = extra > level
-        values[long[reached]] += (symbols[joined[opens[reached] + level]].astype(np.int32) & 31) << (5 * level)
+        long_values[reached] += (symbols[joined[opens[reached] + level]].astype(np.int64) & 31) << (5 * level)
     last = stops - 1 - np.searchsorted(joined, stops)
     first = np.concatenate([[0], last[:-1] + 1])
-    has_third = first[last - first > 1]
-    values[has_third + 2] -= values[has_third]
-    return _Runs(values, first, last), sound
+    found = np.searchsorted(long, first)
+    is_long = np.append(long, -1)[found] == first
+    opening = np.where(is_long, np.append(long_values, 0)[found], values[first])
+    return _Runs(values, long, long_values, first, last, opening), sound
 
 
 def _measure(
@@ -211,8 +247,7 @@ def _measure(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Facts [M, 3] of M masks, void unless all are sound, and which are: no run negative, all adding up to the pixels.
 
-    The even runs of all masks are one running sum, the odd runs another; where a mask begins, what the sum held before
-    is taken off again.
+    What a running sum held before a mask begins is taken off again.
     """
     facts = np.zeros((len(lengths), 3), np.int64)
     if len(lengths) == 0:
@@ -220,27 +255,28 @@ def _measure(
     runs, sound = _decode(raw, lengths)
     if runs is None:
         return facts, sound
-    values, first, last = runs
-    opening, closing = values[first], np.zeros(len(first), np.int64)
+    first, last = runs.first, runs.last
     width = np.int32 if int(pixels.sum()) <= BATCH_PIXELS else np.int64
+    closing = np.zeros(len(first), np.int64)
     totals = []
     for parity in (0, 1):
-        begin, end = (first + 1 - parity) >> 1, (last + 2 - parity) >> 1
-        running = np.zeros((len(values) + 1 - parity) // 2 + 2, width)  # a zero before, and room for `begin` after
-        np.cumsum(np.ascontiguousarray(values[parity::2]), out=running[1:-1], dtype=width)
+        running, (begin, end) = runs.sums(parity, width), runs.spans(parity)
         before = running[begin].astype(np.int64)
         closes = last & 1 == parity
         closing[closes] = running[(last[closes] >> 1) + 1] - before[closes]
-        filled = end > begin
-        total = np.add.reduceat(running, begin + 1, dtype=np.int64)
-        totals.append(np.where(filled, total - (end - begin) * before, 0))
+        filled, counts = end > begin, end - begin
+        sound &= ~filled | (np.maximum.reduceat(running, begin + 1) - before <= pixels)
+        # 32 bits are enough, overflow and all, for a sum below 2^32; 64 would copy everything
+        fits = bool((counts * pixels < 1 << 32).all())
+        total = np.add.reduceat(running, begin + 1, dtype=width if fits else np.int64) - counts * before
+        totals.append(np.where(filled, total & 0xFFFFFFFF if fits else total, 0))
         running[-1] = np.iinfo(width).max
         sound &= ~filled | (np.minimum.reduceat(running, begin + 1) >= before)
     sound &= totals[0] + totals[1] == pixels
     area = np.where(first & 1, totals[0], totals[1])
     tail = np.where((last - first) & 1, 0, closing)  # background after the object's last pixel
     facts[:, AREA] = area
-    facts[:, LEFT] = np.where(area > 0, opening // height, 1)
+    facts[:, LEFT] = np.where(area > 0, runs.opening // height, 1)
     facts[:, RIGHT] = np.where(area > 0, (pixels - tail - 1) // height, 0)
     return facts, sound
 
@@ -274,18 +310,15 @@ def _places(runs: _Runs, offsets: np.ndarray, pixels: np.ndarray) -> np.ndarray:
 
     Sums may overflow on the way: what is asked for fits, and comes out right all the same.
     """
-    values, first, last = runs
     width = np.int32 if int((offsets + pixels).max()) < 1 << 31 else np.int64
-    lengths = np.empty(len(values), width)
+    lengths = np.empty(len(runs.values), width)
     for parity in (0, 1):
-        begin, end = (first + 1 - parity) >> 1, (last + 2 - parity) >> 1
-        running = np.zeros((len(values) + 1 - parity) // 2 + 1, width)
-        np.cumsum(np.ascontiguousarray(values[parity::2]), out=running[1:], dtype=width)
-        lengths[parity::2] = running[1:] - np.repeat(running[begin], end - begin)
+        running, (begin, end) = runs.sums(parity, width), runs.spans(parity)
+        lengths[parity::2] = running[1:-1] - np.repeat(running[begin], end - begin)
     # the runs of a mask add up to its pixels: one running sum over all masks needs only each mask's offset corrected
-    lengths[first] += np.diff(offsets - np.cumsum(pixels) + pixels, prepend=0).astype(width)
-    kept = np.ones(len(values), bool)
-    kept[last[(last - first) & 1 == 0]] = False
+    lengths[runs.first] += np.diff(offsets - np.cumsum(pixels) + pixels, prepend=0).astype(width)
+    kept = np.ones(len(lengths), bool)
+    kept[runs.last[(runs.last - runs.first) & 1 == 0]] = False
     return np.cumsum(lengths, dtype=width)[kept]
 
 

@@ -13,8 +13,8 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data.atomic import new_folder
-from tubelet.data.coco import PARTS, label_of, labels_of
-from tubelet.data.files import Files, StoredFrames, check_size, clean_name, integer, open_files, read_json
+from tubelet.data.coco_json import Annotation, Document, Id, Image, label_of, load
+from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, store_frames
 
@@ -22,8 +22,8 @@ from tubelet.data.storing import Losses, folder_names, store_frames
 @dataclass(slots=True)
 class _Entry:
     name: str
-    images: list[dict[str, Any]] = field(default_factory=list)  # in time
-    objects: dict[Any, list[dict[str, Any]]] = field(default_factory=lambda: defaultdict(list))  # by image id
+    images: list[Image] = field(default_factory=list)  # in time
+    objects: dict[Id, list[Annotation]] = field(default_factory=lambda: defaultdict(list))  # by image id
 
 
 def read(annotations: str | Path, images: str | Path | None = None) -> VideoSet:
@@ -34,16 +34,10 @@ def read(annotations: str | Path, images: str | Path | None = None) -> VideoSet:
     another form.
     """
     path = Path(annotations)
-    tree = read_json(path)
-    if not isinstance(tree, dict) or any(not isinstance(tree.get(part), list) for part in PARTS):
-        raise FormatError(f"{path}: expected COCO's form, an object with the lists {', '.join(PARTS)}")
-    try:
-        classes, labels = labels_of(tree["categories"])
-        entries = _entries(tree)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise FormatError(f"{path}: expected COCO's form, {type(error).__name__} at {error}") from None
+    document = load(path)
     files = open_files(path.parent / "images" if images is None else images)
-    return VideoSet(videos=_Videos(entries, str(path), files, labels), classes=classes)
+    videos = _Videos(_entries(document), str(path), files, document.labels)
+    return VideoSet(videos=videos, classes=document.classes)
 
 
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
@@ -78,59 +72,56 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
 
 
 class _Videos(LazyVideos[_Entry]):
-    def __init__(self, entries: Sequence[_Entry], path: str, files: Files, labels: dict[int, int]) -> None:
+    def __init__(self, entries: Sequence[_Entry], path: str, files: Files, labels: dict[Id, int]) -> None:
         super().__init__(entries)
         self.path, self.files, self.labels = path, files, labels
 
     def make(self, entry: _Entry) -> Video:
         where = f"{self.path}: video {entry.name}"
         first = entry.images[0]
-        size = check_size(first.get("height"), first.get("width"), where)
+        size = check_size(first.height, first.width, where)
         for image in entry.images:
-            if (image.get("height"), image.get("width")) != size:
-                came = f"{image.get('width')}x{image.get('height')}"
-                raise FormatError(f"{where}: image {image['id']} is {came}, the first is {size[1]}x{size[0]}")
-        names = [clean_name(image.get("file_name"), where) for image in entry.images]
+            if (image.height, image.width) != size:
+                came = f"{image.width}x{image.height}"
+                raise FormatError(f"{where}: image {image.id} is {came}, the first is {size[1]}x{size[0]}")
+        names = [clean_name(image.file_name, where) for image in entry.images]
         frames = StoredFrames(self.files, names, size)
         return Video(id=entry.name, size=size, frames=frames, tracks=tuple(self._tracks(entry, size, where)))
 
     def _tracks(self, entry: _Entry, size: tuple[int, int], where: str) -> Iterator[Track]:
         columns: dict[int, list[masks.RLE | None]] = {}
-        labels: dict[int, tuple[int, bool]] = {}
+        kinds: dict[int, tuple[int, bool]] = {}
         for t, image in enumerate(entry.images):
-            for annotation in entry.objects.get(image["id"], ()):
-                here = f"{where}, frame {t}: annotation {annotation.get('id')}"
-                number, label = self._who(annotation, here)
-                kind = (label, bool(annotation.get("iscrowd", 0)))
-                if labels.setdefault(number, kind) != kind:
+            for annotation in entry.objects.get(image.id, ()):
+                here = f"{where}, frame {t}: annotation {annotation.id}"
+                number = annotation.instance_id if annotation.track_id is None else annotation.track_id
+                if number is None:
+                    raise FormatError(f"{here}: expected a track_id")
+                kind = label_of(annotation, self.labels, here), bool(annotation.iscrowd)
+                if kinds.setdefault(number, kind) != kind:
                     raise FormatError(f"{here}: track {number} is of another class than before")
                 column = columns.setdefault(number, [None] * len(entry.images))
                 if column[t] is not None:
                     raise FormatError(f"{here}: track {number} is in this frame already")
-                column[t] = masks.from_json(annotation.get("segmentation"), size, here)
+                column[t] = annotation.mask(size, here)
         for number, column in sorted(columns.items()):
-            label, crowd = labels[number]
+            label, crowd = kinds[number]
             yield Track(id=number, label=label, score=1.0, rles=tuple(column), ignore=crowd)
 
-    def _who(self, annotation: dict[str, Any], where: str) -> tuple[int, int]:
-        number = annotation.get("track_id", annotation.get("instance_id"))
-        return integer(number, f"{where}: track_id"), label_of(annotation, self.labels, where)
 
-
-def _entries(tree: dict[str, Any]) -> list[_Entry]:
-    names = {video["id"]: str(video.get("name", video["id"])) for video in tree.get("videos") or ()}
-    grouped: dict[Any, _Entry] = {}
-    home: dict[Any, _Entry] = {}
-    for image in tree["images"]:
-        key = image.get("video_id")
-        if key is None:
-            key = str(PurePosixPath(str(image["file_name"]).replace("\\", "/")).parent)
-        home[image["id"]] = grouped.setdefault(key, _Entry(names.get(key, str(key))))
-        home[image["id"]].images.append(image)
-    for annotation in tree["annotations"]:
-        home[annotation["image_id"]].objects[annotation["image_id"]].append(annotation)
+def _entries(document: Document) -> list[_Entry]:
+    names = {video.id: video.name or str(video.id) for video in document.videos}
+    grouped: dict[Id, _Entry] = {}
+    home: dict[Id, _Entry] = {}
+    for image in document.images:
+        folder = str(PurePosixPath(image.file_name.replace("\\", "/")).parent)
+        key = folder if image.video_id is None else image.video_id
+        home[image.id] = grouped.setdefault(key, _Entry(names.get(key, str(key))))
+        home[image.id].images.append(image)
+    for annotation in document.annotations:
+        home[annotation.image_id].objects[annotation.image_id].append(annotation)
     for entry in grouped.values():
-        entry.images.sort(key=lambda image: (image.get("frame_id", 0), image["file_name"].replace("\\", "/")))
+        entry.images.sort(key=lambda image: (image.frame_id, image.file_name.replace("\\", "/")))
     return list(grouped.values())
 
 

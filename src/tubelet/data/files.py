@@ -226,15 +226,12 @@ def decode_image(data: bytes, where: str, *, turned: bool = False) -> np.ndarray
 def read_json(path: str | Path) -> Any:
     """The tree of a JSON file; raises InputError where it is missing, FormatError where it is no JSON."""
     path = Path(path)
-    return parse_json(Folder(path.parent).read(path.name), str(path))
-
-
-def parse_json(data: bytes, where: str) -> Any:
-    """The tree of JSON bytes; raises FormatError, which names `where`, where they are no JSON."""
     try:
-        return json.loads(data)
+        return json.loads(Folder(path.parent).read(path.name))
     except (ValueError, RecursionError) as error:
-        raise FormatError(f"{where}: expected JSON, {error}") from None
+        if isinstance(error, InputError):
+            raise
+        raise FormatError(f"{path}: expected JSON, {error}") from None
 
 
 def clean_name(name: Any, where: str) -> str:
@@ -248,13 +245,6 @@ def clean_name(name: Any, where: str) -> str:
     if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
         raise FormatError(f"{where}: the file name {name!r} leads out of its folder")
     return str(relative)
-
-
-def integer(value: Any, where: str) -> int:
-    """A whole number from a file; raises FormatError, which names `where`, for anything else."""
-    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= 1 << 63:
-        raise FormatError(f"{where}: expected a whole number, got {value!r}")
-    return value
 
 
 def check_size(height: Any, width: Any, where: str) -> tuple[int, int]:

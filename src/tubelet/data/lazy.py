@@ -55,10 +55,8 @@ class LazyVideos(Sequence[Video], Generic[Entry]):
 class MappedVideos(LazyVideos[int]):
     """Videos of another sequence, each changed when it is asked for."""
 
-    def __init__(
-        self, videos: Sequence[Video], change: Callable[[Video], Video], entries: Sequence[int] | None = None
-    ) -> None:
-        super().__init__(range(len(videos)) if entries is None else entries)
+    def __init__(self, videos: Sequence[Video], change: Callable[[Video], Video]) -> None:
+        super().__init__(range(len(videos)))
         self.videos, self.change = videos, change
 
     def make(self, entry: int) -> Video:

@@ -38,6 +38,14 @@ class _Sequence(NamedTuple):
     maps: Mapping[int, str]  # frame number -> label map
 
 
+class _Held(NamedTuple):
+    """What the annotations of a sequence say."""
+
+    columns: dict[int, dict[int, RLE]]  # object -> frame number -> mask
+    classes: dict[int, int]  # object -> class id
+    size: tuple[int, int] | None
+
+
 def read(root: str | Path, images: str | Path | None = None, *, classes: Sequence[str] | None = None) -> VideoSet:
     """The sequences of a MOTS folder or zip archive; class id 1 is the first of `classes`.
 
@@ -66,29 +74,25 @@ class _Sequences(LazyVideos[_Sequence]):
         self.files, self.pictures, self.num_classes = files, pictures, num_classes
 
     def make(self, entry: _Sequence) -> Video:
-        if entry.text is not None:
-            columns, size = self._from_text(entry, entry.text)
-        else:
-            columns, size = self._from_maps(entry)
-        if size is None:
+        held = self._from_maps(entry) if entry.text is None else self._from_text(entry, entry.text)
+        if held.size is None:
             raise FormatError(f"{self.files}: sequence {entry.name}: neither objects nor frames tell its size")
-        order = _numbers(entry, columns)
+        order = _numbers(entry, held.columns)
         names = [entry.frames.get(number, f"{entry.name}/{number:06d}.png") for number in order]
         tracks = tuple(
-            self._track(number, [held.get(frame) for frame in order], entry.name) for number, held in columns.items()
+            self._track(number, held.classes[number], [column.get(frame) for frame in order], entry.name)
+            for number, column in held.columns.items()
         )
-        return Video(id=entry.name, size=size, frames=StoredFrames(self.pictures, names, size), tracks=tracks)
+        frames = StoredFrames(self.pictures, names, held.size)
+        return Video(id=entry.name, size=held.size, frames=frames, tracks=tracks)
 
-    def _track(self, number: int, column: Sequence[RLE | None], sequence: str) -> Track:
-        label = number // PER_CLASS - 1
-        if number == IGNORED:
+    def _track(self, number: int, kind: int, column: Sequence[RLE | None], sequence: str) -> Track:
+        if IGNORED in (number, kind * PER_CLASS):
             return Track(id=number, label=0, score=1.0, rles=tuple(column), ignore=True)
-        if not 0 <= label < self.num_classes:
-            raise FormatError(
-                f"{self.files}: sequence {sequence}: object {number} is of class {label + 1}, expected 1 to "
-                f"{self.num_classes} (numbers are class x 1000 + instance)"
-            )
-        return Track(id=number, label=label, score=1.0, rles=tuple(column))
+        if not 1 <= kind <= self.num_classes:
+            known = f"expected 1 to {self.num_classes}"
+            raise FormatError(f"{self.files}: sequence {sequence}: object {number} is of class {kind}, {known}")
+        return Track(id=number, label=kind - 1, score=1.0, rles=tuple(column))
 
     def _size(self, entry: _Sequence) -> tuple[int, int] | None:
         if not entry.frames:
@@ -96,49 +100,52 @@ class _Sequences(LazyVideos[_Sequence]):
         name = entry.frames[min(entry.frames)]
         return decode_image(self.pictures.read(name), self.pictures.where(name)).shape[:2]
 
-    def _from_maps(self, entry: _Sequence) -> tuple[dict[int, dict[int, RLE]], tuple[int, int] | None]:
-        size = self._size(entry)
+    def _from_maps(self, entry: _Sequence) -> _Held:
         order = sorted(entry.maps)
-        maps = []
-        for frame in order:
-            name = entry.maps[frame]
-            maps.append(decode_map(self.files.read(name), size, self.files.where(name)))
-            size = size or maps[-1].shape
-        columns = separate(maps)
-        return {
+        size = self._size(entry) or self._map(entry.maps[order[0]], None).shape
+        found = separate(self._map(entry.maps[frame], size) for frame in order)
+        columns = {
             number: {frame: rle for frame, rle in zip(order, column, strict=True) if rle is not None}
-            for number, column in columns.items()
-        }, size
+            for number, column in found.items()
+        }
+        return _Held(columns, {number: number // PER_CLASS for number in columns}, size)
 
-    def _from_text(self, entry: _Sequence, name: str) -> tuple[dict[int, dict[int, RLE]], tuple[int, int] | None]:
+    def _map(self, name: str, size: tuple[int, int] | None) -> np.ndarray:
+        return decode_map(self.files.read(name), size, self.files.where(name))
+
+    def _from_text(self, entry: _Sequence, name: str) -> _Held:
         columns: dict[int, dict[int, RLE]] = {}
+        classes: dict[int, int] = {}
         size = self._size(entry)
-        for place, line in enumerate(self.files.read(name).decode("ascii", errors="replace").splitlines(), start=1):
-            where = f"{self.files.where(name)}: line {place}"
+        for place, line in enumerate(self.files.read(name).decode("latin-1").splitlines(), start=1):
             if not line.strip():
                 continue
-            frame, number, stated, rle = _parse(line, size, where)
-            size = stated
+            where = f"{self.files.where(name)}: line {place}"
+            frame, number, kind, rle = _parse(line, size, where)
+            size = rle.size
             if frame in columns.setdefault(number, {}):
                 raise FormatError(f"{where}: object {number} is in frame {frame} already")
+            if classes.setdefault(number, kind) != kind:
+                raise FormatError(f"{where}: object {number} is of class {kind}, before it was of {classes[number]}")
             columns[number][frame] = rle
-        return columns, size
+        return _Held(columns, classes, size)
 
 
-def _parse(line: str, size: tuple[int, int] | None, where: str) -> tuple[int, int, tuple[int, int], RLE]:
+def _parse(line: str, size: tuple[int, int] | None, where: str) -> tuple[int, int, int, RLE]:
+    """Frame, object, class and mask of a line of text."""
     words = line.split(" ")
-    if len(words) != 6 or not all(word.isascii() and word.isdigit() for word in words[:5]):
+    if len(words) != 6 or not line.isascii() or not all(word.isdigit() and len(word) < 12 for word in words[:5]):
         raise FormatError(f"{where}: expected 'frame id class height width rle', got {line[:60]!r}")
-    frame, number, _, height, width = (int(word) for word in words[:5])
+    frame, number, kind, height, width = (int(word) for word in words[:5])
     if frame > _LONGEST:
         raise FormatError(f"{where}: frame {frame} is more than is supported")
     stated = check_size(height, width, where)
     if size is not None and stated != size:
         hint = ", width and height are swapped" if stated == size[::-1] else ""
         raise FormatError(f"{where}: expected a mask of {size[1]}x{size[0]}, got {width}x{height}{hint}")
-    counts = words[5].encode("ascii", errors="replace")
+    counts = words[5].encode("ascii")
     masks.check_counts(counts, stated, where)
-    return frame, number, stated, RLE(stated, counts)
+    return frame, number, kind, RLE(stated, counts)
 
 
 def _numbers(entry: _Sequence, columns: Mapping[int, Mapping[int, RLE]]) -> list[int]:

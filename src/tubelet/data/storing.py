@@ -17,7 +17,7 @@ from tubelet.data.ytvis_set import video_names
 
 
 class Losses:
-    """What a form cannot hold, by kind, with a count: `str` of it is a list of sentences."""
+    """What a form cannot hold, by kind, with a count."""
 
     def __init__(self) -> None:
         self.counts: Counter[str] = Counter()

@@ -12,8 +12,9 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from operator import attrgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import numpy as np
@@ -22,7 +23,7 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.tubes import Broken, Tube, pack_counts
 
-BATCH = 64  # tracks parsed before they are packed together
+BATCH = 32  # tracks parsed before they are packed together
 
 
 @dataclass(slots=True)
@@ -98,6 +99,7 @@ class _Mask(msgspec.Struct, gc=False):
 
 
 _MASKS = msgspec.json.Decoder(list[_Mask | None])
+_SIZE, _COUNTS = attrgetter("size"), attrgetter("counts")
 
 
 def load(path: Path) -> Document:
@@ -150,51 +152,54 @@ def unpack(wanted: Iterable[Wanted], faults: Faults) -> Iterator[tuple[Entry, Tu
 
     The file's bytes are let go as the tracks are read.
     """
+    for batch in _batches(wanted, faults):
+        tracks, data, lengths = (list(part) for part in zip(*batch, strict=True))
+        for one, tube in zip(tracks, pack_counts(data, lengths, [one.size for one in tracks]), strict=True):
+            if isinstance(tube, Broken):
+                faults.note("broken mask", f"{one.where}, frame {tube.frame}: {tube.reason}")
+            else:
+                yield one.entry, tube
+
+
+def _batches(wanted: Iterable[Wanted], faults: Faults) -> Iterator[list[tuple[Wanted, bytes, np.ndarray]]]:
+    """Tracks with their joined counts and the length of each frame's, some at a time."""
     batch: list[tuple[Wanted, bytes, np.ndarray]] = []
     for one in wanted:
         try:
-            counts = _counts(one)
+            batch.append((one, *_counts(one)))
         except _Faulty as fault:
             faults.note(fault.kind, str(fault))
-        else:
-            joined = "".join(counts).encode("ascii")
-            batch.append((one, joined, np.fromiter(map(len, counts), np.int64, len(counts))))
         one.entry.segmentations = msgspec.Raw()
         if len(batch) == BATCH:
-            yield from _packed(batch, faults)
+            yield batch
             batch = []
-    yield from _packed(batch, faults)
+    if batch:
+        yield batch
 
 
-def _packed(batch: list[tuple[Wanted, bytes, np.ndarray]], faults: Faults) -> Iterator[tuple[Entry, Tube]]:
-    data, lengths, sizes = [b for _, b, _ in batch], [n for _, _, n in batch], [one.size for one, _, _ in batch]
-    for (one, _, _), tube in zip(batch, pack_counts(data, lengths, sizes), strict=True):
-        if isinstance(tube, Broken):
-            faults.note("broken mask", f"{one.where}, frame {tube.frame}: {tube.reason}")
-        else:
-            yield one.entry, tube
-
-
-def _counts(one: Wanted) -> list[str]:
-    """Compressed counts of each frame, empty where absent; raises _Faulty."""
+def _counts(one: Wanted) -> tuple[bytes, np.ndarray]:
+    """Compressed counts of all frames, joined, and the length of each, 0 where absent; raises _Faulty."""
     try:
         found = _MASKS.decode(one.entry.segmentations)
     except msgspec.DecodeError:
         return _counts_slowly(one)
     if len(found) != one.length:
         raise _Faulty("wrong length", _wrong_length(one, len(found)))
-    if not {mask.size for mask in found if mask is not None} <= {one.size}:
+    masks_there = [mask for mask in found if mask is not None] if None in found else cast(list[_Mask], found)
+    if not set(map(_SIZE, masks_there)) <= {one.size}:
         t, size = next((t, mask.size) for t, mask in enumerate(found) if mask is not None and mask.size != one.size)
         expected = f"expected a mask of size {list(one.size)} (height, width), got {list(size)}"
         raise _Faulty("wrong mask size", f"{one.where}, frame {t}: {expected}")
-    counts = ["" if mask is None else mask.counts for mask in found]
-    if counts.count("") != found.count(None) or not "".join(counts).isascii():
+    written = list(map(_COUNTS, masks_there))
+    counts = written if masks_there is found else ["" if mask is None else mask.counts for mask in found]
+    joined = "".join(counts)
+    if "" in written or not joined.isascii():
         t = next(t for t, mask in enumerate(found) if mask is not None and not (mask.counts and mask.counts.isascii()))
         raise _Faulty("broken mask", f"{one.where}, frame {t}: counts are empty or not ASCII")
-    return counts
+    return joined.encode("ascii"), np.fromiter(map(len, counts), np.int64, len(counts))
 
 
-def _counts_slowly(one: Wanted) -> list[str]:
+def _counts_slowly(one: Wanted) -> tuple[bytes, np.ndarray]:
     """Polygons, plain run lengths, empty objects, and everything that is wrong."""
     found = msgspec.json.decode(one.entry.segmentations)
     if not isinstance(found, list):
@@ -208,8 +213,8 @@ def _counts_slowly(one: Wanted) -> list[str]:
             rle = masks.from_json(value, one.size, f"{one.where}, frame {t}")
         except FormatError as error:
             raise _Faulty("broken mask", str(error)) from None
-        counts.append("" if rle is None else rle.counts.decode("ascii"))
-    return counts
+        counts.append(b"" if rle is None else rle.counts)
+    return b"".join(counts), np.fromiter(map(len, counts), np.int64, len(counts))
 
 
 def shape(entry: Entry) -> tuple[int, tuple[int, int] | None]:

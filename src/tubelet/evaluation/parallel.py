@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import multiprocessing
 from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
@@ -17,6 +15,9 @@ def each(function: Callable[[Item], Answer], items: Sequence[Item], jobs: int = 
     """`[function(item) for item in items]` in `jobs` processes; `function` is one of a module, not a closure."""
     if jobs < 2 or len(items) < 2:
         return [function(item) for item in items]
+    import multiprocessing  # both only where they are needed: they cost more than small evaluations
+    from concurrent.futures import ProcessPoolExecutor
+
     chunk = max(1, len(items) // (jobs * 4))
     if "fork" not in multiprocessing.get_all_start_methods():
         with ProcessPoolExecutor(jobs) as pool:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 import torch
 from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor, nn
+from torch import Tensor
 
 from tubelet.core.errors import ConfigError, WeightsError, nearest
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN

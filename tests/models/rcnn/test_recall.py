@@ -135,21 +135,38 @@ def test_scores_fade_with_the_frames_since_the_last_detection() -> None:
     torch.testing.assert_close(found, wanted)
 
 
+def before() -> Memory:
+    nowhere = [0.0, 0.0, 1.0, 1.0]
+    return replace(memory(), boxes=torch.tensor([nowhere, [25.0, 10.0, 35.0, 20.0], nowhere]))
+
+
+def bar(width: int) -> torch.Tensor:
+    """A mask of the second object, 20 high, in a frame that is twice as large as the input."""
+    masks = torch.zeros(1, 60, 200)
+    masks[0, 20:40, 50 : 50 + width] = 0.9
+    return masks
+
+
+HALF = torch.full((4,), 0.5)
+
+
 @pytest.mark.parametrize(
     ("width", "plausible"), [(20, True), (40, True), (41, False), (10, True), (9, False), (0, False)]
 )
 def test_a_mask_may_grow_or_shrink_to_double_or_half_the_area(width: int, plausible: bool) -> None:
-    masks = torch.zeros(1, 60, 200)
-    masks[0, 20:40, 50 : 50 + width] = 0.9  # the frame is twice as large as the input
-    before = replace(
-        memory(), boxes=torch.tensor([[0.0, 0.0, 1.0, 1.0], [25.0, 10.0, 35.0, 20.0], [0.0, 0.0, 1.0, 1.0]])
-    )
-    after, told = follow_masks(before, torch.tensor([1]), masks, torch.full((4,), 0.5), change=2.0)
+    known, everywhere = before(), torch.tensor([[0.0, 0.0, 100.0, 30.0]])
+    after, told = follow_masks(known, torch.tensor([1]), bar(width), everywhere, HALF, change=2.0)
     assert told.tolist() == [plausible]
     moved = [25.0, 10.0, 25.0 + width / 2, 20.0] if plausible else [25.0, 10.0, 35.0, 20.0]
     assert after.boxes[1].tolist() == moved
-    assert torch.equal(after.boxes[[0, 2]], before.boxes[[0, 2]])
-    assert before.boxes[1].tolist() == [25, 10, 35, 20]
+    assert torch.equal(after.boxes[[0, 2]], known.boxes[[0, 2]])
+    assert torch.equal(known.boxes, before().boxes)
+
+
+def test_a_box_never_leaves_the_region_that_its_mask_was_asked_for() -> None:
+    region = torch.tensor([[26.0, 11.0, 40.0, 19.0]])
+    after, _ = follow_masks(before(), torch.tensor([1]), bar(20), region, HALF, change=2.0)
+    assert after.boxes[1].tolist() == [26, 11, 35, 19]
 
 
 def test_the_probability_is_that_of_the_objects_own_column() -> None:

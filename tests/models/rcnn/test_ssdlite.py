@@ -152,6 +152,19 @@ def test_detection_losses_equal_loops_over_anchors() -> None:
     assert box.item() == pytest.approx(smooth, rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("share", "counts"), [(0.2, "background"), (0.39, "background"), (0.41, "not"), (0.49, "not"), (0.51, "object")]
+)
+def test_an_anchor_is_object_from_a_half_and_background_below_four_tenths(share: float, counts: str) -> None:
+    # within the object and as high, an anchor overlaps it by its share of the width; the last anchor is the best one
+    anchors = torch.tensor([[0.5, 0.5, 0.8 * share, 0.4], [0.5, 0.5, 0.8, 0.4]])
+    target = truth((0.1, 0.3, 0.9, 0.7, 0))
+    score, _, positives = detection_losses(torch.zeros(2, 1), torch.zeros(2, 4), anchors, target, torch.ones(4))
+    part = {"object": 0.25, "background": 0.75, "not": 0.0}[counts] + 0.25
+    assert score.item() == pytest.approx(part * 0.25 * math.log(2), rel=1e-4)
+    assert positives == (2 if counts == "object" else 1)
+
+
 def test_what_lies_mostly_on_a_crowd_counts_neither_way() -> None:
     anchors = anchor_boxes([torch.Size((6, 6))], CPU)
     logits, codes = torch.zeros(len(anchors), 2), torch.zeros(len(anchors), 4)
@@ -195,7 +208,9 @@ def test_regions_for_the_heads_are_truth_boxes_shaken_a_little_and_good_detectio
     target = truth((30, 40, 130, 190, 0), (160, 20, 290, 280, 2))
     torch.manual_seed(0)
     found = Detections(
-        boxes=torch.tensor([[35.0, 45.0, 130.0, 190.0], [0.0, 0.0, 20.0, 20.0]]), scores=torch.eye(3)[:2]
+        # on the first object; on nothing; on 0.4 of the first
+        boxes=torch.tensor([[35.0, 45.0, 130.0, 190.0], [0.0, 0.0, 20.0, 20.0], [30.0, 40.0, 130.0, 100.0]]),
+        scores=torch.eye(3),
     )
     samples = detector._samples(found, target, (300, 300))
     overlap = box_iou(samples.boxes, target.boxes)
