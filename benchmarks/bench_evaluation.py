@@ -4,7 +4,8 @@
 
 The validation-sized case of `evaluation_case.py` is generated into the folder once. Both evaluators take turns; the
 best of the repeats counts, in processor time (which a busy machine stretches less) and on the clock. Targets:
-evaluation proper 15 times faster, the whole command 4 times, class-agnostic 15 times; memory about three times the file.
+evaluation proper 15 times faster, the whole command 4 times, class-agnostic 15 times; memory about three times the
+file.
 """
 
 from __future__ import annotations

@@ -2,8 +2,9 @@
 
     python benchmarks/bench_network.py [--threads 2] [--frames 10]
 
-All read the same 640x360 frame of the demo video. Weights are random but for the default model's, and thresholds are set
-so that each has ten detections to make masks of. torchvision's runs at the same input size, with its 1,000 proposals.
+All read the same 640x360 frame of the demo video. Weights are random but for the default model's, and thresholds are
+set so that each has ten detections to make masks of. torchvision's runs at the same input size, with its 1,000
+proposals.
 """
 
 from __future__ import annotations

@@ -256,21 +256,6 @@ def test_a_misspelt_bundled_name_is_told_the_nearest(tmp_path: Path, monkeypatch
         weights.load("defualt")
 
 
-# devices
-
-
-def test_the_device_is_torchs_name_or_chosen() -> None:
-    assert weights.pick_device("cpu") == torch.device("cpu")
-    assert weights.pick_device("auto").type in ("cuda", "mps", "cpu")
-
-
-@pytest.mark.parametrize("name", ["gpu", "", "meta", "cpu:x", "cuda:x", "cuda:99"])
-def test_a_device_that_is_not_there_is_refused_with_one_line(name: str) -> None:
-    with pytest.raises(WeightsError, match="device") as caught:
-        weights.pick_device(name)
-    assert "\n" not in str(caught.value)
-
-
 # starting points
 
 

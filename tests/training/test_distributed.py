@@ -12,9 +12,9 @@ import torch
 import toy_training as toy
 from toy_training import ToyModel
 
-from tubelet.core.errors import ConfigError, TubeletError
+from tubelet.core.errors import TubeletError
 from tubelet.training.checkpoint import saved
-from tubelet.training.distributed import World, choose_device, join
+from tubelet.training.distributed import World, join
 
 
 def free_port() -> int:
@@ -74,23 +74,3 @@ def test_processes_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(World, "gather", lambda self, value: [3, 4])
     with pytest.raises(TubeletError, match=r"disagree on the step \(\[3, 4\]\)"):
         World(device=torch.device("cpu"), size=2).same(3, "the step")
-
-
-@pytest.mark.parametrize(
-    ("name", "complaint"),
-    [("gpu", "expected auto, cpu, cuda, cuda:N or mps, got 'gpu'"), ("cuda:99", "CUDA devices are here")],
-)
-def test_a_device_that_is_not_here_is_refused(name: str, complaint: str):
-    with pytest.raises(ConfigError, match=complaint):
-        choose_device(name)
-
-
-def test_auto_takes_the_best_device(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 4)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert choose_device("auto", 2) == torch.device("cuda", 2)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
-    assert choose_device("auto") == torch.device("mps")
-    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    assert choose_device("auto") == torch.device("cpu")

@@ -192,11 +192,12 @@ class _Runs(NamedTuple):
     last: np.ndarray  # int [M]
     opening: np.ndarray  # int [M], the first run of each
 
-    def sums(self, parity: int, width: type) -> np.ndarray:
+    def sums(self, parity: int, width: type, *, restarting: bool = False) -> np.ndarray:
         """The even or odd runs of all masks as one running sum, after a zero and before a place to spare.
 
         Within a mask that begins at run b, runs b + 1, b + 3, ... grow out of each other so, and b + 2, b + 4, ...; the
-        third run is stored whole, so the first is taken off it here.
+        third run is stored whole, so the first is taken off it here. Where it is `restarting`, the sum begins anew with
+        each mask and is the runs themselves.
         """
         running: np.ndarray = np.zeros((len(self.values) + 1 - parity) // 2 + 2, width)
         running[1:-1] = self.values[parity::2]
@@ -204,6 +205,10 @@ class _Runs(NamedTuple):
         running[(self.long[here] >> 1) + 1] = self.long_values[here]
         has_third = (self.last - self.first > 1) & (self.first & 1 == parity)
         running[(self.first[has_third] >> 1) + 2] -= self.opening[has_third].astype(width)
+        if restarting:
+            begin, end = self.spans(parity)
+            begin = begin[end > begin] + 1
+            running[begin[1:]] -= np.add.reduceat(running, begin, dtype=width)[:-1]
         np.cumsum(running[1:-1], out=running[1:-1])
         return running
 
@@ -289,11 +294,12 @@ def changes(tubes: Sequence[Tube]) -> list[np.ndarray]:
     """
     if not tubes:
         return []
-    counts = np.concatenate([np.diff(tube.starts) for tube in tubes]).astype(np.int64)
+    frames = [len(tube) for tube in tubes]
+    between = np.cumsum(np.array(frames) + 1)[:-1] - 1  # steps from one tube to the next, which mean nothing
+    counts = np.delete(np.diff(np.concatenate([tube.starts for tube in tubes])), between).astype(np.int64)
     present = counts > 0
     if not present.any():
         return [np.zeros(0, np.int64)] * len(tubes)
-    frames = [len(tube) for tube in tubes]
     pixels = np.repeat([tube.size[0] * tube.size[1] for tube in tubes], frames)
     frame = np.arange(len(counts)) - np.repeat(np.cumsum([0, *frames[:-1]]), frames)
     runs, _ = _decode(np.frombuffer(b"".join([tube.data for tube in tubes]), np.uint8), counts[present])
@@ -313,8 +319,7 @@ def _places(runs: _Runs, offsets: np.ndarray, pixels: np.ndarray) -> np.ndarray:
     width = np.int32 if int((offsets + pixels).max()) < 1 << 31 else np.int64
     lengths = np.empty(len(runs.values), width)
     for parity in (0, 1):
-        running, (begin, end) = runs.sums(parity, width), runs.spans(parity)
-        lengths[parity::2] = running[1:-1] - np.repeat(running[begin], end - begin)
+        lengths[parity::2] = runs.sums(parity, width, restarting=True)[1:-1]
     # the runs of a mask add up to its pixels: one running sum over all masks needs only each mask's offset corrected
     lengths[runs.first] += np.diff(offsets - np.cumsum(pixels) + pixels, prepend=0).astype(width)
     kept = np.ones(len(lengths), bool)
@@ -332,11 +337,12 @@ class Meeting(NamedTuple):
 
 def intersections(meetings: Sequence[Meeting]) -> list[np.ndarray]:
     """Pixels that two tracks share over the whole video, int64 [N, M] for each video; 0 for pairs not wanted."""
+    _keep_freed_memory()
     shared = [np.zeros(meeting.wanted.shape, np.int64) for meeting in meetings]
     begin = 0
     while begin < len(meetings):
         end, size = begin, 0
-        while end < len(meetings) and (end == begin or size < BATCH_BYTES):
+        while end < len(meetings) and (end == begin or size < 4 * BATCH_BYTES):
             size += sum(len(tube.data) for tube in (*meetings[end].first, *meetings[end].second))
             end += 1
         _intersect(meetings[begin:end], shared[begin:end])
@@ -380,8 +386,9 @@ def _changes_of(tubes: Sequence[Tube], used: set[int]) -> dict[int, np.ndarray]:
 
 def _differing(one: np.ndarray, other: np.ndarray) -> int:
     """Pixels that belong to one track but not to both."""
-    merged = np.sort(np.concatenate([one, other]), kind="stable")  # stable: made for lists that are sorted in parts
-    return int((merged[1::2] - merged[::2]).sum(dtype=np.int64))
+    merged = np.concatenate([one, other])
+    merged.sort(kind="stable")  # stable: made for lists that are sorted in parts
+    return int((merged[1::2] - merged[::2]).sum(dtype=merged.dtype))
 
 
 def shared_at_most(first: Sequence[Tube], second: Sequence[Tube]) -> np.ndarray:
@@ -389,8 +396,12 @@ def shared_at_most(first: Sequence[Tube], second: Sequence[Tube]) -> np.ndarray:
     bound = np.zeros((len(first), len(second)), np.int64)
     if bound.size == 0:
         return bound
-    one, other = (np.stack([tube.facts for tube in tubes]) for tubes in (first, second))
-    for m in range(len(second)):
-        meeting = (one[..., LEFT] <= other[m, :, RIGHT]) & (other[m, :, LEFT] <= one[..., RIGHT])
-        bound[:, m] = (np.minimum(one[..., AREA], other[m, :, AREA]) * meeting).sum(1, dtype=np.int64)
+    one, other = (
+        np.concatenate([tube.facts for tube in tubes]).reshape(len(tubes), -1, 3) for tubes in (first, second)
+    )
+    step = max(1, BATCH_BYTES // one[..., 0].size)  # as many of the second at once as fit in the cache
+    for m in range(0, len(second), step):
+        here = other[None, m : m + step]
+        meeting = (one[:, None, :, LEFT] <= here[..., RIGHT]) & (here[..., LEFT] <= one[:, None, :, RIGHT])
+        bound[:, m : m + step] = (np.minimum(one[:, None, :, AREA], here[..., AREA]) * meeting).sum(-1, dtype=np.int64)
     return bound

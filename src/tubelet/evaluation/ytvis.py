@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -55,14 +56,17 @@ def curves(matches: Matches) -> Curves:
     shape = (len(labels), len(matches.splits), len(THRESHOLDS))
     precision, recall = np.full((*shape, len(RECALLS)), -1.0), np.full((*shape, len(MOST)), -1.0)
     order = np.lexsort((guesses.rank, guesses.video, -guesses.score, guesses.label))
-    starts = np.searchsorted(guesses.label[order], [*labels, np.iinfo(np.int64).max])
-    for k, label in enumerate(labels):
-        chosen = order[starts[k] : starts[k + 1]]
-        real = (~truths.outside[:, truths.label == label]).sum(1)
-        counted = real > 0
-        found, counts = matches.found[..., chosen][counted], ~matches.ignored[..., chosen][counted]
+    counts = ~matches.ignored[..., order]
+    found, rank = matches.found[..., order], guesses.rank[order]
+    right, wrong = found & counts, ~found & counts
+    real = np.stack(
+        [np.bincount(np.searchsorted(labels, truths.label[~out]), minlength=len(labels)) for out in truths.outside]
+    )
+    ends = np.searchsorted(guesses.label[order], labels, side="right")
+    for k, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
+        counted = real[:, k] > 0
         precision[k, counted], recall[k, counted] = trace(
-            found & counts, ~found & counts, real[counted], guesses.rank[chosen]
+            right[counted, :, begin:end], wrong[counted, :, begin:end], real[counted, k], rank[begin:end]
         )
     return Curves(splits=matches.splits, labels=tuple(labels.tolist()), precision=precision, recall=recall)
 

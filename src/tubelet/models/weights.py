@@ -17,6 +17,7 @@ from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from tubelet.core.devices import choose_device
 from tubelet.core.errors import ConfigError, WeightsError, nearest
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 
@@ -57,7 +58,7 @@ def load(
     `precision` is that of the network's layers; "auto" is bf16 where the processor computes in it, else fp32.
     Raises WeightsError for an unknown name, a file of another kind (a pickle is refused unread) or of another model.
     """
-    path, target = find(name), pick_device(device)
+    path, target = find(name), choose_device(device)
     config, classes = _described(path)
     tensors = read_tensors(path)
     check_fit(config, classes, tensors, str(path))
@@ -106,22 +107,6 @@ def find(name: str | Path) -> Path:
         known = [p.stem for p in BUNDLED.glob("*.safetensors")]
         raise WeightsError(f"no model {str(name)!r}: neither a bundled name nor a file; {nearest(str(name), known)}")
     return path
-
-
-def pick_device(name: str) -> torch.device:
-    """`auto` is CUDA, then Apple's GPU, then the CPU; anything else is torch's own name for a device."""
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind = name.partition(":")[0]
-    if kind not in ("cpu", "cuda", "mps"):
-        raise WeightsError(f"unknown device {name!r}: expected auto, cpu, cuda, cuda:N or mps")
-    try:
-        torch.zeros(1, device=name)
-    except (RuntimeError, AssertionError) as error:
-        raise WeightsError(f"device {name!r} cannot be used: {str(error).splitlines()[0]}") from None
-    return torch.device(name)
 
 
 def read_metadata(path: Path) -> dict[str, str]:

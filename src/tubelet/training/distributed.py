@@ -18,7 +18,8 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from tubelet.core.errors import ConfigError, TubeletError
+from tubelet.core.devices import choose_device
+from tubelet.core.errors import TubeletError
 
 LOST_PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl")
 
@@ -92,20 +93,3 @@ def join(device: str = "auto") -> Iterator[World]:
             ) from error
         raise
     dist.destroy_process_group()  # not after a fault: it would wait for a process that is gone
-
-
-def choose_device(name: str = "auto", local_rank: int | None = None) -> torch.device:
-    """auto: CUDA (the one of this local rank), else Apple's GPU, else the CPU. Raises ConfigError."""
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
-    try:
-        device = torch.device(name)
-    except RuntimeError:
-        raise ConfigError(f"device: expected auto, cpu, cuda, cuda:N or mps, got {name!r}") from None
-    if device.type == "cuda" and local_rank is not None and device.index is None:
-        device = torch.device("cuda", local_rank)
-    if device.type == "cuda" and not (device.index or 0) < torch.cuda.device_count():
-        raise ConfigError(f"device: {name} asked for, but {torch.cuda.device_count()} CUDA devices are here")
-    if device.type == "mps" and not torch.backends.mps.is_available():
-        raise ConfigError("device: mps asked for, but no Apple GPU is here")
-    return device
