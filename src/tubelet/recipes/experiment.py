@@ -12,7 +12,7 @@ from pydantic import Field
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import VideoSet
-from tubelet.data import coco, synthetic, ytvis
+from tubelet.data import coco, forms, synthetic, ytvis
 from tubelet.data.clips import ClipDataset
 from tubelet.data.files import read_json
 from tubelet.data.sampling import AnySampler, RandomPair
@@ -32,6 +32,17 @@ class YouTubeVIS(Config):
     def read(self) -> VideoSet:
         path = _given(self.annotations, "data.annotations", "a YouTube-VIS JSON")
         return ytvis.read(path, Path(self.frames) if self.frames else None)
+
+
+class AnyForm(Config):
+    """Videos in any form that `tubelet data convert` reads; the form is found out where it is not named."""
+
+    kind: Literal["videos"] = "videos"
+    path: str | None = None
+    form: str | None = None
+
+    def read(self) -> VideoSet:
+        return forms.open_set(_given(self.path, "data.path", "a data set in any known form"), self.form)
 
 
 class COCO(Config):
@@ -76,8 +87,9 @@ class Experiment(Config):
 
     about: str
     model: ModelConfig
-    data: Annotated[YouTubeVIS | COCO | Generated, Field(discriminator="kind")] = YouTubeVIS()
+    data: Annotated[YouTubeVIS | AnyForm | COCO | Generated, Field(discriminator="kind")] = YouTubeVIS()
     sampler: AnySampler = RandomPair()
+    per: Literal["video", "frame"] = "video"  # what an epoch visits once
     transforms: tuple[AnyTransform, ...] = ()
     init: str | None = None  # pretrained weights to start from: a file or a name (models/weights.py)
     optim: OptimConfig
@@ -87,7 +99,7 @@ class Experiment(Config):
     def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> Outcome:
         """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors."""
         videos = self.data.read()
-        clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, keep_ignored=True)
+        clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, per=self.per, keep_ignored=True)
         torch.manual_seed(self.train.seed)
         model = self.model.build(videos.classes)
         if self.init is not None and not resume:

@@ -26,6 +26,7 @@ YTVIS2019 = Experiment(
     model=MaskTrackConfig(),
     data=YouTubeVIS(),
     sampler=RandomPair(),
+    per="frame",
     transforms=(Geometry(steps=(ResizeWithin(long=640, short=360), HorizontalFlip())),),
     optim=SGD(lr=0.005, schedule=Steps(at=(_ITERATIONS * 8 // 12, _ITERATIONS * 11 // 12))),
     train=TrainConfig(iterations=_ITERATIONS, batch_size=16, workers=4),
