@@ -6,7 +6,7 @@ import hota_oracle
 import motmetrics
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from rectangles import SIZE, scene, track
 
@@ -91,6 +91,11 @@ def motmetrics_numbers(table: identity.Overlaps) -> dict[str, float]:
     return {ours: float(computed.loc["v", theirs]) for theirs, ours in names.items()}
 
 
+def _no_ties(similarity: np.ndarray) -> bool:
+    overlaps = similarity[similarity > 0]
+    return len(np.unique(overlaps)) == len(overlaps)
+
+
 @settings(max_examples=25)
 @given(seed=st.integers(0, 2**32 - 1), on_masks=st.booleans())
 def test_clear_and_id_measures_equal_py_motmetrics(seed: int, on_masks: bool) -> None:
@@ -98,6 +103,7 @@ def test_clear_and_id_measures_equal_py_motmetrics(seed: int, on_masks: bool) ->
     table = identity.overlaps(pair(videos, guesses)[0], on_masks=on_masks)
     if not table.truths.any() or not table.guesses.any():
         return
+    assume(all(_no_ties(frame) for frame in table.similarity))  # a tie has no right answer: each tool picks its own
     found, expected = identity.numbers(identity.count(table)), motmetrics_numbers(table)
     assert {key: found[key] for key in expected} == pytest.approx(expected)
 
