@@ -1,9 +1,11 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -319,6 +321,15 @@ def test_an_empty_result_list_is_right_and_warns(videos: ytvis.AnnotatedSet, wri
     with pytest.warns(UserWarning, match="no predictions in it"):
         found = ytvis.read_predictions(written([]), videos)
     assert all(prediction.tracks == () for prediction in found)
+
+
+def test_a_pipe_is_read_like_a_file(written: Any, tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    writer = threading.Thread(target=lambda: pipe.write_text(json.dumps(truth())))
+    writer.start()
+    assert [video.id for video in ytvis.read(pipe).videos] == ["7", "905"]
+    writer.join()
 
 
 def test_reading_needs_no_torch(written: Any) -> None:

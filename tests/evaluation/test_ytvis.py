@@ -14,7 +14,7 @@ import ytvis_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tubelet.core import tubes
+from tubelet.core import overlaps
 from tubelet.core.errors import InputError
 from tubelet.core.types import Prediction, Track, Video
 from tubelet.data import ytvis as files
@@ -262,6 +262,5 @@ def test_a_long_video_of_many_predictions_agrees_with_itself_in_parts(tmp_path: 
     (tmp_path / "r.json").write_text(json.dumps(found))
     videos = files.read(tmp_path / "t.json")
     pairs = pair(videos.videos, files.read_predictions(tmp_path / "r.json", videos))
-    meeting = tubes.Meeting(pairs[0].guess_tubes, pairs[0].truth_tubes, np.ones((1, 1), bool))
-    shared = tubes.intersections([meeting])[0]
-    assert shared.tolist() == [[int((np.array(one) & np.array(other)).sum())]]
+    shared = overlaps.intersections([(pairs[0].guess_tubes[0], pairs[0].truth_tubes[0])])
+    assert shared.tolist() == [int((np.array(one) & np.array(other)).sum())]

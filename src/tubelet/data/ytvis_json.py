@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import mmap
 import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
@@ -105,7 +106,7 @@ _SIZE, _COUNTS = attrgetter("size"), attrgetter("counts")
 def load(path: Path) -> Document:
     """Parse a file. Raises InputError where it cannot be read, FormatError where it is no JSON or of another form."""
     try:
-        data = path.read_bytes()
+        data = _mapped(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from None
     bare = data[:1024].lstrip()[:1] == b"["
@@ -117,11 +118,20 @@ def load(path: Path) -> Document:
     except msgspec.ValidationError as error:
         raise FormatError(f"{path}: not of the YouTube-VIS form, {error}") from None
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        document = _load_loosely(data, path)
+        document = _load_loosely(bytes(data), path)
     document.bare = bare
     for place, entry in enumerate(document.annotations or (), 1):
         entry.place = place
     return document
+
+
+def _mapped(path: Path) -> bytes | mmap.mmap:
+    """The file's bytes, without a copy where the system can do without."""
+    with path.open("rb") as file:
+        try:
+            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        except (ValueError, OSError):  # an empty file, a pipe
+            return file.read()
 
 
 def _load_loosely(data: bytes, path: Path) -> Document:

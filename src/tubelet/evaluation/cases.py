@@ -8,7 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from tubelet.core.tubes import AREA, Tube, frame_intersections
+from tubelet.core.overlaps import frame_intersections
+from tubelet.core.runs import AREA
+from tubelet.core.tubes import Tube
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 from tubelet.evaluation.partners import Table

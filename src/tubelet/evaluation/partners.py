@@ -7,17 +7,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
 from typing import NamedTuple
 
 import numpy as np
 
-from tubelet.core.tubes import Meeting, Tube, intersections, shared_at_most
+from tubelet.core.overlaps import Pairs, intersections, shared_at_most
+from tubelet.core.tubes import Tube
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # the ninth is 0.8999999999999999, as in the official evaluation
 MOST = (1, 10, 100)  # predictions per video and class
+CHUNK = 512  # pairs of tracks that one process takes at a time
 
 
 class Split(NamedTuple):
@@ -189,39 +190,31 @@ def _candidates(
     pairs: Sequence[Pair], guesses: Guesses, truths: Truths, jobs: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Predictions and truths of one class in one video that overlap enough for the lowest threshold, and how much."""
-    meetings, places = [], []
-    guess_starts = np.searchsorted(guesses.video, np.arange(len(pairs) + 1)).tolist()
-    truth_starts = np.searchsorted(truths.video, np.arange(len(pairs) + 1)).tolist()
-    for v, one in enumerate(pairs):
-        g = np.arange(truth_starts[v], truth_starts[v + 1])
-        d = np.arange(guess_starts[v], guess_starts[v + 1])
-        same = guesses.label[d][:, None] == truths.label[g]
-        d, same = d[same.any(1)], same[same.any(1)]
-        if len(d):
-            tubes = [one.guess_tubes[n] for n in guesses.track[d].tolist()]
-            meetings.append(Meeting(tubes, [one.truth_tubes[n] for n in truths.track[g].tolist()], same))
-            places.append((d, g))
-    chunks = [meetings[n : n + 16] for n in range(0, len(meetings), 16)]
-    found = []
-    for (d, g), overlap in zip(places, chain.from_iterable(each(_overlaps, chunks, jobs)), strict=True):
-        n, m = np.nonzero(overlap >= THRESHOLDS[0])
-        found.append((d[n], g[m], overlap[n, m]))
-    if not found:
-        return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-    one_side, other_side, overlaps = (np.concatenate(part) for part in zip(*found, strict=True))
-    return one_side, other_side, overlaps
+    classes = int(max(guesses.label.max(initial=0), truths.label.max(initial=0))) + 1
+    groups, wanted = guesses.video * classes + guesses.label, truths.video * classes + truths.label
+    begins, ends = (np.searchsorted(groups, wanted, side=side) for side in ("left", "right"))
+    other = np.repeat(np.arange(len(wanted)), ends - begins)
+    one = np.arange(len(other)) + np.repeat(begins - np.cumsum(ends - begins) + (ends - begins), ends - begins)
+    tubes = [
+        (pairs[v].guess_tubes[n], pairs[v].truth_tubes[m])
+        for v, n, m in zip(
+            guesses.video[one].tolist(), guesses.track[one].tolist(), truths.track[other].tolist(), strict=True
+        )
+    ]
+    chunks = [tubes[n : n + CHUNK] for n in range(0, len(tubes), CHUNK)]
+    overlap = np.concatenate([np.zeros(0), *each(_overlaps, chunks, jobs)])
+    enough = np.flatnonzero(overlap >= THRESHOLDS[0])
+    return one[enough], other[enough], overlap[enough]
 
 
-def _overlaps(meetings: Sequence[Meeting]) -> list[np.ndarray]:
-    """Intersection over union [N, M] of each video, where it may reach the lowest threshold; else 0."""
-    sums, hopeful = [], []
-    for first, second, wanted in meetings:
-        both = np.array([tube.pixels for tube in first])[:, None] + np.array([tube.pixels for tube in second])
-        limit = shared_at_most(first, second)
-        sums.append(both)
-        hopeful.append(Meeting(first, second, wanted & (limit > 0) & (limit >= (both - limit) * THRESHOLDS[0])))
-    shared = intersections(hopeful)
-    return [part / np.maximum(both - part, 1) for part, both in zip(shared, sums, strict=True)]
+def _overlaps(pairs: Pairs) -> np.ndarray:
+    """Intersection over union of each pair, where it may reach the lowest threshold; else 0."""
+    both = np.array([one.pixels + other.pixels for one, other in pairs], np.int64)
+    limit = shared_at_most(pairs)
+    hopeful = np.flatnonzero((limit > 0) & (limit >= (both - limit) * THRESHOLDS[0]))
+    shared = np.zeros(len(pairs), np.int64)
+    shared[hopeful] = intersections([pairs[n] for n in hopeful.tolist()])
+    return np.asarray(shared / np.maximum(both - shared, 1))
 
 
 def _ignored(partner: np.ndarray, truths: Truths) -> np.ndarray:
@@ -241,10 +234,11 @@ def _partners(guesses: Guesses, truths: Truths, one: np.ndarray, other: np.ndarr
     contested = np.bincount(one, minlength=len(guesses.video))[one] > 1
     contested |= (np.bincount(other, minlength=len(truths.video))[other] > 1) & ~truths.crowd[other]
     groups = guesses.video[one] * (int(guesses.label.max(initial=0)) + 1) + guesses.label[one]
-    contested = np.isin(groups, groups[contested])
+    quarrels = set(groups[contested].tolist())  # not np.unique, which imports all of numpy.ma
+    contested = np.array([group in quarrels for group in groups.tolist()], bool)
     free = ~contested
     partner[:, :, one[free]] = np.where(overlap[free] >= limits[:, None], other[free], -1)
-    for group in np.unique(groups[contested]):
+    for group in sorted(quarrels):
         here = np.flatnonzero(groups == group)
         _compete(partner, one[here], other[here], overlap[here], truths, limits)
     return partner

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
 
@@ -52,18 +51,17 @@ def evaluate(
 def curves(matches: Matches) -> Curves:
     """Precision at 101 recalls and the last recall, per class, split and threshold."""
     guesses, truths = matches.guesses, matches.truths
-    labels = np.unique(truths.label)
+    labels = np.array(sorted(set(truths.label.tolist())), np.int64)
     shape = (len(labels), len(matches.splits), len(THRESHOLDS))
     precision, recall = np.full((*shape, len(RECALLS)), -1.0), np.full((*shape, len(MOST)), -1.0)
     order = np.lexsort((guesses.rank, guesses.video, -guesses.score, guesses.label))
     counts = ~matches.ignored[..., order]
     found, rank = matches.found[..., order], guesses.rank[order]
     right, wrong = found & counts, ~found & counts
-    real = np.stack(
-        [np.bincount(np.searchsorted(labels, truths.label[~out]), minlength=len(labels)) for out in truths.outside]
-    )
-    ends = np.searchsorted(guesses.label[order], labels, side="right")
-    for k, (begin, end) in enumerate(pairwise([0, *ends.tolist()])):
+    place = np.searchsorted(labels, truths.label)
+    real = np.stack([np.bincount(place[~out], minlength=len(labels)) for out in truths.outside])
+    begins, ends = (np.searchsorted(guesses.label[order], labels, side=side).tolist() for side in ("left", "right"))
+    for k, (begin, end) in enumerate(zip(begins, ends, strict=True)):
         counted = real[:, k] > 0
         precision[k, counted], recall[k, counted] = trace(
             right[counted, :, begin:end], wrong[counted, :, begin:end], real[counted, k], rank[begin:end]
