@@ -12,6 +12,7 @@ import logging
 import math
 import random
 from collections.abc import Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -108,10 +109,10 @@ def train(
         ahead = numbers(
             progress.samples, (config.iterations - progress.step) * config.accumulate, config.batch_size, world
         )
-        batches = read(clips, ahead, config.workers)
+        log = Log(out / "metrics.jsonl", progress, iterations=config.iterations, main=world.main)
 
         stop = False
-        with Log(out / "metrics.jsonl", progress, iterations=config.iterations, main=world.main) as log:
+        with closing(read(clips, ahead, config.workers)) as batches, log:
             while progress.step < config.iterations and not stop:
                 rate = optim.set_rate(state.optimizer, progress.step, config.iterations)
                 state.optimizer.zero_grad()

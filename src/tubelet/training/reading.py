@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from typing import Protocol
 
 from torch.utils.data import DataLoader, Dataset
@@ -27,7 +27,7 @@ def numbers(first: int, batches: int, batch_size: int, world: World) -> list[lis
     return [list(range(start, start + batch_size)) for start in starts]
 
 
-def read(clips: Clips, batches: Sequence[list[int]], workers: int) -> Iterator[list[Clip]]:
+def read(clips: Clips, batches: Sequence[list[int]], workers: int) -> Generator[list[Clip]]:
     """Batches of clips in order, read ahead by that many processes; raises what the clips raise."""
     loader = DataLoader(
         _Faults(clips),
