@@ -72,7 +72,8 @@ class _Object:
 
     def counts(self, t: int, case: Case) -> dict[str, Any]:
         """One frame's mask: a column of pixels for each x of a wobbling ellipse, written as runs."""
-        x, y = self.centre + t * self.speed
+        size = np.array([case.width, case.height])
+        x, y = size - np.abs((self.centre + t * self.speed) % (2 * size) - size)  # turning back at the borders
         rx, ry = self.radius
         columns = np.arange(max(0, int(x - rx)), min(case.width, int(x + rx) + 1))
         if columns.size == 0:

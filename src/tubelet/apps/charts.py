@@ -80,10 +80,8 @@ def _bar(value: float, colour: str) -> str:
 
 def share(value: float) -> str:
     """One bar for a share, which may be slightly negative."""
-    width = f"{100 * min(max(value, 0), 1):.1f}%"
-    return (
-        f'<div class="bar"><i style="width:{width};background:{PALETTE[1]}"></i><span>{100 * value:.1f} %</span></div>'
-    )
+    width, told = f"{100 * min(max(value, 0), 1):.1f}%", f"{round(100 * value, 1) + 0.0:.1f} %"
+    return f'<div class="bar"><i style="width:{width};background:{PALETTE[1]}"></i><span>{told}</span></div>'
 
 
 def timeline(lanes: Mapping[str, Sequence[str | None]], marks: Mapping[str, Sequence[int]]) -> str:

@@ -160,7 +160,7 @@ def score_frame(truth: np.ndarray, answer: np.ndarray, num_objects: int, num_pro
     """
     scores = np.zeros((num_proposals + 1, num_objects, 2))
     joint = np.bincount(
-        (truth.astype(np.int64) * (num_proposals + 1) + answer).ravel(),
+        (truth.astype(np.uint16) * np.uint16(num_proposals + 1) + answer).ravel(),
         minlength=(num_objects + 1) * (num_proposals + 1),
     ).reshape(num_objects + 1, num_proposals + 1)
     shared = joint.T[:, 1:].astype(np.float64)
@@ -210,7 +210,8 @@ def _contours(labels: np.ndarray, count: int, radius: int) -> list[_Contour | No
     """
     around = np.pad(labels, ((0, 1), (0, 1)), mode="edge")
     right, below, corner = around[:-1, 1:], around[1:, :-1], around[1:, 1:]
-    rows, columns = np.nonzero((labels != right) | (labels != below) | (labels != corner))
+    places = np.flatnonzero((labels != right) | (labels != below) | (labels != corner))
+    rows, columns = np.divmod(places, labels.shape[1])
     four = np.stack([part[rows, columns] for part in (labels, right, below, corner)])
     contours: list[_Contour | None] = []
     for label in range(1, count + 1):

@@ -35,7 +35,7 @@ def shown(cell: Cell) -> str:
     """Fractions in percent with one digit, counts as they are, a dash for -1 and for nothing."""
     if cell is None or (isinstance(cell, float) and (cell == -1 or cell != cell)):
         return UNDEFINED
-    return f"{100 * cell:.1f}" if isinstance(cell, float) else str(cell)
+    return f"{round(100 * cell, 1) + 0.0:.1f}" if isinstance(cell, float) else str(cell)  # + 0.0: no "-0.0"
 
 
 def screen(sheet: Sheet) -> Table:
