@@ -12,21 +12,23 @@ def area(boxes: Float[Tensor, "*N 4"]) -> Float[Tensor, "*N"]:
     return (boxes[..., 2:] - boxes[..., :2]).clamp(min=0).prod(-1)
 
 
-def iou(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
-    """Pairwise intersection over union; 0 where both are empty."""
+def intersection(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
+    """Pairwise area that two boxes share."""
     top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
     bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = (bottom_right - top_left).clamp(min=0).prod(-1)
+    return (bottom_right - top_left).clamp(min=0).prod(-1)
+
+
+def iou(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
+    """Pairwise intersection over union; 0 where both are empty."""
+    overlap = intersection(first, second)
     union = area(first)[:, None] + area(second)[None] - overlap
     return torch.where(union > 0, overlap / union.clamp(min=1e-12), torch.zeros_like(overlap))
 
 
 def coverage(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float[Tensor, "N M"]:
     """Share of each first box that lies inside each second one; 0 for an empty first box."""
-    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
-    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    overlap = (bottom_right - top_left).clamp(min=0).prod(-1)
-    return overlap / area(first)[:, None].clamp(min=1e-12)
+    return intersection(first, second) / area(first)[:, None].clamp(min=1e-12)
 
 
 def from_masks(masks: Bool[Tensor, "*B H W"]) -> Float[Tensor, "*B 4"]:

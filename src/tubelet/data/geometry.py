@@ -6,6 +6,7 @@ together cost one interpolation of the frames and one nearest-neighbour warp of 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import replace
 from typing import Annotated, Literal
 
@@ -32,12 +33,12 @@ from tubelet.data.warp import (
 )
 
 
-class Step(Config):
+class Step(Config, ABC):
     """Base of the geometric transforms: a subclass says where pixels go, `Geometry` or a call applies it."""
 
+    @abstractmethod
     def plan(self, size: Size, length: int, rng: np.random.Generator) -> Placement:
         """The placement of a clip of `length` frames of `size` (height, width)."""
-        raise NotImplementedError
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
         return warp(clip, self.plan(clip.size, len(clip), rng))

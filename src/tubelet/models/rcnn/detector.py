@@ -7,6 +7,7 @@ Two are built: the papers' two stages (`two_stage.py`) and a one-stage detector 
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
 
 import torch
@@ -72,7 +73,7 @@ class Samples:
     matched: Tensor  # [P]
 
 
-class Detector(nn.Module):
+class Detector(nn.Module, ABC):
     """Base of the two detectors: holds what the heads need to know to cut regions from its pyramid."""
 
     channels: int  # of every pyramid map
@@ -80,14 +81,17 @@ class Detector(nn.Module):
     aligned: bool = True  # pixel centres at half cells; off only to agree with weights trained without
     sampling: int = 2  # points per cell and side
 
+    @abstractmethod
     def extract(self, images: Images) -> Features:
-        raise NotImplementedError
+        """Maps of B images."""
 
+    @abstractmethod
     def detect(self, features: Features, images: Images) -> list[Detections]:
-        raise NotImplementedError
+        """Boxes of each image, best first, after suppression."""
 
+    @abstractmethod
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
-        raise NotImplementedError
+        """Named losses, and per image the regions on which mask and match heads learn."""
 
     def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
         """Boxes of each image [N_i, 4] -> cells [sum N_i, C, resolution, resolution], in order.
