@@ -21,11 +21,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@echo "installing into $(VENV) (once; a few minutes where packages must be downloaded)"
 	@if command -v uv >/dev/null 2>&1; then \
 		uv venv --quiet --clear --python $(PYTHON) $(VENV) && \
-		VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet -e . --group dev -c constraints.txt; \
+		VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet -e ".[export,hub,ray,web]" --group dev -c constraints.txt; \
 	else \
 		$(PYTHON) -m venv --clear $(VENV) && \
 		$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
-		$(BIN)/python -m pip install --quiet -e . --group dev -c constraints.txt; \
+		$(BIN)/python -m pip install --quiet -e ".[export,hub,ray,web]" --group dev -c constraints.txt; \
 	fi
 	@touch $@
 
