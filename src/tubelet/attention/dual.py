@@ -1,0 +1,229 @@
+"""Temporal attention, spatial attention and the dual module of CompFeat, at frame level and at object level.
+
+    Eq. 1   X = key_S^T key_C                                     [T H W, H W]
+            f_A(:, j) = F(value_S softmax(X(:, j)))               the softmax over all T H W cells of the supports
+            F_TA(f_C, f_S) = f_A
+    GC      F_SA(f_C) = W2 ReLU(LN(W1 sum_p softmax_p(Wk f_C) f_C(:, p)))      one vector for all cells
+    Eq. 2   f_agg = F_TA(f_C, f_S) + F_SA(f_C) + f_C
+
+    f_C     current     maps of one frame, or regions cut from them      B C H W
+    f_S     context     maps of S support frames (the paper's T)         B S C h w
+    key_C   query       C -> D (the paper's C/4), ReLU
+    key_S   key         C -> D, ReLU
+    value_S value       C -> D, ReLU
+    F       out         ReLU, then 1x1, D -> C
+    L = H W current cells, K = S h w support cells.
+
+Source: docs/papers/compfeat.md.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from pydantic import Field, model_validator
+from torch import Tensor, nn
+
+from tubelet.attention.fused import attend
+from tubelet.core.config import Config
+
+
+def similarities(keys: Float[Tensor, "B D K"], queries: Float[Tensor, "B D L"]) -> Float[Tensor, "B K L"]:
+    """Eq. 1, X. For tests and for looking: the module never holds it whole."""
+    return keys.transpose(1, 2) @ queries
+
+
+def aggregate(values: Float[Tensor, "B D K"], logits: Float[Tensor, "B K L"]) -> Float[Tensor, "B D L"]:
+    """Eq. 1, value_S softmax(X), before F."""
+    return values @ logits.softmax(1)
+
+
+def fused_aggregate(
+    keys: Float[Tensor, "B D K"],
+    queries: Float[Tensor, "B D L"],
+    values: Float[Tensor, "B E K"],
+    scale: float = 1.0,
+    valid: Bool[Tensor, "B K"] | None = None,
+    chunk: int | None = None,
+) -> Float[Tensor, "B E L"]:
+    """Both steps of Eq. 1 in one, without the table of K x L; `valid` marks the support cells that take part."""
+    current, supports, contents = (x.transpose(1, 2) for x in (queries, keys, values))
+    return attend(current, supports, contents, scale, valid, chunk).transpose(1, 2)
+
+
+def global_context(
+    features: Float[Tensor, "B C H W"], logits: Float[Tensor, "B 1 H W"], valid: Bool[Tensor, "B H W"] | None = None
+) -> Float[Tensor, "B C 1 1"]:
+    """The average of the cells, weighted by the softmax of their logits over the valid ones."""
+    logits = logits.flatten(2)  # [B, 1, L]
+    if valid is not None:
+        logits = logits.masked_fill(~valid.flatten(1)[:, None], float("-inf"))
+    return (features.flatten(2) @ logits.softmax(2).transpose(1, 2))[..., None]
+
+
+def dual(
+    current: Float[Tensor, "B C H W"],
+    temporal: Float[Tensor, "B C H W"] | None,
+    spatial: Float[Tensor, "B C 1 1"] | None,
+) -> Float[Tensor, "B C H W"]:
+    """Eq. 2; with one branch, the current maps plus that branch."""
+    for update in (temporal, spatial):
+        current = current if update is None else current + update
+    return current
+
+
+class TemporalAttention(nn.Module):
+    """F_TA: what the supports add to the current maps."""
+
+    def __init__(self, config: DualConfig, channels: int) -> None:
+        super().__init__()
+        width, padding = config.key_channels or max(channels // 4, 1), config.kernel // 2
+        self.query = nn.Conv2d(channels, width, config.kernel, padding=padding)
+        self.key = nn.Conv2d(channels, width, config.kernel, padding=padding)
+        self.value = nn.Conv2d(channels, width, config.kernel, padding=padding)
+        self.out = nn.Conv2d(width, channels, 1)
+        self.scale = width**-0.5 if config.scale == "sqrt" else 1.0
+        self.post_relu = config.post_relu
+        if config.zero_init:
+            _zero(self.out)
+
+    def forward(
+        self,
+        current: Float[Tensor, "B C H W"],
+        context: Float[Tensor, "A S C h w"],
+        valid: Bool[Tensor, "A S h w"] | None = None,
+    ) -> Float[Tensor, "B C H W"]:
+        """A = B, or A = 1 where all share one context: its keys and values are then made once. B may be 0."""
+        queries = F.relu(self.query(current)).transpose(0, 1)  # [D, B, H, W]
+        groups = (
+            queries.flatten(1)[None] if len(context) == 1 else queries.transpose(0, 1).flatten(2)
+        )  # [A, D, B L / A]
+        keys, values = _encode(self.key, context), _encode(self.value, context)
+        seen = fused_aggregate(keys, groups, values, self.scale, None if valid is None else valid.flatten(1))
+        seen = seen.transpose(0, 1).reshape(queries.shape).transpose(0, 1)  # [B, D, H, W]
+        return F.relu(self.out(seen)) if self.post_relu else self.out(F.relu(seen))
+
+    def look(
+        self,
+        current: Float[Tensor, "1 C H W"],
+        context: Float[Tensor, "1 S C h w"],
+        cells: Int[Tensor, "N"],
+        valid: Bool[Tensor, "1 S h w"] | None = None,
+    ) -> Float[Tensor, "N S h w"]:
+        """Where N cells of the current map (numbered row by row) look in the supports; each sums to 1."""
+        queries = F.relu(self.query(current)).flatten(2)[..., cells]
+        logits = self.scale * similarities(_encode(self.key, context), queries)
+        if valid is not None:
+            logits = logits.masked_fill(~valid.flatten(1)[..., None], float("-inf"))
+        return logits.softmax(1)[0].T.reshape(-1, *context.shape[1:2], *context.shape[3:])
+
+
+class SpatialAttention(nn.Module):
+    """F_SA: one vector for all cells, from a learned average of them (a global-context block)."""
+
+    def __init__(self, config: DualConfig, channels: int) -> None:
+        super().__init__()
+        width = max(channels // config.ratio, 1)
+        self.weigh = nn.Conv2d(channels, 1, 1)
+        self.squeeze = nn.Conv2d(channels, width, 1)
+        self.norm = nn.LayerNorm([width, 1, 1])
+        self.out = nn.Conv2d(width, channels, 1)
+        if config.zero_init:
+            _zero(self.out)
+
+    def forward(
+        self, current: Float[Tensor, "B C H W"], valid: Bool[Tensor, "B H W"] | None = None
+    ) -> Float[Tensor, "B C 1 1"]:
+        """`valid` marks the cells inside the unpadded image; the others do not count."""
+        average = global_context(current, self.weigh(current), valid)
+        return self.out(F.relu(self.norm(self.squeeze(average))))
+
+
+class Dual(nn.Module):
+    """Either branch or both, added to the current maps once."""
+
+    def __init__(self, config: DualConfig, channels: int) -> None:
+        super().__init__()
+        self.config = config
+        self.temporal = TemporalAttention(config, channels) if config.temporal else None
+        self.spatial = SpatialAttention(config, channels) if config.spatial else None
+
+    def forward(
+        self,
+        current: Float[Tensor, "B C H W"],
+        context: Float[Tensor, "A S C h w"],
+        valid: Bool[Tensor, "A S h w"] | None = None,
+        current_valid: Bool[Tensor, "B H W"] | None = None,
+    ) -> Float[Tensor, "B C H W"]:
+        """Refine maps or regions by support maps; computed in float32, returned in the type of `current`.
+
+        A = B, or A = 1 where all B share one context (regions of one image). `valid` and `current_valid` mark cells
+        inside the unpadded image. Raises ValueError for any other A.
+        """
+        if len(context) not in (1, len(current)):
+            raise ValueError(f"expected one context or one for each of {len(current)} maps, got {len(context)}")
+        with torch.autocast(current.device.type, enabled=False):
+            supports = (context if self.config.context_gradient else context.detach()).float()
+            x = current.float()
+            temporal = None if self.temporal is None else self.temporal(x, supports, valid)
+            spatial = None if self.spatial is None else self.spatial(x, current_valid)
+            return dual(x, temporal, spatial).to(current.dtype)
+
+    def look(
+        self,
+        current: Float[Tensor, "1 C H W"],
+        context: Float[Tensor, "1 S C h w"],
+        cells: Int[Tensor, "N"],
+        valid: Bool[Tensor, "1 S h w"] | None = None,
+    ) -> Float[Tensor, "N S h w"] | None:
+        """Where N cells of the current map look in the supports; None without the temporal branch."""
+        if self.temporal is None:
+            return None
+        with torch.autocast(current.device.type, enabled=False):
+            return self.temporal.look(current.float(), context.float(), cells, valid)
+
+
+def _encode(conv: nn.Conv2d, maps: Tensor) -> Tensor:
+    """Convolution and ReLU of B S C H W, cells of all S maps in one row: [B, D, S H W]."""
+    encoded = F.relu(conv(maps.flatten(0, 1)))
+    return encoded.unflatten(0, maps.shape[:2]).transpose(1, 2).flatten(2)
+
+
+def _zero(conv: nn.Conv2d) -> None:
+    nn.init.zeros_(conv.weight)
+    if conv.bias is not None:
+        nn.init.zeros_(conv.bias)
+
+
+class DualConfig(Config):
+    """Which branches, how unclear points are read, and how the host uses them; see docs/papers/compfeat.md."""
+
+    kind: Literal["dual"] = "dual"
+    temporal: bool = True
+    spatial: bool = True
+    key_channels: int | None = Field(default=None, ge=1)  # of keys and values; None: a quarter of the maps'
+    kernel: Literal[1, 3] = 1  # of the three encoders
+    scale: Literal["none", "sqrt"] = "none"  # of the logits; sqrt divides by the root of key_channels
+    post_relu: bool = False  # rectify after the last convolution (the update is then never negative), not before it
+    ratio: int = Field(default=4, ge=1)  # by which the spatial branch narrows
+    zero_init: bool = True  # of both last convolutions: the module starts as the identity
+    context_gradient: bool = True  # let gradients reach the supports' maps
+    # read by the host
+    levels: tuple[Literal["P2", "P3", "P4", "P5", "P6"], ...] = Field(default=("P3", "P4", "P5", "P6"), min_length=1)
+    consumers: Literal["all", "proposals"] = "all"  # proposals: only the RPN reads the refined maps
+    at_test: bool = True
+
+    @model_validator(mode="after")
+    def _can_work(self) -> DualConfig:
+        if not (self.temporal or self.spatial):
+            raise ValueError("at least one of temporal and spatial must be on")
+        if self.temporal and self.post_relu and self.zero_init:
+            raise ValueError("post_relu after a convolution of zeros passes no gradient: set zero_init=false with it")
+        return self
+
+    def build(self, channels: int) -> Dual:
+        """For maps of that many channels."""
+        return Dual(self, channels)
