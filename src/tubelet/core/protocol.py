@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Protocol, TypeVar, runtime_checkable
 
+from jaxtyping import Float
 from pydantic import Field, model_validator
+from torch import Tensor
 
 from tubelet.core.config import Config
 from tubelet.core.types import Clip, Losses, Tracks
@@ -45,4 +48,22 @@ class VideoSegmenter(Protocol[State]):
 
     def step(self, state: State, clip: Clip) -> tuple[State, Tracks]:
         """Objects of the clip's key frames; ids are global to the video."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance:
+    """Where one attention module looks in one frame when it decides about one point of another."""
+
+    name: str  # of the module, in the paper's words
+    frame: int  # of the video, that is looked at
+    values: Float[Tensor, "h w"]  # weights, not negative, over the whole unpadded frame at any resolution
+
+
+@runtime_checkable
+class Attentive(VideoSegmenter[State], Protocol[State]):
+    """A segmenter that can tell where it looks. One without attention modules gives no glances."""
+
+    def attend(self, state: State, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
+        """Glances from the point `at` (x, y in pixels) of a key frame of the clip, given the state before the clip."""
         ...

@@ -131,6 +131,12 @@ class Clip:
         """Height and width of the frames."""
         return self.frames.shape[-2], self.frames.shape[-1]
 
+    def up_to(self, frame: int) -> Clip:
+        """Without the key frames after a frame of the video; context stays."""
+        rows = (~self.key | (self.index <= frame)).nonzero()[:, 0]
+        tracks = None if self.tracks is None else self.tracks.at(rows)
+        return Clip(frames=self.frames[rows], index=self.index[rows], key=self.key[rows], tracks=tracks)
+
     def to(self, device: torch.device | str) -> Clip:
         """The same on another device."""
         tracks = None if self.tracks is None else self.tracks.to(device)

@@ -45,7 +45,7 @@ class Scripted(nn.Module):
             row[label] = score
         return Detections(boxes=torch.tensor([b for b, _, _ in self.script[t]]).view(-1, 4).float(), scores=scores)
 
-    def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
+    def cells(self, features: Features, boxes: list[Tensor], resolution: int) -> Tensor:
         return torch.ones(len(boxes[0]), 1, resolution, resolution)
 
 

@@ -15,7 +15,8 @@ from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses
 from tubelet.models.rcnn.detector import Targets
 from tubelet.models.rcnn.inputs import Images, InputConfig, Stretch
-from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, _crop_masks, _targets, grow
+from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, grow
+from tubelet.models.rcnn.targets import crop_masks, targets_of
 
 Build = Callable[..., MaskTrackRCNN]
 MakeClip = Callable[..., Clip]
@@ -223,7 +224,7 @@ def test_a_frame_that_is_only_reference_gives_no_detection_loss(build: Build, ma
 def match_loss_by_loops(model: MaskTrackRCNN, clip: Clip, pairs: Sequence[tuple[int, int]]) -> float:
     """Mean over key frames of the mean cross-entropy of their regions over [new, objects of the reference]."""
     images = model.detector.config.input.prepare([clip.frames])
-    features, targets = model.detector.extract(images), _targets([clip], images)
+    features, targets = model.detector.extract(images), targets_of([clip], images)
     per_image = []
     for key, reference in pairs:
         one = Images(images.pixels[[key]], [images.sizes[key]], images.scales[[key]])
@@ -280,7 +281,7 @@ def test_mask_targets_are_the_truth_cut_by_the_box() -> None:
         ignored=torch.zeros(0, 4),
     )
     boxes = torch.tensor([[20.0, 10.0, 48.0, 38.0], [34.0, 10.0, 62.0, 38.0], [-10.0, 0.0, 10.0, 20.0]])
-    cut = _crop_masks(targets, torch.tensor([0, 0, 1]), boxes * targets.scale, 28)
+    cut = crop_masks(targets, torch.tensor([0, 0, 1]), boxes * targets.scale, 28)
     assert cut.shape == (3, 28, 28)
     assert set(cut.unique().tolist()) == {0, 1}
     assert cut[0].all()
@@ -301,7 +302,7 @@ def test_the_mask_loss_reads_the_channel_of_the_objects_class(build: Build, make
 def test_truth_follows_the_frame_to_the_input(build: Build, make_clip: MakeClip) -> None:
     clip = make_clip((DOG, (5, -1, 50, 10, 20)), (CAT,))
     images = InputConfig(resize=Stretch(height=128, width=48)).prepare([clip.frames])
-    first, second = _targets([clip], images)
+    first, second = targets_of([clip], images)
     assert first.boxes.tolist() == [[3, 12, 18, 72]]
     assert first.ignored.tolist() == [[25, 20, 35, 60]]
     assert (first.ids.tolist(), first.labels.tolist()) == ([7], [0])

@@ -90,7 +90,7 @@ def test_anchors_learn_what_the_paper_says(
     anchors: list[list[float]], objects: list[list[float]], inside: tuple[int, int] | None
 ) -> None:
     target = truth(*[(*box, 0) for box in objects])  # type: ignore[arg-type]
-    labels, boxes = _anchor_labels(torch.tensor(anchors), target, inside)
+    labels, boxes = _anchor_labels(torch.tensor(anchors), target, inside, 0.3)
     for i, owner in enumerate(owners_by_loops(anchors, objects, inside)):
         assert labels[i] == (-1 if owner is None else 0 if owner < 0 else 1)
         if owner is not None and owner >= 0:
@@ -99,15 +99,15 @@ def test_anchors_learn_what_the_paper_says(
 
 def test_an_object_out_of_every_anchors_reach_changes_nothing_for_the_others() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [0.0, 0.0, 10.0, 20.0], [30.0, 30.0, 40.0, 40.0]])
-    alone, _ = _anchor_labels(anchors, truth((0, 0, 10, 11, 0)), (50, 50))
-    both, _ = _anchor_labels(anchors, truth((0, 0, 10, 11, 0), (45, 0, 50, 5, 0)), (50, 50))
+    alone, _ = _anchor_labels(anchors, truth((0, 0, 10, 11, 0)), (50, 50), 0.3)
+    both, _ = _anchor_labels(anchors, truth((0, 0, 10, 11, 0), (45, 0, 50, 5, 0)), (50, 50), 0.3)
     assert alone.tolist() == both.tolist() == [1, -1, 0]
 
 
 def test_anchors_on_a_crowd_learn_nothing_unless_they_hold_an_object() -> None:
     anchors = torch.tensor([[0.0, 0.0, 10.0, 10.0], [20.0, 20.0, 30.0, 30.0], [40.0, 40.0, 50.0, 50.0]])
     target = truth((0, 0, 10, 10, 0), crowds=((0, 0, 12, 12), (20, 20, 28, 28)))
-    labels, _ = _anchor_labels(anchors, target, None)
+    labels, _ = _anchor_labels(anchors, target, None, 0.3)
     assert labels.tolist() == [1, -1, 0]
 
 

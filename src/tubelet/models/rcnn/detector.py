@@ -1,7 +1,8 @@
 """What every detector of the family answers, and how regions are cut from its maps.
 
 A detector is a module with four methods: `extract` (images -> features), `detect` (features -> boxes), `losses`
-(features and truth -> losses, and the regions on which mask and match heads learn), and `regions` (boxes -> cells).
+(features and truth -> losses, and the regions on which mask and match heads learn), and `cells` (boxes -> what heads
+see of them, object-level attention included).
 Two are built: the papers' two stages (`two_stage.py`) and a one-stage detector made for CPUs (`ssdlite.py`).
 """
 
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -18,17 +20,41 @@ from tubelet.core.types import Losses
 from tubelet.models.rcnn.inputs import Images
 
 
+class Support(NamedTuple):
+    """What object-level attention of one image looks at."""
+
+    maps: Tensor  # [S, C, h, w], one level of S support frames, raw
+    valid: Tensor | None  # bool [S, h, w], where there is image and not padding; None: everywhere
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
     """Maps of B images. `maps` is the pyramid that regions are cut from; `taps` is what only the detector reads."""
 
     maps: list[Tensor]  # [B, C, H/s, W/s] each, finest first
     taps: list[Tensor]
+    supports: list[Support] | None = None  # of each image, where object-level attention is on
 
-    def at(self, image: int) -> Features:
-        """The features of one image, as a batch of one."""
-        one = slice(image, image + 1)
-        return Features(maps=[m[one] for m in self.maps], taps=[t[one] for t in self.taps])
+    def at(self, *images: int) -> Features:
+        """The features of some images, in that order."""
+        if images == tuple(range(len(self.maps[0]))):
+            return self
+        rows = slice(images[0], images[0] + 1) if len(images) == 1 else list(images)
+        maps = [m[rows] for m in self.maps]
+        return Features(
+            maps=maps,
+            taps=maps if self.taps is self.maps else [t[rows] for t in self.taps],
+            supports=None if self.supports is None else [self.supports[i] for i in images],
+        )
+
+    def with_rows(self, rows: list[int], others: Features) -> Features:
+        """The same with the images at `rows` exchanged for those of `others`."""
+        at = torch.tensor(rows, device=self.maps[0].device)
+        maps = [own.index_copy(0, at, new) for own, new in zip(self.maps, others.maps, strict=True)]
+        if self.taps is self.maps and others.taps is others.maps:
+            return replace(self, maps=maps, taps=maps)
+        taps = [own.index_copy(0, at, new) for own, new in zip(self.taps, others.taps, strict=True)]
+        return replace(self, maps=maps, taps=taps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,15 +97,22 @@ class Samples:
 
     boxes: Tensor  # [P, 4] in input pixels
     matched: Tensor  # [P]
+    drawn: int  # regions drawn with these, background included
 
 
 class Detector(nn.Module, ABC):
     """Base of the two detectors: holds what the heads need to know to cut regions from its pyramid."""
 
     channels: int  # of every pyramid map
-    strides: list[int]  # of the pyramid maps, finest first
+    strides: list[int]  # of the pyramid maps that regions are cut from, finest first
+    all_strides: list[int]  # of all pyramid maps
+    proposes_from_maps: bool  # whether its boxes come from the pyramid, so that `taps` are `maps`
     aligned: bool = True  # pixel centres at half cells; off only to agree with weights trained without
     sampling: int = 2  # points per cell and side
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.attention: nn.Module | None = None  # object level: refine(cells [P, C, r, r], supports [1, S, C, h, w])
 
     @abstractmethod
     def extract(self, images: Images) -> Features:
@@ -92,6 +125,16 @@ class Detector(nn.Module, ABC):
     @abstractmethod
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
         """Named losses, and per image the regions on which mask and match heads learn."""
+
+    def cells(self, features: Features, boxes: list[Tensor], resolution: int) -> Tensor:
+        """What heads see of the boxes of each image: `regions`, refined by object-level attention where it is on."""
+        cells = self.regions(features.maps, boxes, resolution)
+        if self.attention is None or features.supports is None:
+            return cells
+        parts = zip(cells.split([len(b) for b in boxes]), features.supports, strict=True)
+        return torch.cat(
+            [self.attention(own, s.maps[None], None if s.valid is None else s.valid[None]) for own, s in parts]
+        )
 
     def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
         """Boxes of each image [N_i, 4] -> cells [sum N_i, C, resolution, resolution], in order.

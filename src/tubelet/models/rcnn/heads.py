@@ -24,6 +24,7 @@ class MaskHeadConfig(Config):
     With one per class, channel 0 stands for the background and is never used, as in the original.
     """
 
+    kind: Literal["cells"] = "cells"
     convs: int = Field(default=4, ge=1)
     channels: int = Field(default=256, ge=1)
     resolution: int = Field(default=14, ge=1, le=128)  # cells of the region; the mask has twice as many
@@ -79,6 +80,7 @@ class FullyConnectedMatchConfig(Config):
     cosine: float | None = Field(
         default=None, gt=0
     )  # a temperature: compare directions only, divided by it (off in the paper)
+    normalise_at_test: bool = False  # lengths of 1 at test alone, as ObjProp's released code has it
 
     def build(self, channels: int) -> FullyConnectedMatch:
         return FullyConnectedMatch(self, channels)
@@ -102,7 +104,8 @@ class FullyConnectedMatch(nn.Module):
         x = regions.flatten(1)
         for i, layer in enumerate(self.layers):
             x = layer(F.relu(x) if i else x)
-        return x if self.config.cosine is None else F.normalize(x, dim=1)
+        normal = self.config.cosine is not None or (self.config.normalise_at_test and not self.training)
+        return F.normalize(x, dim=1) if normal else x
 
     def forward(self, current: Tensor, known: Tensor) -> Tensor:
         """[N, D], [M, D] -> logits [N, M + 1]; column 0, exactly 0 in the paper, stands for a new object."""

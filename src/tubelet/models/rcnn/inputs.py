@@ -25,6 +25,11 @@ class Images:
     sizes: list[tuple[int, int]]  # height, width of each without padding
     scales: Tensor  # [B, 4]: input = frame * scale, for boxes (x1, y1, x2, y2)
 
+    def at(self, *images: int) -> Images:
+        """Some of them, in that order, in a tensor of the same size."""
+        rows = list(images)
+        return Images(self.pixels[rows], [self.sizes[i] for i in rows], self.scales[rows])
+
 
 class KeepRatio(Config):
     """Shrink or enlarge so that the long side is at most `long` and the short side at most `short`, then pad."""

@@ -9,8 +9,11 @@ import torch
 from torch import Tensor
 
 from tubelet.models.rcnn.detector import Detections
+from tubelet.models.rcnn.neck import Kept, Size
+from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import NEW
 
+NO_HISTORY = History()
 PER_OBJECT = ("descriptors", "boxes", "labels", "ids", "seen", "scores")
 
 
@@ -26,6 +29,18 @@ class Memory:
     scores: Tensor  # [M, K] class probabilities when it was; with persistence, the best so far
     next_id: int = 1
     time: int = -1  # the last frame that was read
+    size: Size | None = None  # of the input at that frame
+    frames: tuple[Kept, ...] = ()  # raw maps that attention looks at: of the last frames, or of support frames
+    history: History = NO_HISTORY  # what propagation starts from
+
+
+def resized(memory: Memory, size: Size) -> Memory:
+    """The same for an input of another size: boxes are stretched with the frame, maps are forgotten."""
+    if memory.size is None or memory.size == size:
+        return replace(memory, size=size)
+    (height, width), (old_height, old_width) = size, memory.size
+    stretch = memory.boxes.new_tensor([width / old_width, height / old_height] * 2)
+    return replace(memory, size=size, boxes=memory.boxes * stretch, frames=(), history=NO_HISTORY)
 
 
 def forget(memory: Memory, time: int, keep: int | None) -> Memory:

@@ -41,6 +41,7 @@ class SSDLiteConfig(Config):
         default=(8, 16, 32), min_length=2
     )  # of the pyramid; the last only feeds the finer ones
     frozen: bool = False
+    frozen_pyramid: bool = False  # and the pyramid as an earlier training left it, so that only the heads learn
     calibration: tuple[float, float] = (1.0, 0.0)  # scores are sigmoid(a logit + b): the share that is right at a score
     score_threshold: float = Field(default=0.05, ge=0, le=1)
     nms: float = Field(default=0.6, ge=0, le=1)
@@ -70,6 +71,7 @@ class SSDLite(Detector):
         self.config = config
         self.num_classes = num_classes
         self.channels, self.strides = config.channels, list(config.strides[:-1])
+        self.all_strides, self.proposes_from_maps = self.strides, False
         body = timm.create_model("mobilenetv2_100", pretrained=False, pad_type="same", num_classes=0)
         body.global_pool = nn.Identity()
         self.body = body
@@ -85,6 +87,8 @@ class SSDLite(Detector):
         if config.frozen:
             for part in self._detector_parts():
                 part.requires_grad_(False)
+        if config.frozen_pyramid:
+            self.fpn.requires_grad_(False)
 
     def _detector_parts(self) -> tuple[nn.Module, ...]:
         return self.body, self.extra, self.box, self.cls
@@ -92,6 +96,8 @@ class SSDLite(Detector):
     def train(self, mode: bool = True) -> SSDLite:
         super().train(mode)
         hold_norms(self.body)
+        if self.config.frozen_pyramid:
+            hold_norms(self.standardise)
         return self
 
     def extract(self, images: Images) -> Features:
@@ -102,7 +108,8 @@ class SSDLite(Detector):
                 taps.append(layer(taps[-1]))
         wide[32] = head
         levels = {str(s): norm(wide[s]) for s, norm in zip(self.config.strides, self.standardise, strict=True)}
-        return Features(maps=list(self.fpn(levels).values())[:-1], taps=taps)
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen_pyramid):
+            return Features(maps=list(self.fpn(levels).values())[:-1], taps=taps)
 
     def _trunk(self, pixels: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """The wide maps at strides 4, 8 and 16 (each the expansion that opens the next stage) and the head's."""
@@ -180,7 +187,7 @@ class SSDLite(Detector):
         limit = moved.new_tensor([size[1], size[0]] * 2)
         moved = torch.minimum(moved.clamp(min=0), limit)
         whole = (moved[:, 2:] - moved[:, :2]).amin(1) >= 1
-        return Samples(boxes=moved[whole], matched=chosen[whole])
+        return Samples(boxes=moved[whole], matched=chosen[whole], drawn=int(whole.sum()))
 
 
 class _Separable(nn.Module):

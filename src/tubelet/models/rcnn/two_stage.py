@@ -41,7 +41,11 @@ class TwoStageConfig(Config):
     anchors_inside: bool = True  # only anchors that lie wholly in the image learn
     regions_sampled: int = Field(default=128, ge=1)
     regions_positive: float = Field(default=0.25, ge=0, le=1)
+    positive_overlap: float = Field(default=0.5, gt=0, le=1)  # IoU from which on a region is its object's
+    anchor_least_overlap: float = Field(default=0.3, ge=0, le=1)  # IoU that an object's best anchor needs to learn it
     box_channels: int = Field(default=1024, ge=1)
+    box_layers: int = Field(default=2, ge=2)  # fully connected layers of the box head
+    class_weight: float = Field(default=1.0, ge=0)  # of the box head's classification loss
     score_threshold: float = Field(default=0.05, ge=0, le=1)
     nms: float = Field(default=0.5, ge=0, le=1)
     max_detections: int = Field(default=10, ge=1)
@@ -61,32 +65,34 @@ class TwoStage(Detector):
         self.channels, self.aligned = config.channels, config.aligned
         self.backbone = config.backbone.build()
         self.strides = self.backbone.strides
+        self.all_strides, self.proposes_from_maps = [*self.strides, self.strides[-1] * 2], True
         self.fpn = FeaturePyramidNetwork(self.backbone.channels, config.channels, extra_blocks=LastLevelMaxPool())
-        self.rpn = _proposals(config, [*self.strides, self.strides[-1] * 2])
-        self.box_head = TwoMLPHead(config.channels * 7**2, config.box_channels)
+        self.rpn = _proposals(config, self.all_strides)
+        self.box_head = _BoxHead(config.channels * 7**2, config.box_channels, config.box_layers)
         self.box_predictor = FastRCNNPredictor(config.box_channels, num_classes + 1)
         nn.init.normal_(self.box_predictor.cls_score.weight, std=0.01)
         nn.init.zeros_(self.box_predictor.cls_score.bias)
         nn.init.normal_(self.box_predictor.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.box_predictor.bbox_pred.bias)
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))  # 1 / the stds (0.1, 0.1, 0.2, 0.2)
-        self.matcher = Matcher(0.5, 0.5, allow_low_quality_matches=False)
+        self.matcher = Matcher(config.positive_overlap, config.positive_overlap, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(config.regions_sampled, config.regions_positive)
 
     def extract(self, images: Images) -> Features:
         levels = {str(i): m for i, m in enumerate(self.backbone(images.pixels))}
-        return Features(maps=list(self.fpn(levels).values()), taps=[])
+        maps = list(self.fpn(levels).values())
+        return Features(maps=maps, taps=maps)
 
     def propose(self, features: Features, images: Images) -> list[Tensor]:
         """Proposals of each image at test, best first, [P, 4]."""
         was, self.rpn.training = self.rpn.training, False
-        proposals, _ = self.rpn(ImageList(images.pixels, images.sizes), dict(enumerate(features.maps)))
+        proposals, _ = self.rpn(ImageList(images.pixels, images.sizes), dict(enumerate(features.taps)))
         self.rpn.training = was
         return list(proposals)
 
     def classify(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Class logits [P, K + 1] and box codes [P, 4 (K + 1)] of the boxes of all images."""
-        cells = self.regions(features.maps, boxes, 7)
+        cells = self.cells(features, boxes, 7)
         logits, codes = self.box_predictor(self.box_head(cells))
         return logits.float(), codes.float()
 
@@ -119,7 +125,7 @@ class TwoStage(Detector):
         boxes, owners = [b for b, _ in chosen], [o for _, o in chosen]
         logits, codes = self.classify(features, boxes)
         labels = torch.cat([_labels_of(o, t) for o, t in zip(owners, targets, strict=True)])
-        losses["cls"] = F.cross_entropy(logits, labels)
+        losses["cls"] = self.config.class_weight * F.cross_entropy(logits, labels)
         positive = (labels > 0).nonzero()[:, 0]
         truth = torch.cat(
             [
@@ -130,18 +136,22 @@ class TwoStage(Detector):
         wanted = self.coder.encode_single(truth[positive], torch.cat(boxes)[positive])
         own = codes.view(len(codes), -1, 4)[positive, labels[positive]]
         losses["box"] = F.smooth_l1_loss(own, wanted, beta=self.config.box_beta, reduction="sum") / max(len(labels), 1)
-        samples = [Samples(boxes=b[o >= 0], matched=o[o >= 0]) for b, o in zip(boxes, owners, strict=True)]
+        samples = [
+            Samples(boxes=b[o >= 0], matched=o[o >= 0], drawn=len(b)) for b, o in zip(boxes, owners, strict=True)
+        ]
         return losses, samples
 
     def _proposal_losses(self, features: Features, listed: ImageList, images: Images, targets: list[Targets]) -> Losses:
-        rpn = self.rpn
-        scores, codes = rpn.head(features.maps)
-        anchors = rpn.anchor_generator(listed, features.maps)
+        rpn, config = self.rpn, self.config
+        scores, codes = rpn.head(features.taps)
+        anchors = rpn.anchor_generator(listed, features.taps)
         flat = [_per_anchor(s, c) for s, c in zip(scores, codes, strict=True)]
         logits, codes = (torch.cat(parts, 1).float() for parts in zip(*flat, strict=True))
         labels, wanted = [], []
         for i, target in enumerate(targets):
-            label, truth = _anchor_labels(anchors[i], target, images.sizes[i] if self.config.anchors_inside else None)
+            label, truth = _anchor_labels(
+                anchors[i], target, images.sizes[i] if config.anchors_inside else None, config.anchor_least_overlap
+            )
             labels.append(label)
             wanted.append(rpn.box_coder.encode_single(truth, anchors[i]))
         positive, negative = rpn.fg_bg_sampler(labels)
@@ -164,6 +174,20 @@ class TwoStage(Detector):
         positive, negative = self.sampler([_sampler_labels(owner, boxes, target)])
         chosen = (positive[0] | negative[0]).nonzero()[:, 0]
         return boxes[chosen], owner[chosen].clamp(min=-1)
+
+
+class _BoxHead(TwoMLPHead):
+    """torchvision's two layers, and more of the same where asked for (ObjProp's first baseline tuning has four)."""
+
+    def __init__(self, inputs: int, channels: int, layers: int) -> None:
+        super().__init__(inputs, channels)
+        self.more = nn.ModuleList(nn.Linear(channels, channels) for _ in range(layers - 2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = super().forward(x)
+        for layer in self.more:
+            x = F.relu(layer(x))
+        return x
 
 
 class _Head(RPNHead):
@@ -197,7 +221,9 @@ def _per_anchor(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
     return scores.permute(0, 2, 3, 1).reshape(batch, -1), codes.reshape(batch, -1, 4)
 
 
-def _anchor_labels(anchors: Tensor, target: Targets, inside: tuple[int, int] | None) -> tuple[Tensor, Tensor]:
+def _anchor_labels(
+    anchors: Tensor, target: Targets, inside: tuple[int, int] | None, least: float
+) -> tuple[Tensor, Tensor]:
     """1 object, 0 background, -1 neither, float [A]; and the truth box of each anchor [A, 4]."""
     # the best anchor of an object is chosen among those that may learn
     allowed = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
@@ -212,9 +238,9 @@ def _anchor_labels(anchors: Tensor, target: Targets, inside: tuple[int, int] | N
     elif len(some):
         overlap = box_ops.iou(target.boxes, anchors[some])  # [M, some]
         best, owner = overlap.max(0)
-        # the best anchors of an object learn it too, all of a tie, from an overlap of 0.3 on
+        # the best anchors of an object learn it too, all of a tie
         top = overlap.amax(1, keepdim=True)
-        forced = (overlap == top) & (top >= 0.3)
+        forced = (overlap == top) & (top >= least)
         owner = torch.where(forced.any(0) & (best < 0.7), forced.int().argmax(0), owner)
         labels[some] = torch.where(best < 0.3, 0.0, -1.0)
         labels[some] = torch.where((best >= 0.7) | forced.any(0), 1.0, labels[some])
