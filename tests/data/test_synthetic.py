@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -231,3 +232,19 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
 def test_knobs_that_make_no_sense_are_refused(wrong, message):
     with pytest.raises(ValidationError, match=message):
         Synthetic(**wrong)
+
+
+def test_a_shake_smears_single_frames_between_clear_ones_and_moves_nothing() -> None:
+    config = SMALL.override("frames=12", "noise=0", "blur=0")
+    clear, shaken = (generate(c, 3, 1).videos[0] for c in (config, config.override("shakes=0.5", "shake_blur=3")))
+    assert clear.tracks == shaken.tracks
+    changed = [not torch.equal(a, b) for a, b in zip(clear.frames, shaken.frames, strict=True)]
+    assert not changed[0]
+    assert any(changed)
+    assert not any(a and b for a, b in pairwise(changed))
+    smeared = changed.index(True)
+    assert _contrast(shaken.frames[smeared]) < 0.7 * _contrast(clear.frames[smeared])
+
+
+def _contrast(frame: torch.Tensor) -> float:
+    return float(frame.float().diff(dim=-1).abs().mean())

@@ -36,10 +36,24 @@ def plan(config: Synthetic, seed: tuple[int, ...]) -> World:
         actors=tuple(actors),
         camera=_camera(config, rng),
         light=1 + config.light * _wander(rng, 1, config.frames)[:, 0],
-        blur=int(2 * deviation * deviation + 0.5),  # each pass of (1, 2, 1) / 4 adds a variance of one half
         noise=config.noise,
         seed=seed,
+        blur=tuple(_passes(deviation + config.shake_blur * shaken) for shaken in _shakes(config, rng)),
     )
+
+
+def _passes(deviation: float) -> int:
+    """Each pass of (1, 2, 1) / 4 adds a variance of one half."""
+    return int(2 * deviation * deviation + 0.5)
+
+
+def _shakes(config: Synthetic, rng: np.random.Generator) -> list[bool]:
+    """Which frames are smeared: never the first, never two in a row."""
+    shaken = [False] * config.frames
+    if config.shakes:
+        for t in range(1, config.frames):
+            shaken[t] = rng.random() < config.shakes and not shaken[t - 1]
+    return shaken
 
 
 def spline(points: np.ndarray, length: int, offset: float = 0.0) -> np.ndarray:

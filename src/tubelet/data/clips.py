@@ -104,7 +104,7 @@ def load_tracks(
 ) -> Tracks:
     """Dense truth of the chosen frames: one row per object with a pixel in them, absent where it has no mask."""
     unique, places = np.unique(indices, return_inverse=True)
-    kept = [t for t in video.tracks or () if (keep_ignored or not t.ignore) and any(t.rles[f] for f in unique)]
+    kept = [t for t in video.tracks or () if (keep_ignored or not t.ignore) and any(t.rles[int(f)] for f in unique)]
     scores = torch.zeros(len(kept), num_classes)
     for n, track in enumerate(kept):
         scores[n, track.label] = float(not track.ignore)

@@ -195,6 +195,7 @@ class Geometry(Config):
 
     kind: Literal["geometry"] = "geometry"
     steps: tuple[AnyStep, ...]
+    only: Literal["stills"] | None = None  # stills: clips that show one frame again and again, not videos
     border: Border = "mean"
     min_left: float = Field(default=0.2, ge=0, le=1)
     attempts: int = Field(default=3, ge=1)
@@ -208,6 +209,8 @@ class Geometry(Config):
         return Placement(matrices, size)
 
     def __call__(self, clip: Clip, rng: np.random.Generator) -> Clip:
+        if self.only == "stills" and bool((clip.index != clip.index[0]).any()):
+            return clip
         for _ in range(self.attempts):
             placement = self.plan(clip.size, len(clip), rng)
             tracks = None if clip.tracks is None else warp_tracks(clip.tracks, placement, self.min_left)

@@ -61,3 +61,15 @@ class MappedVideos(LazyVideos[int]):
 
     def make(self, entry: int) -> Video:
         return self.change(self.videos[entry])
+
+
+class JoinedVideos(LazyVideos[tuple[int, int]]):
+    """Several sequences of videos, one after another."""
+
+    def __init__(self, *parts: Sequence[Video]) -> None:
+        super().__init__([(part, n) for part, videos in enumerate(parts) for n in range(len(videos))])
+        self.parts = parts
+
+    def make(self, entry: tuple[int, int]) -> Video:
+        part, n = entry
+        return self.parts[part][n]

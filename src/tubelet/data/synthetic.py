@@ -48,6 +48,8 @@ class Synthetic(Config):
     camera: float = Field(default=0.5, ge=0, le=1)  # how far the camera pans, zooms and rolls
     light: float = Field(default=0.15, ge=0, lt=1)  # how much the light comes and goes
     blur: float = Field(default=0.5, ge=0, le=8)  # largest standard deviation in pixels
+    shakes: float = Field(default=0.0, ge=0, le=1)  # share of frames smeared as by a shake, between clear neighbours
+    shake_blur: float = Field(default=3.0, ge=0, le=8)  # their standard deviation in pixels, beside the blur
     noise: float = Field(default=4.0, ge=0, le=64)  # standard deviation in grey levels
     least_pixels: int = Field(default=8, ge=1)  # an object of which less is seen counts as absent in that frame
 

@@ -72,7 +72,7 @@ class World:
     actors: tuple[Actor, ...]
     camera: Camera
     light: np.ndarray  # float64 [T], 1 = as painted
-    blur: int  # passes of a (1, 2, 1) filter
+    blur: tuple[int, ...]  # passes of a (1, 2, 1) filter over each frame
     noise: float  # standard deviation in grey levels
     seed: tuple[int, ...]  # of texture and noise
 
@@ -88,7 +88,7 @@ class World:
             canvas[window][covered] = colours[covered]
         small = (_blocks(canvas).astype(np.int64) + 2) // 4
         lit = np.floor(small * self.light[t]).astype(np.int64)
-        for _ in range(self.blur):
+        for _ in range(self.blur[t]):
             lit = _smooth(_smooth(lit, 0), 1)
         grainy: np.ndarray = lit + self._grains(t)
         return grainy.clip(0, 255).astype(np.uint8)

@@ -13,9 +13,10 @@ if TYPE_CHECKING:
 
 @cache
 def _all() -> dict[str, Experiment]:
-    from tubelet.recipes import default, masktrack
+    from tubelet.recipes import compfeat, default, masktrack, objprop, objprop_attention, small, sta
 
-    return {**default.RECIPES, **masktrack.RECIPES}
+    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, small)
+    return {name: row for module in modules for name, row in module.RECIPES.items()}
 
 
 def names() -> list[str]:

@@ -11,10 +11,13 @@ from pydantic import Field
 
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
+from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
 from tubelet.data import coco, forms, synthetic, ytvis
+from tubelet.data.classes import class_map, translate
 from tubelet.data.clips import ClipDataset
 from tubelet.data.files import read_json
+from tubelet.data.lazy import JoinedVideos
 from tubelet.data.sampling import AnySampler, RandomPair
 from tubelet.data.transforms import AnyTransform
 from tubelet.models.weights import ModelConfig, start_from
@@ -82,12 +85,37 @@ class Generated(Config):
         return synthetic.generate(self.world, self.seed, self.videos)
 
 
+class WithImages(Config):
+    """Videos, and COCO images as further one-frame videos, their classes renamed into the videos' (CompFeat).
+
+    Objects of classes that the videos do not know are ignored: they may hide what the videos do know.
+    """
+
+    kind: Literal["with_images"] = "with_images"
+    videos: YouTubeVIS = YouTubeVIS()
+    images: COCO = COCO()
+    classes: str = "ytvis2019"  # the list of data/classes.py that the videos' classes are
+
+    def read(self) -> VideoSet:
+        videos = self.videos.read()
+        images = translate(self.images.read(), videos.classes, class_map("coco", self.classes))
+        return VideoSet(videos=JoinedVideos(videos.videos, images.videos), classes=videos.classes)
+
+
+class Evaluation(Config):
+    """One more way in which a trained row is tested, beside the model's own, and the paper's figures for it."""
+
+    window: Window | None = None  # None: the model's own
+    views: int | None = Field(default=None, ge=1)  # test-time augmentation over so many sizes
+    paper: dict[str, float] = Field(default_factory=dict)
+
+
 class Experiment(Config):
     """One row of one table: everything that `tubelet train NAME` needs but the place of the data."""
 
     about: str
     model: ModelConfig
-    data: Annotated[YouTubeVIS | AnyForm | COCO | Generated, Field(discriminator="kind")] = YouTubeVIS()
+    data: Annotated[YouTubeVIS | AnyForm | COCO | WithImages | Generated, Field(discriminator="kind")] = YouTubeVIS()
     sampler: AnySampler = RandomPair()
     per: Literal["video", "frame"] = "video"  # what an epoch visits once
     transforms: tuple[AnyTransform, ...] = ()
@@ -95,6 +123,7 @@ class Experiment(Config):
     optim: OptimConfig
     train: TrainConfig
     paper: dict[str, float] = Field(default_factory=dict)  # the published figures of this row, in percent
+    evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
     def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> Outcome:
         """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors."""
