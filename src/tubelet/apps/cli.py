@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import data, demo, evaluate, predict
+from tubelet.apps import attend, data, demo, evaluate, predict, serve, stream
 from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
 
 app = typer.Typer(
@@ -26,6 +26,9 @@ app = typer.Typer(
 )
 app.command()(predict.predict)
 app.command()(demo.demo)
+app.command()(attend.attend)
+app.command()(serve.serve)
+app.command()(stream.stream)
 
 
 class Listable(StrEnum):

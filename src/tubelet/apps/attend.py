@@ -1,0 +1,71 @@
+"""`tubelet attend`: where a model's attention looks, for one point of one frame."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tubelet.apps.console import progress_bar, show
+from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP
+
+PICTURE, FILM = "attention.png", "attention.mp4"
+
+
+def attend(
+    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A video file, an image or a folder of images.")],
+    model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)],
+    at: Annotated[str, typer.Option(metavar="X,Y", help="The point, in pixels of the frame.", show_default=False)],
+    frame: Annotated[int, typer.Option(metavar="T", min=0, help="The frame, counted from 0.")] = 0,
+    out: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="runs/NAME OF SOURCE")
+    ] = None,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. context=4.", show_default="the model's"),
+    ] = None,
+    video: Annotated[
+        bool, typer.Option("--video", help="Also a film of all frames, the point going with its object.")
+    ] = False,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+) -> None:
+    """Draw where each attention module looks in other frames, for one point of one frame."""
+    import cv2
+
+    from tubelet.core.errors import ConfigError
+    from tubelet.data.atomic import replacing
+    from tubelet.inference.attend import attention_maps, check, film, picture
+    from tubelet.inference.results import check_folder
+    from tubelet.models import weights
+    from tubelet.video.reader import open_video
+
+    point = _point(at)
+    folder = out or Path("runs") / Path(source).resolve().stem
+    check_folder(folder)
+    opened = open_video(source)
+    check(opened, frame, point)
+    network = weights.load(model, device=device)
+    reading = network.window.override(*(window or ()))
+    glances = attention_maps(network, opened, frame, point, window=reading)
+    if not glances:
+        raise ConfigError(f"{model}: this model has no attention modules that look from this point")
+    sheet = picture(opened, frame, point, glances)
+    with replacing(folder / PICTURE) as temporary:
+        temporary.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+    show(*(f"{glance.name}: frame {glance.frame}" for glance in glances), str(folder / PICTURE))
+    if video:
+        with progress_bar("drawing") as progress:
+            film(network, opened, frame, point, folder / FILM, window=reading, panels=len(glances), progress=progress)
+        show(str(folder / FILM))
+
+
+def _point(text: str) -> tuple[float, float]:
+    from tubelet.core.errors import ConfigError
+
+    parts = text.split(",")
+    try:
+        x, y = (float(part) for part in parts)
+    except ValueError:
+        raise ConfigError(f"--at: expected X,Y in pixels, e.g. 320,180, got {text!r}") from None
+    return x, y

@@ -1,0 +1,160 @@
+"""Where a model looks in other frames when it decides about one point of one frame.
+
+A model is run up to that frame as in `predict`, then asked; `picture` draws its glances, `film` does so for a whole
+video, following the object under the point.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from tubelet.core.errors import ConfigError, InputError
+from tubelet.core.protocol import Attentive, Glance, Window
+from tubelet.core.types import Clip, Tracks, Video
+from tubelet.drawing.contact_sheet import contact_sheet
+from tubelet.drawing.heatmaps import heat, mark
+from tubelet.inference.results import Progress
+from tubelet.video.windows import windows
+from tubelet.video.writer import VideoWriter
+
+Point = tuple[float, float]  # x, y in pixels of the frame
+SHEET_WIDTH = 1600
+
+
+def attention_maps(model: Any, video: Video, frame: int, at: Point, *, window: Window | None = None) -> list[Glance]:
+    """Glances of every attention module from a point of a frame.
+
+    Raises InputError for a frame or point outside the video, ConfigError for a model without attention modules.
+    """
+    check(video, frame, at)
+    for state, clip, _ in _steps(model, video, window, until=frame):
+        if frame in clip.index[clip.key].tolist():
+            return _told(model, state, clip, frame, at)
+    raise AssertionError("windows hold every frame")
+
+
+def check(video: Video, frame: int, at: Point) -> None:
+    """Raise InputError for a frame or a point outside."""
+    height, width = video.size
+    if not 0 <= frame < len(video):
+        raise InputError(f"{video.id}: no frame {frame}; it has frames 0 to {len(video) - 1}")
+    if not (0 <= at[0] < width and 0 <= at[1] < height):
+        raise InputError(f"{video.id}: the point {at[0]:g},{at[1]:g} is outside its {width}x{height} pixels")
+
+
+def picture(
+    video: Video,
+    frame: int,
+    at: Point,
+    glances: Sequence[Glance],
+    *,
+    blank: Sequence[np.ndarray] = (),
+    width: int = SHEET_WIDTH,
+) -> np.ndarray:
+    """The frame with the point, then every glance over the frame that it looks at, uint8 [h, width, 3] RGB."""
+    images = [mark(_image(video, frame), at)]
+    captions = [f"frame {frame}, the point"]
+    for glance in glances:
+        images.append(heat(_image(video, glance.frame), glance.values.cpu().numpy()))
+        captions.append(f"{glance.name}: frame {glance.frame}")
+    return contact_sheet([*images, *blank], captions + [""] * len(blank), width)
+
+
+def film(
+    model: Any,
+    video: Video,
+    frame: int,
+    at: Point,
+    path: Path,
+    *,
+    window: Window | None = None,
+    panels: int,
+    progress: Progress | None = None,
+) -> None:
+    """An H.264 film of such pictures, each with so many panels beside the frame itself.
+
+    From `frame` on, the point goes with the object that it lies on there; before, and where there is none, it stays.
+    """
+    check(video, frame, at)
+    shown = _pictures(model, video, frame, at, window, panels)
+    first = next(shown)
+    with VideoWriter(path, (first.shape[0], first.shape[1]), video.fps) as writer:
+        for t, sheet in enumerate(chain([first], shown)):
+            writer.write(sheet, video.time(t))
+            if progress is not None:
+                progress(t + 1, len(video))
+
+
+def _pictures(
+    model: Any, video: Video, frame: int, at: Point, window: Window | None, panels: int
+) -> Iterator[np.ndarray]:
+    done, followed = 0, None
+    for state, clip, tracks in _steps(model, video, window, until=len(video)):
+        for t in sorted(set(clip.index[clip.key].tolist())):
+            if t < done:
+                continue
+            done = t + 1
+            if t == frame:
+                followed = _object_at(tracks, t, at, video.size)
+            point = at if followed is None or t < frame else _centre(tracks, t, followed, video.size) or at
+            at = point
+            glances = _told(model, state, clip, t, point)[:panels]
+            missing = [np.zeros((*video.size, 3), np.uint8)] * (panels - len(glances))
+            yield picture(video, t, point, glances, blank=missing)
+
+
+def _object_at(tracks: Tracks, t: int, at: Point, size: tuple[int, int]) -> int | None:
+    """The id of the best object whose mask covers the point in frame t."""
+    column = tracks.index.tolist().index(t) if t in tracks.index else None
+    if column is None or len(tracks) == 0:
+        return None
+    masks = tracks.binary[:, column]  # [N, h, w]
+    y, x = (int(p * m / s) for p, m, s in zip((at[1], at[0]), masks.shape[-2:], size, strict=True))
+    rows = masks[:, y, x].nonzero()[:, 0]
+    return int(tracks.ids[rows[tracks.confidence[rows].argmax()]]) if len(rows) else None
+
+
+def _centre(tracks: Tracks, t: int, identity: int, size: tuple[int, int]) -> Point | None:
+    """The pixel of an object's mask that is nearest to the mask's mean, in pixels of the frame."""
+    rows = (tracks.ids == identity).nonzero()[:, 0]
+    if t not in tracks.index or len(rows) == 0:
+        return None
+    mask = tracks.binary[rows[0], tracks.index.tolist().index(t)]
+    cells = mask.nonzero().float()  # [P, 2] (y, x)
+    if len(cells) == 0:
+        return None
+    y, x = cells[(cells - cells.mean(0)).square().sum(1).argmin()].tolist()
+    return (x + 0.5) * size[1] / mask.shape[1], (y + 0.5) * size[0] / mask.shape[0]
+
+
+def _steps(model: Any, video: Video, window: Window | None, until: int) -> Iterator[tuple[Any, Clip, Tracks]]:
+    """For each window the state before it, its frames, and what was found in them."""
+    if not isinstance(model, Attentive):
+        raise ConfigError("this model has no attention modules to show")
+    device = (
+        next((p.device for p in model.parameters()), torch.device("cpu")) if isinstance(model, nn.Module) else "cpu"
+    )
+    state = model.start()
+    for clip in windows(video, window or model.window):
+        clip = clip.to(device)
+        with torch.inference_mode():
+            after, tracks = model.step(state, clip)
+        yield state, clip, tracks
+        state = after
+
+
+def _told(model: Any, state: Any, clip: Clip, frame: int, at: Point) -> list[Glance]:
+    with torch.inference_mode():
+        glances: list[Glance] = model.attend(state, clip, frame, at)
+    return glances
+
+
+def _image(video: Video, t: int) -> np.ndarray:
+    return np.ascontiguousarray(video.frames[t].permute(1, 2, 0).cpu().numpy())
