@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tubelet.attention.affinity import spatial_prior
 from tubelet.models.rcnn.detector import Detections, Targets
 from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.propagation import History, Propagation, PropagationConfig
@@ -123,8 +124,9 @@ def contrast_by_loops(head: Propagation, reference: Tensor, current: Tensor, box
     return out
 
 
-def test_losses_are_the_papers_object_by_object() -> None:
-    head, maps = build(), pyramid(2)
+@pytest.mark.parametrize("temperature", [1, 3])
+def test_losses_are_the_papers_object_by_object(temperature: int) -> None:
+    head, maps = build(f"attn_temp={temperature}"), pyramid(2)
     before = targets((7, 1, (20, 20, 90, 70)), (9, 2, (100, 10, 150, 60)))  # 9 is gone in the present frame
     now = targets((4, 0, (0, 0, 10, 10)), (7, 1, (40, 30, 111, 81)))  # 4 is new: nothing is asked of it
     losses = head.losses(maps, images(2), [before, now], {1: 0})
@@ -132,7 +134,7 @@ def test_losses_are_the_papers_object_by_object() -> None:
     attention = []
     for k in range(2):
         contrast = contrast_by_loops(head, reference, current, before.boxes[k].tolist())
-        logits = F.interpolate(contrast[None, None], scale_factor=8, mode="bilinear")[0, 0]
+        logits = temperature * F.interpolate(contrast[None, None], scale_factor=8, mode="bilinear")[0, 0]
         inside = torch.zeros(HEIGHT, WIDTH)
         if k == 0:
             inside[15:41, 20:56] = 1  # the box of 7 in input pixels, of which half a pixel counts
@@ -141,7 +143,7 @@ def test_losses_are_the_papers_object_by_object() -> None:
     torch.testing.assert_close(losses["prop_attention"], torch.stack(attention).mean(), rtol=1e-4, atol=1e-5)
 
     contrast = contrast_by_loops(head, reference, current, before.boxes[0].tolist())
-    soft = F.interpolate(contrast[None, None], scale_factor=8, mode="bilinear").sigmoid()
+    soft = (temperature * F.interpolate(contrast[None, None], scale_factor=8, mode="bilinear")).sigmoid()
     small = F.interpolate(soft, scale_factor=1 / 8, mode="bilinear")
     all_classes = F.interpolate(head.mask(current[None] * small), scale_factor=4, mode="bilinear")
     truth = torch.zeros(HEIGHT, WIDTH)
@@ -313,6 +315,16 @@ def test_an_object_that_is_nowhere_is_not_found() -> None:
     assert again == [5]  # it is still remembered when it comes back
 
 
+@pytest.mark.parametrize("threshold", [0.1, 0.3, 0.9])
+def test_masks_are_the_means_above_the_threshold(threshold: float) -> None:
+    head = plain(f"threshold={threshold}")
+    history, *_ = watch(head, head.start(), scene((1, 1, 2)), [5], detections((square_box(1, 2), 2, 0.8)))
+    _, _, _, masks = watch(head, history, scene((1, 2, 4)), [], NOTHING)
+    mean = head._probabilities(history, scene((1, 2, 4))[1][0], history.lost(torch.zeros(0), 99))
+    inside = F.interpolate(mean[None, :, : SIZE[0], : SIZE[1]], FRAME, mode="bilinear")[0]
+    assert torch.equal(masks, (inside > threshold).float())
+
+
 def test_the_past_is_kept_for_so_many_frames() -> None:
     head = plain("frames=3")
     history, *_ = watch(head, head.start(), scene((1, 1, 2)), [5], detections((square_box(1, 2), 2, 0.8)))
@@ -332,9 +344,14 @@ def test_only_what_was_not_detected_is_looked_for() -> None:
     history, again, _, masks = watch(head, history, maps, [3, 8], both)
     assert again == []
     assert masks.shape == (0, *FRAME)
-    _, again, found, _ = watch(head, history, maps, [3], both[:1])
+    after, again, found, _ = watch(head, history, maps, [3], both[:1])
     assert again == [8]
     assert found.labels.tolist() == [1]
+    last = after.sights[-1]  # remembers both, each with its own
+    assert last.ids.tolist() == [3, 8]
+    assert last.labels.tolist() == [0, 1]
+    torch.testing.assert_close(last.scores, torch.tensor([0.9, 0.7]))
+    assert torch.equal(last.boxes, torch.cat([both.boxes[:1], found.boxes]))
     _, again, _, _ = watch(head, history, maps, [8], both[1:])
     assert again == [3]
 
@@ -378,17 +395,22 @@ def head_fitting(history: History) -> History:
 
 
 def test_attention_may_be_averaged_instead_of_masks() -> None:
-    each, once = plain(), plain("average=attention")
-    for head in (each, once):
-        history = head.start()
-        for _ in range(2):
-            history, *_ = watch(head, history, scene((1, 1, 2)), [5], detections((square_box(1, 2), 2, 0.8)))
-        lost = history.lost(torch.zeros(0), 99)
-        mean = head._probabilities(history, scene((1, 1, 2))[1][0], lost)
-        single = head._probabilities(replace(history, sights=history.sights[:1]), scene((1, 1, 2))[1][0], lost)
-        torch.testing.assert_close(mean, single)  # two frames that look the same
-    _, again, _, _ = watch(once, history, scene((1, 2, 4)), [], NOTHING)
-    assert again == [5]
+    head, box = build("average=attention"), detections(((8.0, 8.0, 40.0, 30.0), 1, 0.9))
+    history = head.start()
+    for seed in range(2):
+        history, *_ = watch(head, history, pyramid(seed=seed), [3], box)
+    current, lost = head.fuse(pyramid(seed=2))[0], history.lost(torch.zeros(0), 99)
+    bell = spatial_prior(HEIGHT // 8, WIDTH // 8, 8.0)
+    contrasts = [
+        head.attend(sight.features, current, sight.boxes, sight.labels, prior=bell) for sight in history.sights
+    ]
+    mean = torch.stack(contrasts).sigmoid().mean(0)
+    wanted = head.decode(current, mean, lost.labels).sigmoid()
+    got = head._probabilities(history, current, lost)
+    torch.testing.assert_close(got, wanted)
+    each = build()._probabilities(history, current, lost)
+    torch.testing.assert_close(got, each, rtol=0, atol=0.1)  # nearly the same, at a part of the cost
+    assert not torch.equal(got, each)
 
 
 def test_the_spatial_prior_prefers_the_nearer_of_two_that_look_alike() -> None:

@@ -20,6 +20,7 @@ from tubelet.attention.dual import DualConfig
 from tubelet.attention.sta import STAConfig
 from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
+from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Glance, Window
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.rcnn.attend import glances
@@ -94,6 +95,8 @@ class MaskTrackRCNN(nn.Module):
             (self.match_level,) = positions((config.match.level,), self.detector.all_strides).items()
         self.propagation: Propagation | None = None
         if config.propagation is not None:
+            if self.detector.all_strides[:4] != [4, 8, 16, 32]:
+                raise ConfigError(f"propagation fuses maps of strides 4, 8, 16, 32, not {self.detector.all_strides}")
             self.propagation = config.propagation.build(self.detector.channels, len(classes))
 
     # training
