@@ -87,6 +87,15 @@ def test_norms_and_biases_are_decayed_only_on_request():
     assert set(decays[True].values()) == {0.05}
 
 
+@pytest.mark.parametrize("decay_all", [False, True])
+def test_a_lone_number_is_never_decayed(decay_all: bool) -> None:
+    model = torch.nn.Linear(2, 2)
+    model.gamma = torch.nn.Parameter(torch.zeros(()))
+    groups = SGD(weight_decay=0.1, decay_all=decay_all).build(model).param_groups
+    decays = {name: group["weight_decay"] for group in groups for name in group["param_names"]}
+    assert decays == {"weight": 0.1, "bias": 0.1 * decay_all, "gamma": 0.0}
+
+
 def test_a_part_that_the_model_has_not_names_the_nearest():
     with pytest.raises(ConfigError, match="begins with 'bodi'; did you mean 'body'"):
         SGD(parts={"bodi": 0.1}).build(ToyModel())
@@ -142,3 +151,25 @@ def test_whole_number_buffers_are_copied_into_the_average():
     model.seen += 5
     average.update(model, 1)
     assert average.weights["seen"].item() == 5
+
+
+def test_norms_and_embeddings_can_be_spared_while_biases_are_decayed():
+    class Model(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.linear, self.queries = nn.Linear(3, 4), nn.Embedding(5, 4)
+            self.norm, self.batch = nn.LayerNorm(4), nn.BatchNorm2d(4)
+            self.level_embed = nn.Parameter(torch.zeros(3, 4))
+
+    def decayed(**fields: object) -> set[str]:
+        groups = AdamW(weight_decay=0.05, **fields).build(Model()).param_groups
+        return {name for group in groups if group["weight_decay"] for name in group["param_names"]}
+
+    everything = {name for name, _ in Model().named_parameters()}
+    tables = {"queries.weight", "level_embed"}
+    norms = {name for name in everything if name.startswith(("norm", "batch"))}
+    assert decayed(decay_all=True) == everything
+    assert decayed(decay_all=True, spared=("norms", "embeddings")) == {"linear.weight", "linear.bias"}
+    assert decayed(decay_all=True, spared=("embeddings",)) == everything - tables
+    assert decayed(decay_all=True, spared=("norms",)) == everything - norms
+    assert decayed(spared=("embeddings",)) == {"linear.weight"}

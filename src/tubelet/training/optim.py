@@ -56,6 +56,8 @@ class _Optim(Config):
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_all: bool = True  # false: norms, biases and other vectors are not decayed
+    # of what is decayed, these are not all the same; embeddings are learned tables, such as queries
+    spared: tuple[Literal["norms", "embeddings"], ...] = ()
     warmup: int = Field(default=500, ge=0)  # iterations of a linear rise
     warmup_from: float = Field(default=1 / 3, ge=0, le=1)  # part of the rate at iteration 0
     schedule: Schedule = Constant()
@@ -166,13 +168,32 @@ def _groups(config: _Optim, model: nn.Module) -> list[dict[str, Any]]:
             heads = {name.split(".")[0] for name, _ in named}
             raise ConfigError(f"optim.parts: no trained parameter begins with {prefix!r}; {nearest(prefix, heads)}")
     groups: dict[tuple[float, float], list[tuple[str, Tensor]]] = {}
+    spared = _spared(config, model)
     for name, parameter in named:
-        decay = config.weight_decay if config.decay_all or parameter.ndim > 1 else 0.0
+        # a lone number (STA's gamma, a temperature) is a gate, not a weight
+        decays = parameter.ndim > 1 or (config.decay_all and parameter.ndim == 1)
+        decay = config.weight_decay if decays and name not in spared else 0.0
         groups.setdefault((_multiplier(config, name), decay), []).append((name, parameter))
     return [
         {"params": members, "multiplier": multiplier, "weight_decay": decay}
         for (multiplier, decay), members in groups.items()
     ]
+
+
+_NORMS = (nn.modules.batchnorm._NormBase, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+_TABLES = ("relative_position_bias_table", "level_embed")  # embeddings that are parameters and no modules
+
+
+def _spared(config: _Optim, model: nn.Module) -> set[str]:
+    """Names of the parameters that are not decayed because of what they are."""
+    names = set()
+    for place, module in model.named_modules():
+        own = [f"{place}.{name}".removeprefix(".") for name, _ in module.named_parameters(recurse=False)]
+        if "norms" in config.spared and isinstance(module, _NORMS):
+            names.update(own)
+        if "embeddings" in config.spared:
+            names.update(own if isinstance(module, nn.Embedding) else [n for n in own if n.endswith(_TABLES)])
+    return names
 
 
 def _multiplier(config: _Optim, name: str) -> float:
