@@ -47,6 +47,67 @@ def test_every_kind_of_listed_backbone_builds(name: str) -> None:
         assert BackboneConfig(name=name).build().strides == [4, 8, 16, 32]
 
 
+SWIN = "swin_tiny_patch4_window7_224"
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 75), (31, 1)])
+def test_swin_reads_any_size_and_gives_channels_first(size: tuple[int, int]) -> None:
+    backbone = BackboneConfig(name=SWIN, frozen_stages=0).build().eval()
+    maps = backbone(torch.rand(1, 3, *size))
+    assert backbone.channels == [96, 192, 384, 768]
+    assert [tuple(m.shape) for m in maps] == [
+        (1, c, -(-size[0] // s), -(-size[1] // s)) for c, s in zip(backbone.channels, backbone.strides, strict=True)
+    ]
+
+
+@pytest.mark.parametrize(
+    ("name", "channels", "millions"),
+    [
+        (SWIN, 96, 27.5),
+        ("swin_small_patch4_window7_224", 96, 48.8),
+        ("swin_base_patch4_window12_384", 128, 86.9),
+        ("swin_large_patch4_window12_384", 192, 195.0),
+    ],
+)
+def test_the_four_published_swins_build(name: str, channels: int, millions: float) -> None:
+    with torch.device("meta"):
+        backbone = BackboneConfig(name=name).build()
+    assert backbone.channels == [channels * 2**n for n in range(4)]
+    assert sum(p.numel() for p in backbone.parameters()) / 1e6 == pytest.approx(millions, abs=0.3)
+
+
+def test_every_map_of_swin_has_a_norm_of_its_own() -> None:
+    backbone = BackboneConfig(name=SWIN, stages=2, frozen_stages=0).build().eval()
+    maps = backbone(torch.rand(1, 3, 64, 64))
+    assert [tuple(norm.weight.shape) for norm in backbone.norms] == [(384,), (768,)]
+    for one in maps:
+        torch.testing.assert_close(one.mean(1), torch.zeros_like(one.mean(1)), atol=1e-5, rtol=0)
+
+
+def test_swins_windows_shift_in_its_last_stage_too() -> None:
+    blocks = BackboneConfig(name=SWIN).build().body.layers_3.blocks
+    assert [tuple(block.shift_size) for block in blocks] == [(0, 0), (3, 3)]
+
+
+def test_frozen_stages_of_swin_are_the_patches_and_the_first_layers() -> None:
+    body = BackboneConfig(name=SWIN, frozen_stages=2).build().body
+    frozen = {n for n, p in body.named_parameters() if not p.requires_grad}
+    assert frozen == {n for n, _ in body.named_parameters() if n.startswith(("patch_embed.", "layers_0."))}
+
+
+@pytest.mark.parametrize("name", ["resnet18", SWIN])
+def test_computing_stages_again_gives_the_same_gradients(name: str) -> None:
+    torch.manual_seed(0)
+    backbone = BackboneConfig(name=name, frozen_stages=0, drop_path=0.0).build().train()
+    images, gradients = torch.rand(1, 3, 32, 32), []
+    for on in (False, True):
+        backbone.save_memory(on)
+        loss = sum(m.square().sum() for m in backbone(images))
+        gradients.append(torch.autograd.grad(loss, list(backbone.parameters())))
+    for kept, again in zip(*gradients, strict=True):
+        torch.testing.assert_close(again, kept)
+
+
 def test_the_stages_taken_are_counted_from_the_coarsest() -> None:
     backbone = BackboneConfig(name="resnet18", stages=3).build().eval()
     assert backbone.strides == [8, 16, 32]

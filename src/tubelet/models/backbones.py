@@ -1,6 +1,7 @@
 """Image backbones: a frame in, a list of feature maps out, finest first.
 
-Any timm network with `features_only` serves (resnet18/34/50/101, mobilenetv2_100, tf_efficientnet_lite0, ...).
+Any timm network with `features_only` serves (resnet18/34/50/101, mobilenetv2_100, tf_efficientnet_lite0, ...), and
+Swin Transformers (Liu et al., ICCV 2021) as detectors use them: any input size, each map through a norm of its own.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from functools import cache
 from typing import Any, Literal
 
 import timm
+import torch.nn.functional as F
 from pydantic import Field
+from timm.models.swin_transformer import SwinTransformerBlock
 from torch import Tensor, nn
 
 from tubelet.core.config import Config
@@ -20,6 +23,7 @@ from tubelet.core.errors import ConfigError, nearest
 # the families whose feature maps have strides 4, 8, 16, 32 and whose modules are named in order; of these not the
 # variants with another head, another stem or activations first
 FAMILIES = r"(resnet|resnext|mobilenetv2|mobilenetv3|tf_efficientnet_lite|efficientnet_lite)"
+SWIN = r"swin_(tiny|small|base|large)_patch4_window\d+_\d+$"
 ODD = r"clip|resnetv2|ts$|q$|_mlp$"
 
 
@@ -34,6 +38,7 @@ class BackboneConfig(Config):
     )  # stem and stage 1, as Mask R-CNN's fine-tuning does (docs/papers/masktrack_rcnn.md)
     frozen_norm: bool = True  # batch norm keeps its statistics
     pad_type: str = ""  # "same" for weights that come from TensorFlow
+    drop_path: float = Field(default=0.3, ge=0, lt=1)  # of Swin alone: the last block's chance to be left out
 
     def build(self) -> Backbone:
         return Backbone(self)
@@ -42,7 +47,8 @@ class BackboneConfig(Config):
 @cache
 def names() -> tuple[str, ...]:
     """Backbone names that can be given, in timm's spelling."""
-    return tuple(n for n in timm.list_models() if re.match(FAMILIES, n) and not re.search(ODD, n))
+    known = timm.list_models()
+    return tuple(n for n in known if re.match(SWIN, n) or (re.match(FAMILIES, n) and not re.search(ODD, n)))
 
 
 class Backbone(nn.Module):
@@ -52,22 +58,52 @@ class Backbone(nn.Module):
         super().__init__()
         if config.name not in names():  # timm would also take addresses and folders
             raise ConfigError(f"unknown backbone {config.name!r}; {nearest(config.name, names())}")
-        extra: dict[str, Any] = {"pad_type": config.pad_type} if config.pad_type else {}
-        self.body = timm.create_model(config.name, pretrained=False, features_only=True, **extra)
+        self.swin = re.match(SWIN, config.name) is not None
+        self.body = timm.create_model(config.name, pretrained=False, features_only=True, **_options(config, self.swin))
+        for block in self.body.modules():
+            if isinstance(block, SwinTransformerBlock):
+                block.__class__ = WholeWindows
         self.config = config
         info: Any = self.body.feature_info
         self.channels: list[int] = info.channels()[-config.stages :]
         self.strides: list[int] = info.reduction()[-config.stages :]
-        freeze(self.body, config.frozen_stages, info.module_name())
+        self.norms = nn.ModuleList(nn.LayerNorm(c) for c in self.channels) if self.swin else nn.ModuleList()
+        modules = [name.replace(".", "_") for name in info.module_name()] if self.swin else info.module_name()
+        freeze(self.body, config.frozen_stages, ["patch_embed", *modules] if self.swin else modules)
 
     def forward(self, images: Tensor) -> list[Tensor]:
-        return list(self.body(images)[-self.config.stages :])
+        if not self.swin:
+            return list(self.body(images)[-self.config.stages :])
+        height, width = images.shape[-2:]
+        maps = self.body(F.pad(images, (0, -width % 4, 0, -height % 4)))[-self.config.stages :]
+        return [norm(m).permute(0, 3, 1, 2) for norm, m in zip(self.norms, maps, strict=True)]
+
+    def save_memory(self, on: bool = True) -> None:
+        """In training, compute each stage again in the backward pass instead of keeping what is inside it."""
+        switch: Any = self.body.set_grad_checkpointing
+        switch(on)
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         if self.config.frozen_norm:
             hold_norms(self.body)
         return self
+
+
+class WholeWindows(SwinTransformerBlock):
+    """A block that pads its map to whole windows and then shifts them, as detectors do; timm pads what is shifted."""
+
+    def _attn(self, x: Tensor) -> Tensor:
+        height, width = x.shape[1:3]
+        down, across = (-side % window for side, window in zip((height, width), self.window_size, strict=True))
+        return super()._attn(F.pad(x, (0, 0, 0, across, 0, down)))[:, :height, :width]
+
+
+def _options(config: BackboneConfig, swin: bool) -> dict[str, Any]:
+    if not swin:
+        return {"pad_type": config.pad_type} if config.pad_type else {}
+    # windows of one size that shift on every map, however small: so were the detectors' weights trained
+    return {"strict_img_size": False, "always_partition": True, "drop_path_rate": config.drop_path}
 
 
 def freeze(body: nn.Module, stages: int, modules: Sequence[str]) -> None:

@@ -1,0 +1,1 @@
+"""The mask transformer family: Mask2Former-VIS, and IFR with its recurrent decoder."""
