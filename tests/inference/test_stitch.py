@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 from tubelet.core import boxes
 from tubelet.core.masks import decode
 from tubelet.core.types import Tracks
-from tubelet.inference.stitch import Finished, Ledger, Stitcher, Tally
+from tubelet.inference.ledger import Ledger, Tally
+from tubelet.inference.stitch import Finished, Stitcher
 
 
 def tracks(

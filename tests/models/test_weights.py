@@ -21,6 +21,7 @@ from tubelet.core.errors import WeightsError
 from tubelet.core.types import Clip
 from tubelet.models import weights
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.key_maps import COCO_IDS, from_coco_ssdlite
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.training.checkpoint import save_model
 
@@ -119,7 +120,7 @@ def test_counters_of_batches_may_be_missing(tiny: MaskTrackRCNN, tmp_path: Path)
 
 
 def test_bundled_models_load_by_name_and_fit_into_24_megabytes() -> None:
-    rows = weights.list_models()
+    rows = [row for row in weights.list_models() if row.where == "bundled"]
     assert "default" in [row.name for row in rows]
     assert sum(row.megabytes for row in rows) <= 24
     for row in rows:
@@ -346,17 +347,17 @@ def test_of_91_scores_the_80_that_coco_uses_stay() -> None:
     weight = torch.arange(anchors * 91 * channels, dtype=torch.float32).view(anchors * 91, channels, 1, 1)
     bias = torch.arange(anchors * 91, dtype=torch.float32)
     other = torch.randn(12, channels, 1, 1)
-    mapped = weights.from_coco_ssdlite({"cls.2.pw.weight": weight, "cls.2.pw.bias": bias, "box.2.pw.weight": other})
+    mapped = from_coco_ssdlite({"cls.2.pw.weight": weight, "cls.2.pw.bias": bias, "box.2.pw.weight": other})
     assert set(mapped) == {"detector.cls.2.pw.weight", "detector.cls.2.pw.bias", "detector.box.2.pw.weight"}
     assert mapped["detector.box.2.pw.weight"] is other
     assert mapped["detector.cls.2.pw.weight"].shape == (anchors * 80, channels, 1, 1)
     for anchor in range(anchors):
-        for k, coco in enumerate(weights.COCO_IDS):
+        for k, coco in enumerate(COCO_IDS):
             assert mapped["detector.cls.2.pw.bias"][anchor * 80 + k] == bias[anchor * 91 + coco]
             assert torch.equal(mapped["detector.cls.2.pw.weight"][anchor * 80 + k], weight[anchor * 91 + coco])
 
 
 def test_the_80_ids_are_cocos(shared: Path) -> None:
-    assert len(weights.COCO_IDS) == 80
+    assert len(COCO_IDS) == 80
     document = json.loads((shared / "data" / "coco_instances" / "instances.json").read_text())
-    assert sorted(category["id"] for category in document["categories"]) == list(weights.COCO_IDS)
+    assert sorted(category["id"] for category in document["categories"]) == list(COCO_IDS)

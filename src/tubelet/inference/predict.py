@@ -6,7 +6,6 @@ the only thing that is carried from window to window.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,8 +18,10 @@ from torch import Tensor, nn
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Frame, Tracks, Video
+from tubelet.inference.ledger import Ledger, Tallies, Vote
 from tubelet.inference.results import Progress, VideoPrediction
-from tubelet.inference.stitch import Finished, Ledger, Stitcher, Tally, Vote
+from tubelet.inference.stitch import Average, Finished, Stitcher
+from tubelet.inference.views import several
 from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
 from tubelet.video.windows import window_indices, windows
 
@@ -35,23 +36,37 @@ def predict(
     *,
     window: Window | None = None,
     threshold: float = 0.5,
+    top: int | None = None,
+    views: int = 1,
     progress: Progress | None = None,
 ) -> VideoPrediction:
     """Find, outline, name and follow every object of a video.
 
     `source` is a path to a video, an image or a folder of images, a uint8 array [T, H, W, 3] or tensor [T, 3, H, W] in
     RGB, or a Video. `window` replaces the model's own way of reading. Tracks whose score (the mean over the frames
-    where they appear) is under `threshold` are left out. `progress(done, total)` is called as frames are finished.
-    Runs where the model's parameters are. Raises InputError for a source that cannot be read.
+    where they appear) is under `threshold` are left out; each object has its best class. With `top`, the answer is what
+    benchmarks take instead: the `top` best (object, class) pairs, in falling order, whatever their scores, so that one
+    object may come several times with the same masks and id. `views`: look at that many sizes and average what is seen
+    (inference/views.py). `progress(done, total)` is called as frames are finished. Runs where the model's parameters
+    are. Raises InputError for a source that cannot be read, ConfigError for views of a model that cannot be asked so.
     """
+    if top is not None and top < 1:
+        raise ConfigError(f"expected top of at least 1, got {top}")
+    model = several(model, views)
     video = open_video(source)
     ledger = Ledger()
-    for _, finished in _run(model, _read(video, window or model.window)):
-        for frame in finished:
+    for turn in _run(model, _read(video, window or model.window)):
+        if turn.tracks is not None:
+            ledger.hear(turn.tracks)
+        for frame in turn.finished:
             ledger.add(frame)
             if progress is not None:
                 progress(frame.index + 1, len(video))
-    tracks = ledger.tracks(len(video), vote=_vote(model), min_frames=_min_frames(model))
+    min_frames = _min_frames(model)
+    if top is None:
+        tracks = ledger.tracks(len(video), vote=_vote(model), min_frames=min_frames)
+    else:
+        tracks = ledger.pairs(len(video), top, min_frames=min_frames)
     prediction = VideoPrediction(
         video=video.id,
         size=video.size,
@@ -60,10 +75,12 @@ def predict(
         classes=model.classes,
         source=video,
     )
-    return prediction.above(float(threshold))
+    return prediction.above(float(threshold)) if top is None else prediction
 
 
-def stream(model: Model, source: Source, *, window: Window | None = None, threshold: float = 0.5) -> Iterator[Frame]:
+def stream(
+    model: Model, source: Source, *, window: Window | None = None, threshold: float = 0.5, views: int = 1
+) -> Iterator[Frame]:
     """Frames with their objects, each as soon as no later frame can change it, in memory that does not grow.
 
     `source` is what `predict` takes, a camera's index or a stream's address. Masks and ids are those that `predict`
@@ -71,6 +88,7 @@ def stream(model: Model, source: Source, *, window: Window | None = None, thresh
     `threshold` are shown. Raises InputError for a source that cannot be read, ConfigError where the window needs the
     whole video.
     """
+    model = several(model, views)
     window = window or model.window
     if window.length is None or window.spread:
         raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
@@ -102,40 +120,50 @@ class _Step(NamedTuple):
         return {t: (time, image) for t, key, time, image in rows if key}
 
 
-def _run(model: Model, steps: Iterator[_Step]) -> Iterator[tuple[_Step | None, Iterator[Finished]]]:
-    """The loop: window after window through the model, each with the frames that are finished after it."""
+class _Turn(NamedTuple):
+    """What one window gave, and the frames that are finished after it; the last turn has no window of its own."""
+
+    step: _Step | None
+    tracks: Tracks | None
+    finished: Iterator[Finished]
+
+
+def _run(model: Model, steps: Iterator[_Step]) -> Iterator[_Turn]:
+    """The loop: window after window through the model."""
     state, device = model.start(), _device(model)
     stitcher: Stitcher | None = None
     for step in steps:
-        stitcher = stitcher or Stitcher(step.clip.size)
+        stitcher = stitcher or Stitcher(step.clip.size, _average(model))
         with _inference(model):
             state, tracks = model.step(state, step.clip.to(device))
         stitcher.add(_checked(tracks, step.clip))
-        yield step, stitcher.release(step.settled)
+        yield _Turn(step, tracks, stitcher.release(step.settled))
     if stitcher is not None:
-        yield None, stitcher.rest()
+        yield _Turn(None, None, stitcher.rest())
 
 
 def _shown(model: Model, steps: Iterator[_Step], threshold: float) -> Iterator[Frame]:
-    tallies: dict[int, Tally] = defaultdict(Tally)
+    tallies = Tallies()
     pictures: dict[int, tuple[float, Tensor]] = {}  # of frames that are not finished yet
     vote, min_frames = _vote(model), _min_frames(model)
-    for step, finished in _run(model, steps):
+    for step, tracks, finished in _run(model, steps):
         pictures |= {} if step is None else step.pictures()
+        if tracks is not None and vote == "mean":
+            tallies.hear(tracks)
         for frame in finished:
-            for identity, scores in zip(frame.ids.tolist(), frame.scores, strict=True):
-                tallies[identity].add(scores)
+            tallies.add(frame)
             known = [tallies[identity] for identity in frame.ids.tolist()]
-            keep = [n for n, tally in enumerate(known) if tally.score >= threshold and tally.frames >= min_frames]
+            verdicts = [tally.verdict(vote) for tally in known]
+            keep = [n for n, (_, score) in enumerate(verdicts) if score >= threshold and known[n].frames >= min_frames]
             time, picture = pictures.pop(frame.index)
-            labels = [known[n].label(vote) for n in keep]
+            labels = [verdicts[n][0] for n in keep]
             yield Frame(
                 index=frame.index,
                 time=time,
                 image=picture,
                 ids=torch.from_numpy(frame.ids[keep]),
                 labels=torch.tensor(labels, dtype=torch.int64),
-                scores=torch.tensor([known[n].score for n in keep], dtype=torch.float32),
+                scores=torch.tensor([verdicts[n][1] for n in keep], dtype=torch.float32),
                 masks=torch.from_numpy(np.ascontiguousarray(frame.masks[keep])),
                 boxes=torch.from_numpy(frame.boxes[keep]),
                 names=tuple(model.classes[label] for label in labels),
@@ -201,6 +229,11 @@ def _device(model: Model) -> torch.device:
 def _vote(model: Model) -> Vote:
     """How a track gets its class: a model may say so."""
     return getattr(model, "vote", "majority")
+
+
+def _average(model: Model) -> Average:
+    """What overlapping windows agree on: a model may say so."""
+    return getattr(model, "average", "probabilities")
 
 
 def _min_frames(model: Model) -> int:

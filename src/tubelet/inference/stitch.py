@@ -1,25 +1,25 @@
 """From windows to one video: soft masks are averaged where windows overlap, resized once, thresholded once.
 
-`Stitcher` turns the Tracks of successive windows into finished frames and forgets them; `Ledger` keeps what a whole
-video needs of them: one RLE per object and frame, and a `Tally` of scores and class votes per identity.
+`Stitcher` turns the Tracks of successive windows into finished frames and forgets them. A model chooses the rule by its
+attribute `average`: overlapping windows agree on the mean of their probabilities, or on that of their logits, which are
+then also what is resized.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 
-from tubelet.core.masks import RLE, encode
-from tubelet.core.types import Track, Tracks
+from tubelet.core.types import Tracks
 
 THRESHOLD = 0.5  # a pixel belongs to an object where its probability is above
-Vote = Literal["majority", "score"]
+SURE = 1e-6  # probabilities closer to 0 or 1 than this have the logit of this
+Average = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,14 +60,17 @@ class Stitcher:
     (a spread window picks a few) is blended linearly from its neighbours, or copied from the only one.
     """
 
-    def __init__(self, size: tuple[int, int]) -> None:
+    def __init__(self, size: tuple[int, int], average: Average = "probabilities") -> None:
         self.size = size  # of the frames: height, width
+        self.average = average
         self._pending: dict[int, dict[int, _Soft]] = {}
         self._next = 0
 
     def add(self, tracks: Tracks) -> None:
         """Take in one window's objects: masks are probabilities [N, T, h, w] over the whole frame, ids global."""
         masks, scores = _array(tracks.masks), _array(tracks.scores).astype(np.float64)
+        if self.average == "logits":
+            masks = _logits(masks)
         ids = tracks.ids.tolist()
         for k, t in enumerate(tracks.index.tolist()):
             frame = self._pending.setdefault(t, {})
@@ -95,10 +98,12 @@ class Stitcher:
         if earlier is None or later is None:
             only = earlier if later is None else later
             return {} if only is None else {i: soft.mean() for i, soft in self._pending[only].items()}
-        return _blend(self._pending[earlier], self._pending[later], (t - earlier) / (later - earlier))
+        weight = (t - earlier) / (later - earlier)
+        return _blend(self._pending[earlier], self._pending[later], weight, self.average)
 
     def _finish(self, t: int, frame: Mapping[int, _Soft]) -> Finished:
-        cut = {i: _cut(soft.mask, self.size) for i, soft in frame.items()}
+        threshold = THRESHOLD if self.average == "probabilities" else 0.0
+        cut = {i: _cut(soft.mask, self.size, threshold) for i, soft in frame.items()}
         ids = sorted(i for i, piece in cut.items() if piece is not None)
         height, width = self.size
         canvas = np.zeros((len(ids), width, height), bool)
@@ -114,62 +119,6 @@ class Stitcher:
         )
 
 
-@dataclass(slots=True)
-class Tally:
-    """One identity's frames so far: their number, the sum of their scores, and what each says of the class."""
-
-    frames: int = 0
-    total: float = 0.0
-    votes: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))
-
-    def add(self, scores: np.ndarray) -> None:
-        """Count one more frame with class probabilities [K]."""
-        label = int(scores.argmax())
-        confidence = float(scores[label])
-        self.frames += 1
-        self.total += confidence
-        self.votes[label] += 1
-        self.sums[label] += confidence
-
-    @property
-    def score(self) -> float:
-        """The arithmetic mean over the frames in which the identity appears."""
-        return self.total / self.frames
-
-    def label(self, vote: Vote) -> int:
-        """The class that most frames say ("majority") or the one of the largest summed score; a tie: the smaller."""
-        weights: Mapping[int, float] = self.votes if vote == "majority" else self.sums
-        return min(weights, key=lambda label: (-weights[label], label))
-
-
-class Ledger:
-    """What is kept of a whole video: run-length codes and tallies, no pixels."""
-
-    def __init__(self) -> None:
-        self._rles: dict[int, dict[int, RLE]] = defaultdict(dict)
-        self._tallies: dict[int, Tally] = defaultdict(Tally)
-
-    def add(self, frame: Finished) -> None:
-        """Write down one finished frame."""
-        for identity, scores, rle in zip(frame.ids.tolist(), frame.scores, encode(frame.masks), strict=True):
-            self._rles[identity][frame.index] = rle
-            self._tallies[identity].add(scores)
-
-    def tracks(self, length: int, *, vote: Vote = "majority", min_frames: int = 1) -> tuple[Track, ...]:
-        """Every identity seen in at least `min_frames` of the video's `length` frames, ids ascending."""
-        return tuple(
-            Track(
-                id=identity,
-                label=tally.label(vote),
-                score=tally.score,
-                rles=tuple(self._rles[identity].get(t) for t in range(length)),
-            )
-            for identity, tally in sorted(self._tallies.items())
-            if tally.frames >= min_frames
-        )
-
-
 class _Piece(NamedTuple):
     """The pixels of one object within its tight box, transposed: [x2 - x1, y2 - y1]."""
 
@@ -177,13 +126,13 @@ class _Piece(NamedTuple):
     pixels: np.ndarray
 
 
-def _cut(mask: np.ndarray, size: tuple[int, int]) -> _Piece | None:
-    """Resize a soft mask [h, w] to the frame and threshold it, touching only where it can come out above one half.
+def _cut(mask: np.ndarray, size: tuple[int, int], threshold: float) -> _Piece | None:
+    """Resize a soft mask [h, w] to the frame and cut it at a threshold, touching only where it can come out above.
 
     A bilinear value is a weighted mean of four cells, so it exceeds the threshold only beside a cell that does.
     Equal to interpolating the whole mask with align_corners=False. None where nothing is left.
     """
-    inside = mask if mask.dtype == bool else mask > THRESHOLD
+    inside = mask if mask.dtype == bool else mask > threshold
     cells = _extent(inside.T)
     if cells is None:
         return None
@@ -192,7 +141,7 @@ def _cut(mask: np.ndarray, size: tuple[int, int]) -> _Piece | None:
         return _Piece(cells, inside[y1:y2, x1:x2].T)
     columns, rows = _axis(mask.shape[1], size[1]), _axis(mask.shape[0], size[0])
     across, down = columns.reach(cells[0], cells[2]), rows.reach(cells[1], cells[3])
-    pixels = columns.interpolate(rows.interpolate(mask, down).T, across) > THRESHOLD
+    pixels = columns.interpolate(rows.interpolate(mask, down).T, across) > threshold
     tight = _extent(pixels)
     if tight is None:
         return None
@@ -236,7 +185,9 @@ def _axis(cells: int, pixels: int) -> _Axis:
     return _Axis(lower, np.minimum(lower + 1, cells - 1), (position - lower).astype(np.float32))
 
 
-def _blend(first: Mapping[int, _Soft], second: Mapping[int, _Soft], weight: float) -> dict[int, _Soft]:
+def _blend(
+    first: Mapping[int, _Soft], second: Mapping[int, _Soft], weight: float, average: Average
+) -> dict[int, _Soft]:
     """Each object between two frames, `weight` of the way; one that only one of them holds fades."""
     blended = {}
     for identity in first.keys() | second.keys():
@@ -244,9 +195,16 @@ def _blend(first: Mapping[int, _Soft], second: Mapping[int, _Soft], weight: floa
         known = [(soft.mean(), share) for soft, share in ends if soft is not None]
         mask = np.sum([soft.mask * np.float32(share) for soft, share in known], axis=0)
         total = sum(share for _, share in known)
+        if len(known) == 1 and average == "logits":  # absent is as far below zero as the other end is from it
+            mask -= np.abs(known[0][0].mask) * np.float32(1 - total)
         scores = np.sum([soft.scores * (share / total) for soft, share in known], axis=0)
         blended[identity] = _Soft(mask, scores, 1)
     return blended
+
+
+def _logits(masks: np.ndarray) -> np.ndarray:
+    probabilities = masks.astype(np.float32).clip(SURE, 1 - SURE)
+    return np.log(probabilities) - np.log1p(-probabilities)
 
 
 def _array(values: torch.Tensor) -> np.ndarray:

@@ -1,32 +1,47 @@
-"""Where weights come from: bundled with the package, a file, or a public model's layout mapped onto ours.
+"""Where weights come from: bundled with the package, a file, the hub, or a public model's layout mapped onto ours.
 
-Files are safetensors; nothing is ever unpickled from a path that a user gives.
+Files are safetensors; nothing is ever unpickled. Which of their names is which of ours: key_maps.py. What a published
+file says of its model: published.py. What the hub has: hub.py.
 """
 
 from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_parameter_registration_hook
 
 from tubelet.core.devices import choose_device
 from tubelet.core.errors import ConfigError, WeightsError, nearest
+from tubelet.models import hub
+from tubelet.models.key_maps import (
+    from_coco_ssdlite,
+    from_detectron2,
+    from_torchvision,
+    from_transformers,
+    is_detectron2,
+    is_transformers,
+)
+from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
+from tubelet.models.published import describe
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
+from tubelet.models.tags.model import TagConfig, TagModel
 
-ModelConfig = MaskTrackConfig  # becomes the union of the families' configs, told apart by `kind`
+ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig, Field(discriminator="kind")]
+Model = MaskTrackRCNN | Mask2Former | TagModel
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parent / "bundled"
 FORMAT = "1"  # of the metadata beside the tensors: tubelet, config, classes
-COCO_IDS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})  # the 80 in use
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +53,21 @@ class Listed:
     megabytes: float
     classes: int
     licence: str
+    published: str = ""  # the published figure
 
 
 def list_models() -> list[Listed]:
-    """The bundled models."""
+    """The bundled models, then those of the hub."""
+    return [*_bundled(), *(_listed(model) for model in hub.PUBLISHED)]
+
+
+def _listed(model: hub.Published) -> Listed:
+    where = "hub" if model.revision else "hub, a pickle to convert"
+    figure = f"{model.ap:.1f} AP, {model.measured_on}"
+    return Listed(model.name, where, model.megabytes, model.classes, model.licence, figure)
+
+
+def _bundled() -> list[Listed]:
     rows = []
     for path in sorted(BUNDLED.glob("*.safetensors")):
         metadata = read_metadata(path)
@@ -52,22 +78,35 @@ def list_models() -> list[Listed]:
 
 def load(
     name: str | Path = "default", *, device: str = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto"
-) -> MaskTrackRCNN:
-    """A model ready to predict, by bundled name, safetensors file, or the folder of a training run.
+) -> Model:
+    """A model ready to predict: a bundled name, one of the hub, a safetensors file, or the folder of a training run or
+    of a published model (model.safetensors, and config.json where it is transformers').
 
     `precision` is that of the network's layers; "auto" is bf16 where the processor computes in it, else fp32.
     Raises WeightsError for an unknown name, a file of another kind (a pickle is refused unread) or of another model.
     """
     path, target = find(name), choose_device(device)
-    config, classes = _described(path)
-    tensors = read_tensors(path)
+    config, classes, tensors = _open(path)
     check_fit(config, classes, tensors, str(path))
     model = config.build(classes)
     model.load_state_dict(tensors, strict=False)
     if precision == "bf16" or (precision == "auto" and computes_bf16(target)):
         model.precision = torch.bfloat16
-    model.to(memory_format=torch.channels_last)
+    if not isinstance(model, TagModel):  # whose convolutions have three dimensions, and choose for themselves
+        model.to(memory_format=torch.channels_last)
     return model.eval().to(target)
+
+
+def _open(path: Path) -> tuple[ModelConfig, tuple[str, ...], dict[str, Tensor]]:
+    """The model of a file, its classes, and its tensors by our names."""
+    metadata = read_metadata(path)
+    if "config" in metadata and "classes" in metadata:
+        return *_described(path, metadata), read_tensors(path)
+    published = describe(path, read_tensors(path), metadata)
+    if published is None:
+        expected = "expected a model saved by tubelet (config and classes in its metadata) or a published Mask2Former"
+        raise WeightsError(f"{path}: {expected}, found neither")
+    return published
 
 
 def computes_bf16(device: torch.device) -> bool:
@@ -80,12 +119,7 @@ def computes_bf16(device: torch.device) -> bool:
     return False
 
 
-def _described(path: Path) -> tuple[ModelConfig, tuple[str, ...]]:
-    metadata = read_metadata(path)
-    if "config" not in metadata or "classes" not in metadata:
-        raise WeightsError(
-            f"{path}: expected a model saved by tubelet (config and classes in its metadata), found none"
-        )
+def _described(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, tuple[str, ...]]:
     try:
         classes = json.loads(metadata["classes"])
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
@@ -96,17 +130,21 @@ def _described(path: Path) -> tuple[ModelConfig, tuple[str, ...]]:
 
 
 def find(name: str | Path) -> Path:
-    """The file that a name or path stands for."""
+    """The file that a name or path stands for; what is on disk goes before a name of the hub."""
     bundled = BUNDLED / f"{name}.safetensors"
     if re.fullmatch(r"[\w.-]+", str(name)) and bundled.is_file():
         return bundled
     path = Path(name)
+    if path.is_file():
+        return path
     if path.is_dir() and (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    if not path.is_file():
-        known = [p.stem for p in BUNDLED.glob("*.safetensors")]
-        raise WeightsError(f"no model {str(name)!r}: neither a bundled name nor a file; {nearest(str(name), known)}")
-    return path
+    if path.is_dir() and (pickles := [p for p in ("pytorch_model.bin", "model.pkl") if (path / p).is_file()]):
+        raise WeightsError(f"{path / pickles[0]} is a pickle, which is never read: {hub.CONVERTING}")
+    if str(name) in hub.names():
+        return hub.fetch(str(name))
+    known = [*(p.stem for p in BUNDLED.glob("*.safetensors")), *hub.names()]
+    raise WeightsError(f"no model {str(name)!r}: neither a bundled name nor a file; {nearest(str(name), known)}")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -131,12 +169,12 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
 def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[str, Tensor], where: str) -> None:
     """Raise WeightsError, which counts what is missing, unknown or of another shape, unless every tensor fits.
 
-    Nothing is allocated: a file's config decides the sizes, and may be hostile.
+    Nothing is allocated, and no more is built than the file has: its config decides the sizes, and may be hostile.
     """
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _at_most(2 * len(tensors) + 100):
             own = config.build(classes).state_dict()
-    except (RuntimeError, ConfigError) as error:
+    except (RuntimeError, ConfigError, ValueError) as error:
         raise WeightsError(f"{where}: its config cannot be built: {str(error).splitlines()[0]}") from None
     missing = sorted(own.keys() - tensors.keys() - {k for k in own if k.endswith("num_batches_tracked")})
     unknown = sorted(tensors.keys() - own.keys())
@@ -148,17 +186,36 @@ def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[st
         )
 
 
-def start_from(model: MaskTrackRCNN, source: str) -> list[str]:
+@contextmanager
+def _at_most(parameters: int) -> Iterator[None]:
+    """Stop building a model that has more parameters than this: a hostile config may ask for a billion layers."""
+    count = 0
+
+    def limit(module: nn.Module, name: str, parameter: nn.Parameter) -> None:
+        nonlocal count
+        count += 1
+        if count > parameters:
+            raise ConfigError("it asks for more tensors than the file has")
+
+    handle = register_module_parameter_registration_hook(limit)
+    try:
+        yield
+    finally:
+        handle.remove()
+
+
+def start_from(model: nn.Module, source: str) -> list[str]:
     """Start a training from pretrained weights; returns the names of the tensors that keep their random start.
 
-    `source` is a safetensors file (one of ours, an SSDLite detector of COCO, a torchvision Mask R-CNN or a plain
-    backbone, told apart by their tensor names), or `torchvision/maskrcnn_resnet50_fpn` and
-    `torchvision/maskrcnn_resnet50_fpn_v1`, which are fetched by name where there is a network.
+    `source` is what `load` takes, or a safetensors file of an SSDLite detector of COCO, a torchvision Mask R-CNN, a
+    published Mask2Former or a plain backbone, told apart by their tensor names; `torchvision/maskrcnn_resnet50_fpn`
+    and `torchvision/maskrcnn_resnet50_fpn_v1` are fetched by name where there is a network.
     """
     if source.startswith("torchvision/"):
         tensors = from_torchvision(_fetch_torchvision(source), norm_eps=0.0)  # these were trained with frozen norms
     else:
         tensors = _ours(read_tensors(find(source)), model)
+    tensors = _trunk_of_crops(tensors) | tensors
     own = model.state_dict()
     fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
     if not fitting:
@@ -167,52 +224,28 @@ def start_from(model: MaskTrackRCNN, source: str) -> list[str]:
     return sorted(k for k in own.keys() - fitting.keys() if not k.endswith("num_batches_tracked"))
 
 
-def _ours(tensors: dict[str, Tensor], model: MaskTrackRCNN) -> dict[str, Tensor]:
+def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if "extra.0.pw.weight" in tensors:
         return from_coco_ssdlite(tensors)
     if "roi_heads.box_head.fc6.weight" in tensors:
         return from_torchvision(tensors)
-    backbone = {f"detector.backbone.body.{k}": t for k, t in tensors.items()}
-    return backbone if backbone.keys() & model.state_dict().keys() else tensors
+    if is_transformers(tensors):
+        return from_transformers(tensors)
+    if is_detectron2(tensors):
+        return from_detectron2(tensors)
+    own = model.state_dict().keys()
+    for place in ("detector.backbone.body.", "backbone.body."):
+        # timm numbers Swin's stages as a list where the network is whole
+        backbone = {place + re.sub(r"^layers\.(\d)\.", r"layers_\1.", k): t for k, t in tensors.items()}
+        if backbone.keys() & own:
+            return backbone
+    return tensors
 
 
-def from_coco_ssdlite(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The public COCO detector's tensors -> ours: of its 91 class scores the 80 that COCO uses stay."""
-    out = {}
-    for key, tensor in tensors.items():
-        if re.fullmatch(r"cls\.\d+\.pw\.(weight|bias)", key):
-            tensor = tensor.reshape(-1, 91, *tensor.shape[1:])[:, list(COCO_IDS)].flatten(0, 1)
-        out[f"detector.{key}"] = tensor
-    return out
-
-
-_TORCHVISION = {  # their prefix -> ours
-    "backbone.body.": "detector.backbone.body.",
-    "backbone.fpn.": "detector.fpn.",
-    "rpn.": "detector.rpn.",
-    "roi_heads.box_head.": "detector.box_head.",
-    "roi_heads.box_predictor.": "detector.box_predictor.",
-    "roi_heads.mask_predictor.conv5_mask.": "mask.deconv.",
-    "roi_heads.mask_predictor.mask_fcn_logits.": "mask.logits.",
-}
-
-
-def from_torchvision(tensors: dict[str, Tensor], norm_eps: float = 1e-5) -> dict[str, Tensor]:
-    """A torchvision Mask R-CNN with FPN, tensor by tensor, onto the two-stage detector and the mask head.
-
-    `norm_eps` is what its batch norms add to the variance; ours add 1e-5, so a difference goes into the variances.
-    """
-    out = {}
-    for key, tensor in tensors.items():
-        if key.endswith("running_var"):
-            tensor = tensor + (norm_eps - 1e-5)
-        convolution = re.fullmatch(r"roi_heads\.mask_head\.(\d)\.0\.(weight|bias)", key)
-        if convolution:  # each of their blocks is a convolution and a ReLU; ours lie in one sequence
-            out[f"mask.convs.{2 * int(convolution[1])}.{convolution[2]}"] = tensor
-        for theirs, ours in _TORCHVISION.items():
-            if key.startswith(theirs):
-                out[ours + key.removeprefix(theirs)] = tensor
-    return out
+def _trunk_of_crops(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A mask head that looks at crops (rcnn/crops.py) starts with the trunk of the detector before it."""
+    body = "detector.body."
+    return {key.replace(body, "mask.encoder.", 1): t for key, t in tensors.items() if key.startswith(body)}
 
 
 def _fetch_torchvision(source: str) -> dict[str, Any]:

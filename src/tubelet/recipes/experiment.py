@@ -107,6 +107,7 @@ class Evaluation(Config):
 
     window: Window | None = None  # None: the model's own
     views: int | None = Field(default=None, ge=1)  # test-time augmentation over so many sizes
+    top: int | None = Field(default=None, ge=1)  # so many best (object, class) pairs a video; None: one class an object
     paper: dict[str, float] = Field(default_factory=dict)
 
 

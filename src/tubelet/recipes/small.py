@@ -26,7 +26,7 @@ WORLD = Synthetic(height=96, width=160, frames=12, size=(0.3, 0.6), classes=("fi
 _MODEL = MaskTrackConfig(
     detector=TwoStageConfig(
         input=InputConfig(resize=KeepRatio(long=160, short=96)),
-        backbone=BackboneConfig(name="resnet18", frozen_stages=0),
+        backbone=BackboneConfig(name="resnet18"),
         channels=32,
         box_channels=128,
         proposals_per_level=50,
@@ -40,22 +40,22 @@ _MODEL = MaskTrackConfig(
 
 START = Experiment(
     about="the small detector that all small systems start from",
-    model=_MODEL.override("detector.backbone.frozen_norm=false"),
-    data=Generated(videos=300, seed=1000, world=WORLD),
+    model=_MODEL.override("detector.backbone.frozen_stages=0", "detector.backbone.frozen_norm=false"),
+    data=Generated(videos=200, seed=1000, world=WORLD),
     sampler=RandomPair(context=0),
     transforms=(Geometry(steps=(HorizontalFlip(),)),),
     optim=AdamW(lr=1e-3, weight_decay=0.02, warmup=50, schedule=Cosine()),
-    train=TrainConfig(iterations=1500, batch_size=4, workers=0, clip_norm=10.0, checkpoint_every=500),
+    train=TrainConfig(iterations=600, batch_size=4, workers=0, clip_norm=10.0, checkpoint_every=200),
 )
 
 _MASKTRACK = Experiment(
     about="small MaskTrack R-CNN",
     model=_MODEL,
-    data=Generated(videos=200, seed=2000, world=WORLD),
+    data=Generated(videos=100, seed=2000, world=WORLD),
     sampler=RandomPair(),
     transforms=(Geometry(steps=(HorizontalFlip(),)),),
     optim=AdamW(lr=3e-4, weight_decay=0.02, warmup=20, schedule=Cosine()),
-    train=TrainConfig(iterations=250, batch_size=4, workers=0, clip_norm=10.0, checkpoint_every=250),
+    train=TrainConfig(iterations=120, batch_size=4, workers=0, clip_norm=10.0, checkpoint_every=120),
 )
 
 _STA = 'model.neck={"kind": "sta", "levels": ["P2", "P3", "P4", "P5"]}'

@@ -1,0 +1,173 @@
+"""Several views of one clip: a model of queries looks at several sizes, and what belongs together is averaged.
+
+Source: the IFR paper, Sec. 4 (test-time augmentation by pivot matching). One view, drawn at random, is the pivot. The
+queries of each other view are assigned to the pivot's with the cost of training (Eq. 4), where the pivot's best classes
+and soft masks stand for the truth; then class probabilities and mask probabilities are averaged, on one grid.
+Letters: Q queries, K classes, T frames.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from tubelet.core.errors import ConfigError
+from tubelet.core.matching import assign, bce_cost, class_cost
+from tubelet.core.protocol import VideoSegmenter
+from tubelet.core.types import Clip, Losses, Tracks
+
+SHORTEST, LONGEST = 360, 540  # short sides of the first and the last view; the paper does not tell its four
+GRID = 480 // 4  # the short side of the grid on which masks are matched and averaged
+CLASS, MASK, DICE = 2.0, 5.0, 5.0  # the cost's weights (Eq. 4)
+MOST = 16
+SURE = 1e-6  # averaged probabilities closer to 0 or 1 than this have the logit of this
+
+
+class Answer(Protocol):
+    """What a model says of one clip."""
+
+    @property
+    def probabilities(self) -> Tensor:
+        """Of each class, [Q, K]."""
+        ...
+
+    @property
+    def mask_logits(self) -> Tensor:
+        """Over the whole unpadded frame, at any resolution, [Q, T, h, w]."""
+        ...
+
+
+@runtime_checkable
+class Looks(Protocol):
+    """A segmenter whose step is two: look at a clip, at any size; then settle which objects these are."""
+
+    def look(self, frames: Tensor, short: int | None = None) -> Answer:
+        """All queries of one clip, frames uint8 [T, 3, H, W], read at a short side, or at the model's own."""
+        ...
+
+    def settle(self, state: Any, answer: Answer, index: Tensor) -> tuple[Any, Tracks]:
+        """Objects of the frames `index` [T], with ids global to the video."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """An answer on the common grid, or several of them made one."""
+
+    probabilities: Tensor  # [Q, K]
+    mask_logits: Tensor  # [Q, T, h, w]
+
+
+def several(model: VideoSegmenter[Any], views: int, *, seed: int = 0) -> VideoSegmenter[Any]:
+    """The model, reading every clip at `views` sizes; itself for one. Raises ConfigError where it cannot be."""
+    if not 1 <= views <= MOST:
+        raise ConfigError(f"expected 1 to {MOST} views, got {views}")
+    if views == 1:
+        return model
+    if not isinstance(model, Looks):
+        expected = "expected a model with queries that can be matched (Mask2Former, IFR)"
+        raise ConfigError(f"views={views}: {expected}, got {type(model).__name__}")
+    return Views(model, sides(views), int(np.random.default_rng(seed).integers(views)))
+
+
+def sides(views: int) -> tuple[int, ...]:
+    """Short sides, evenly from SHORTEST to LONGEST: four are 360, 420, 480 and 540."""
+    return tuple(np.linspace(SHORTEST, LONGEST, views).round().astype(int).tolist())
+
+
+class Views(nn.Module):
+    """A segmenter that looks at each clip at several sizes before it settles; state and rules are the model's own."""
+
+    def __init__(self, model: Any, shorts: tuple[int, ...], pivot: int) -> None:
+        super().__init__()
+        self.model, self.shorts, self.pivot = model, shorts, pivot
+        self.window, self.classes = model.window, model.classes
+        for rule in ("vote", "average", "min_frames"):
+            if hasattr(model, rule):
+                setattr(self, rule, getattr(model, rule))
+        self.training = bool(getattr(model, "training", False))
+
+    def forward(self, clips: list[Clip]) -> Losses:
+        """The model's losses: views are for inference alone."""
+        return self.model(clips)
+
+    def start(self) -> Any:
+        return self.model.start()
+
+    def step(self, state: Any, clip: Clip) -> tuple[Any, Tracks]:
+        frames = clip.frames[clip.key]
+        pivot, *others = [self.pivot, *(n for n in range(len(self.shorts)) if n != self.pivot)]
+        grid = grid_of(clip.size)
+        merging = Merging(on_grid(self.model.look(frames, self.shorts[pivot]), grid))
+        for other in others:
+            merging.add(on_grid(self.model.look(frames, self.shorts[other]), grid))
+        return self.model.settle(state, merging.mean(), clip.index[clip.key])
+
+
+class Merging:
+    """The sum of views in the pivot's order; one other view is held at a time."""
+
+    def __init__(self, pivot: View) -> None:
+        self._pivot = pivot
+        self._probabilities = pivot.probabilities.clone()
+        self._masks = pivot.mask_logits.sigmoid()
+        self._count = 1
+
+    def add(self, view: View) -> None:
+        """Match a view's queries to the pivot's and count it in."""
+        order = match(view, self._pivot)
+        self._probabilities += view.probabilities[order]
+        for t in range(self._masks.shape[1]):  # frame by frame: no second copy of all masks
+            self._masks[:, t] += view.mask_logits[order, t].sigmoid()
+        self._count += 1
+
+    def mean(self) -> View:
+        """Mean class probabilities, and the logits of mean mask probabilities."""
+        masks = (self._masks / self._count).logit_(eps=SURE)
+        return replace(self._pivot, probabilities=self._probabilities / self._count, mask_logits=masks)
+
+
+def match(view: View, pivot: View) -> Tensor:
+    """Which query of `view` belongs to each query of `pivot`, int64 [Q]: the assignment of least cost (Eq. 4)."""
+    rows, columns = assign(matching_cost(view, pivot))
+    order = torch.empty_like(rows)
+    order[columns] = rows
+    return order.to(view.probabilities.device)
+
+
+def matching_cost(view: View, pivot: View) -> Tensor:
+    """Eq. 4 with the pivot's best classes and soft masks as truth, [Q of the view, Q of the pivot].
+
+    Cross-entropy is the mean over all frames' pixels, Dice is of the whole clip; masks are taken frame by frame, so
+    that nothing of the size of all masks is made.
+    """
+    cost = CLASS * class_cost(view.probabilities, pivot.probabilities.argmax(1))
+    queries, frames = pivot.mask_logits.shape[:2]
+    overlap = cost.new_zeros(len(cost), queries)
+    sizes = cost.new_zeros(len(cost), queries)
+    for t in range(frames):
+        logits, truth = view.mask_logits[:, t].flatten(1), pivot.mask_logits[:, t].flatten(1).sigmoid()
+        probabilities = logits.sigmoid()
+        cost = cost + MASK / frames * bce_cost(logits, truth)
+        overlap += probabilities @ truth.T
+        sizes += probabilities.sum(1)[:, None] + truth.sum(1)[None]
+    return cost + DICE * (1 - (2 * overlap + 1) / (sizes + 1))
+
+
+def on_grid(answer: Answer, grid: tuple[int, int]) -> View:
+    """An answer with its masks resized to the grid."""
+    masks = answer.mask_logits.float()
+    if tuple(masks.shape[-2:]) != grid:
+        masks = torch.stack([F.interpolate(m[None], grid, mode="bilinear", align_corners=False)[0] for m in masks])
+    return View(probabilities=answer.probabilities.float(), mask_logits=masks)
+
+
+def grid_of(size: tuple[int, int]) -> tuple[int, int]:
+    """The grid for frames of a size (height, width): their shape, the short side GRID cells."""
+    scale = GRID / min(size)
+    return round(size[0] * scale), round(size[1] * scale)

@@ -1,0 +1,99 @@
+"""Mask2Former-VIS (Cheng et al., 2021): every row of its Tables 1 and 2, on YouTube-VIS 2019 and 2021.
+
+tubelet train mask2former_vis/table1/swin-t data.annotations=train.json --out runs/swin-t
+tubelet train mask2former_vis/table1/r50 data.annotations=train.json init=coco_r50.safetensors --out runs/r50
+
+All start from a Mask2Former of COCO: Swin's are fetched by name, ResNet's are the authors' pickles, to be converted
+(docs/published-weights.md). `train.batch_size` is of one process: on 8 devices give 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from tubelet.data.geometry import Geometry, HorizontalFlip, ResizeShortSide
+from tubelet.data.sampling import NearbyPair
+from tubelet.models.backbones import BackboneConfig
+from tubelet.models.mask2former.decoder import JointConfig
+from tubelet.models.mask2former.model import DecoderConfig, Mask2FormerConfig
+from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
+from tubelet.recipes.experiment import Evaluation, Experiment, YouTubeVIS
+from tubelet.training.loop import TrainConfig
+from tubelet.training.optim import AdamW, Steps
+
+TOP = 10  # (query, class) pairs of a video that are handed in
+
+BACKBONES = {  # the name in the tables -> timm's, short side at test, and the COCO model it starts from
+    "r50": ("resnet50", 360, None),
+    "r101": ("resnet101", 360, None),
+    "swin-t": ("swin_tiny_patch4_window7_224", 480, "facebook/mask2former-swin-tiny-coco-instance"),
+    "swin-s": ("swin_small_patch4_window7_224", 480, "facebook/mask2former-swin-small-coco-instance"),
+    "swin-b": ("swin_base_patch4_window12_384", 480, "facebook/mask2former-swin-base-IN21k-coco-instance"),
+    "swin-l": ("swin_large_patch4_window12_384", 480, "facebook/mask2former-swin-large-coco-instance"),
+}
+SCHEDULES = {2019: (6000, 4000), 2021: (8000, 5500)}  # iterations, and where the rate falls to a tenth
+
+
+def row(
+    system: str,
+    backbone: str,
+    year: int,
+    paper: Mapping[str, float],
+    *,
+    decoder: DecoderConfig,
+    queries: int = 100,
+    evaluations: Mapping[str, Evaluation] | None = None,
+) -> Experiment:
+    """One row: what differs is the decoder, the backbone, the number of queries and the data set."""
+    name, short, init = BACKBONES[backbone]
+    iterations, fall = SCHEDULES[year]
+    return Experiment(
+        about=f"{system}, {backbone}, {queries} queries, on YouTube-VIS {year}",
+        model=Mask2FormerConfig(
+            backbone=BackboneConfig(name=name, frozen_stages=0),
+            input=InputConfig(resize=KeepRatio(long=1333, short=short)),
+            decoder=decoder,
+            queries=queries,
+        ),
+        data=YouTubeVIS(),
+        sampler=NearbyPair(frames=2, reach=20),
+        transforms=(Geometry(steps=(ResizeShortSide(sides=(360, 480)), HorizontalFlip())),),
+        init=init,
+        optim=AdamW(
+            lr=1e-4,
+            weight_decay=0.05,
+            decay_all=True,
+            spared=("norms", "embeddings"),
+            warmup=10,
+            warmup_from=1.0,  # the original's warm-up begins at the full rate
+            schedule=Steps(at=(fall,)),
+            parts={"backbone": 0.1},
+        ),
+        train=TrainConfig(iterations=iterations, batch_size=16, workers=4, precision="bf16", clip_norm=0.01),
+        paper=dict(paper),
+        evaluations={"per video": Evaluation(top=TOP, paper=dict(paper)), **(evaluations or {})},
+    )
+
+
+def _rows(table: str, year: int, published: Mapping[str, float]) -> dict[str, Experiment]:
+    rows = {}
+    for label, ap in published.items():
+        backbone, queries = (label.removesuffix("-200"), 200) if label.endswith("-200") else (label, 100)
+        rows[f"mask2former_vis/{table}/{label}"] = row(
+            "Mask2Former-VIS", backbone, year, {"AP": ap}, decoder=JointConfig(), queries=queries
+        )
+    return rows
+
+
+RECIPES = {
+    **_rows(
+        "table1",
+        2019,
+        {"r50": 46.4, "r101": 49.2, "swin-t": 51.5, "swin-s": 54.3, "swin-b": 59.5, "swin-l-200": 60.4},
+    ),
+    **_rows(
+        "table2",
+        2021,
+        {"r50": 40.6, "r101": 42.4, "swin-t": 45.9, "swin-s": 48.6, "swin-b": 52.0, "swin-l-200": 52.6},
+    ),
+}
