@@ -14,6 +14,7 @@ from torch import Tensor
 from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
+from tubelet.core.types import Clip
 from tubelet.models.rcnn.detector import Features, Samples, Targets
 from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.model import MaskTrackRCNN
@@ -284,3 +285,18 @@ def test_batch_and_single_image_detect_the_same(build: Build) -> None:
         (alone,) = detector.detect(features.at(i), Images(some.pixels[i : i + 1], some.sizes[:1], some.scales[:1]))
         torch.testing.assert_close(found.boxes, alone.boxes, rtol=1e-4, atol=1e-3)
         torch.testing.assert_close(found.scores, alone.scores, rtol=1e-4, atol=1e-5)
+
+
+def test_anchors_are_in_full_precision_and_training_in_half_works(build: Build, make_clip: Callable[..., Clip]) -> None:
+    model = build().train()
+    clip = make_clip(((7, 0, 6, 6, 30),), ((7, 0, 8, 6, 30),))
+    images = model._prepare([clip])
+    listed = ImageList(images.pixels, images.sizes)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = model.detector.extract(images)
+        assert features.taps[0].dtype == torch.bfloat16
+        anchors = model.detector.rpn.anchor_generator(listed, features.taps)
+        losses = model([clip])
+    wanted = model.detector.rpn.anchor_generator(listed, [m.float() for m in features.taps])
+    assert all(torch.equal(a, b) for a, b in zip(anchors, wanted, strict=True))
+    assert all(loss.isfinite() for loss in losses.values())

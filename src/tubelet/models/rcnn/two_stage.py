@@ -198,9 +198,17 @@ class _Head(RPNHead):
         return [s.float() for s in scores], [c.float() for c in codes]
 
 
+class _Anchors(AnchorGenerator):
+    """In full precision whatever that of the maps, for the same reason; of the maps only their shapes are looked at."""
+
+    def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
+        shapes = [m.new_empty((), dtype=torch.float32).expand(m.shape) for m in feature_maps]
+        return super().forward(image_list, shapes)
+
+
 def _proposals(config: TwoStageConfig, strides: list[int]) -> RegionProposalNetwork:
     """Three ratios at one scale of 8 strides on every level."""
-    anchors = AnchorGenerator(tuple((8 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
+    anchors = _Anchors(tuple((8 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
     return RegionProposalNetwork(
         anchors,
         _Head(config.channels, 3),
