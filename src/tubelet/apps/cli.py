@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import attend, data, demo, evaluate, predict, serve, stream
+from tubelet.apps import attend, batch, data, demo, evaluate, predict, serve, stream
 from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
 
 app = typer.Typer(
@@ -29,6 +29,7 @@ app.command()(demo.demo)
 app.command()(attend.attend)
 app.command()(serve.serve)
 app.command()(stream.stream)
+app.command()(batch.batch)
 
 
 class Listable(StrEnum):
@@ -104,8 +105,8 @@ def _recipes() -> None:
 def _models() -> None:
     from tubelet.models.weights import list_models
 
-    rows = [(m.name, m.where, f"{m.megabytes:.1f}", m.classes, m.licence) for m in list_models()]
-    show(rows_of(table("model", "where", "#MB", "#classes", "licence"), rows))
+    rows = [(m.name, m.where, f"{m.megabytes:.1f}", m.classes, m.published, m.licence) for m in list_models()]
+    show(rows_of(table("model", "where", "#MB", "#classes", "published", "licence"), rows))
 
 
 def _backbones() -> None:

@@ -39,6 +39,11 @@ class LiveVideo:
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._pump, name=f"reader of {id}", daemon=True)
 
+    @property
+    def waits(self) -> bool:
+        """Whether the source waits for its reader: a recording behind an address, which has an end."""
+        return self._waits
+
     def __iter__(self) -> Iterator[Stamped]:
         if self._closed or self._thread.ident is not None:
             raise InputError(f"{self.id}: a live source can be read only once; open it again")

@@ -1,0 +1,157 @@
+"""`tubelet serve`: the page in a browser, for one's own machine or behind a proxy."""
+
+from __future__ import annotations
+
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+from urllib.parse import urlsplit
+
+import typer
+
+from tubelet.apps.console import say, show
+from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP
+
+if TYPE_CHECKING:
+    from tubelet.apps.web.guard import Access
+
+TOKEN = "TUBELET_TOKEN"
+SHORTEST_TOKEN = 16
+MAX_CONNECTIONS = 200
+BACKLOG = 128
+LOOPBACK = ("127.0.0.1", "::1", "localhost")
+
+
+def serve(
+    *,
+    model: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME|PATH", help=f"{MODEL_HELP} Several can be given, to compare.", show_default="default"
+        ),
+    ] = None,
+    host: Annotated[
+        str, typer.Option(help="Where to listen; anything but this machine asks for a token.")
+    ] = "127.0.0.1",
+    port: Annotated[int, typer.Option(min=0, max=65535, help="0 takes any that is free.")] = 8000,
+    data: Annotated[Path, typer.Option(metavar="DIR", help="Where videos, jobs and results are kept.")] = Path(
+        "runs/web"
+    ),
+    public: Annotated[
+        str | None, typer.Option(metavar="URL", help="The address behind a proxy, e.g. https://video.example.org.")
+    ] = None,
+    max_megabytes: Annotated[int, typer.Option(min=1, help="Of one upload.")] = 500,
+    max_frames: Annotated[int, typer.Option(min=1, help="Of one video.")] = 9000,
+    queue: Annotated[int, typer.Option(min=1, help="Videos that may wait.")] = 8,
+    keep: Annotated[int, typer.Option(min=1, help="Videos that are kept; the oldest make place.")] = 50,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+) -> None:
+    """Serve the page: drop a video, watch its objects, compare models, download results."""
+    require_web()
+    from tubelet.apps.web.jobs import Jobs
+    from tubelet.apps.web.limits import Limits
+    from tubelet.apps.web.server import build
+    from tubelet.apps.web.store import Store
+    from tubelet.apps.web.worker import load_model
+
+    limits = Limits(megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep)
+    access = choose_access(host, public)
+    with closing(listen(host, port)) as listener, closing(Store(data)) as store:
+        jobs = Jobs(store, limits, partial(load_model, device=device), list(dict.fromkeys(model or ["default"])))
+        with closing(jobs):
+            say("loading the model")
+            jobs.open()
+            announce(host, listener, access)
+            run(build(jobs, access), listener, proxied=public is not None, ending=jobs.end_streams)
+
+
+def require_web() -> None:
+    """Raise InputError, which says what to install, where the extra `web` is missing."""
+    from tubelet.core.errors import InputError
+
+    missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
+    if missing:
+        raise InputError(f"this needs {' and '.join(missing)}: install the extra, pip install 'tubelet[web]'")
+
+
+def choose_access(host: str, public: str | None) -> Access:
+    """Who may use a server that listens at `host`: whoever holds the token, unless it is this machine alone.
+
+    The token is the environment's TUBELET_TOKEN or made anew. Raises InputError for one that could be guessed.
+    """
+    from tubelet.apps.web.guard import Access
+    from tubelet.core.errors import InputError
+
+    if public is not None:
+        parts = urlsplit(public)
+        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+            raise InputError(f"--public: expected an address such as https://video.example.org, got {public!r}")
+        public = f"{parts.scheme}://{parts.netloc}"
+    given, wide = os.environ.get(TOKEN), host not in LOOPBACK
+    if given is not None and len(given) < SHORTEST_TOKEN:
+        raise InputError(f"{TOKEN}: expected at least {SHORTEST_TOKEN} characters, got {len(given)}")
+    token = given or (secrets.token_urlsafe(24) if wide or public else None)
+    return Access(token=token, wide=wide, public=public)
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket; raises InputError where the place is taken or is not ours."""
+    from tubelet.core.errors import InputError
+
+    try:
+        family, _, _, _, place = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
+        listener = socket.socket(family, socket.SOCK_STREAM)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
+        listener.bind(place)
+        listener.listen(BACKLOG)  # who comes before the server is up waits instead of being refused
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise InputError(f"cannot listen at {host}:{port} ({reason}); choose another with --host and --port") from None
+    return listener
+
+
+def address(host: str, listener: socket.socket, access: Access) -> str:
+    """What to open in a browser."""
+    names = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}
+    shown = names.get(host, f"[{host}]" if ":" in host else host)
+    base = access.public or f"http://{shown}:{listener.getsockname()[1]}"
+    return f"{base}/" + (f"?token={access.token}" if access.token else "")
+
+
+def announce(host: str, listener: socket.socket, access: Access) -> None:
+    """Say what to open, at once: a program or a service's log may read it through a pipe."""
+    show(f"open {address(host, listener, access)}    (Ctrl-C ends it)")
+    sys.stdout.flush()
+
+
+def run(app: Any, listener: socket.socket, *, proxied: bool, ending: Callable[[], None]) -> None:
+    """Serve until Ctrl-C or SIGTERM; `ending` lets streams of events end, which would otherwise hold the server up."""
+    import uvicorn
+
+    class Server(uvicorn.Server):
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            ending()
+            await super().shutdown(sockets)
+
+    settings = uvicorn.Config(
+        app,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        date_header=False,
+        proxy_headers=proxied,  # the scheme that the browser used, as a proxy on this machine tells it
+        forwarded_allow_ips="127.0.0.1",
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=10,
+        timeout_graceful_shutdown=2,
+        ws="none",
+        lifespan="off",
+    )
+    Server(settings).run(sockets=[listener])

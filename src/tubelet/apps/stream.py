@@ -1,0 +1,236 @@
+"""`tubelet stream`: a camera or an address, live: on a page, in a window, or as one line of JSON per frame."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Generator, Iterator
+from contextlib import ExitStack, suppress
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tubelet.apps.console import say
+from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import Tensor
+
+    from tubelet.core.types import Frame
+    from tubelet.video.live import LiveVideo, Stamped
+
+FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a lost source is tried again; doubled each time it fails
+RECENT = 30  # frames over which the rate is taken
+TITLE = "tubelet"
+Sink = Callable[["Frame", float], None]  # takes each frame and the current frames a second
+
+
+class Closed(Exception):
+    """Whoever looked has gone: the window or the pipe is closed."""
+
+
+def stream(
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A camera's number (0 is the first), an address, or a video file.")
+    ],
+    *,
+    model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
+    threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
+    ] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per frame; no page.")] = False,
+    with_masks: Annotated[bool, typer.Option("--masks", help="With --json: masks too, as RLE.")] = False,
+    show: Annotated[bool, typer.Option("--show", help="Open a window; no page.")] = False,
+    page: Annotated[bool, typer.Option("--page", help="The page also beside --json or --show.")] = False,
+    host: Annotated[str, typer.Option(help="Where the page listens; wider than this machine asks for a token.")] = (
+        "127.0.0.1"
+    ),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes any that is free.")] = 8001,
+) -> None:
+    """Find, outline, name and follow objects live. Frames are dropped, never queued, where the model is slower."""
+    from tubelet.inference import predict as inference
+    from tubelet.models import weights
+
+    with ExitStack() as stack:
+        sinks: list[Sink] = []
+        if as_json:
+            sinks.append(lambda frame, rate: _print(described(frame, rate, dropped(live), with_masks=with_masks)))
+        if show and not _add_window(sinks):
+            say("no window can be opened here (no screen, or opencv-python-headless); the page shows it instead")
+            page = True
+        if page or not (as_json or show):
+            sinks.append(stack.enter_context(_page(host, port)))
+        live = opened(source, stack)
+        network = weights.load(model, device=device)
+        frames = inference.stream(network, live, window=network.window.override(*(window or ())), threshold=threshold)
+        with suppress(Closed):
+            deliver(frames, sinks)
+
+
+def opened(source: str, stack: ExitStack) -> LiveVideo | str:
+    """A live source that is closed with `stack`; a file, which is read from beginning to end, stays its path."""
+    from tubelet.video.reader import is_live
+
+    live = int(source) if source.isdecimal() and not os.path.exists(source) else source
+    if not is_live(live):
+        return source
+    stop = threading.Event()
+    lasting = open_lasting(live, stop)
+    stack.callback(lasting.close)
+    stack.callback(stop.set)
+    return lasting
+
+
+def open_lasting(
+    source: int | str, stop: threading.Event, *, first_wait: float = FIRST_WAIT, longest_wait: float = LONGEST_WAIT
+) -> LiveVideo:
+    """A live source that is opened again whenever it breaks off, so that identities go on over the gap.
+
+    Its times go on by the clock. Waits between attempts double up to `longest_wait` seconds, until `stop` is set.
+    A recording, which has an end, is not opened again. Raises InputError where it cannot be opened the first time.
+    """
+    from tubelet.video.live import LiveVideo
+    from tubelet.video.reader import open_stream
+
+    first = open_stream(source)
+    if first.waits:
+        return first
+    return LiveVideo(first.id, _lasting(first, source, stop, first_wait, longest_wait))
+
+
+def dropped(live: LiveVideo | str) -> int:
+    """Frames that came while the model was busy."""
+    return 0 if isinstance(live, str) else live.dropped
+
+
+def deliver(frames: Iterator[Frame], sinks: list[Sink]) -> None:
+    """Each frame to each sink, with the rate of the last RECENT ones."""
+    stamps: deque[float] = deque(maxlen=RECENT)
+    for frame in frames:
+        stamps.append(time.monotonic())
+        passed = stamps[-1] - stamps[0]
+        rate = (len(stamps) - 1) / passed if passed > 0 else 0.0
+        for sink in sinks:
+            sink(frame, rate)
+
+
+def described(frame: Frame, rate: float, missed: int, *, with_masks: bool) -> dict[str, Any]:
+    """A frame as JSON: seconds, pixels (x1, y1, x2, y2), compressed RLE."""
+    from tubelet.core import masks
+
+    told: dict[str, Any] = {
+        "time": round(frame.time, 4),
+        "index": frame.index,
+        "ids": frame.ids.tolist(),
+        "names": list(frame.names),
+        "scores": [round(score, 4) for score in frame.scores.tolist()],
+        "boxes": [[round(side, 1) for side in box] for box in frame.boxes.tolist()],
+        "fps": round(rate, 2),
+        "dropped": missed,
+    }
+    if with_masks:
+        told["masks"] = [masks.to_json(rle) for rle in masks.encode(frame.masks.cpu().numpy())]
+    return told
+
+
+def picture(frame: Frame, rate: float) -> np.ndarray:
+    """The frame with its objects and the current frames a second, uint8 [H, W, 3] RGB."""
+    from tubelet.drawing.labels import label, text_height
+    from tubelet.inference.results import render
+
+    image = render(frame)
+    plate = label(f"{rate:.1f} fps", text_height(image.shape[:2]), (24, 26, 30))
+    height, width = min(plate.shape[0], image.shape[0]), min(plate.shape[1], image.shape[1])
+    image[:height, -width:] = plate[:height, :width]
+    return image
+
+
+def _lasting(
+    first: LiveVideo, source: int | str, stop: threading.Event, first_wait: float, longest_wait: float
+) -> Generator[Stamped, None, None]:
+    from tubelet.core.errors import InputError
+
+    live: LiveVideo | None = first
+    size: tuple[int, ...] | None = None
+    offset, last = 0.0, 0.0
+    while live is not None:
+        with live, suppress(InputError):  # breaking off before its first frame is the same as after it
+            for at, image in live:
+                last, size = offset + at, size or tuple(image.shape)
+                yield last, _fitted(image, size)
+        lost = time.monotonic()
+        live = _again(source, first.id, stop, first_wait, longest_wait)
+        offset = last + time.monotonic() - lost
+
+
+def _fitted(image: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A source that comes back with another size is brought to the one it had: its objects are known in that."""
+    if tuple(image.shape) == size:
+        return image
+    from torchvision.transforms.v2.functional import resize
+
+    return resize(image, list(size[1:]))
+
+
+def _again(source: int | str, name: str, stop: threading.Event, wait: float, longest: float) -> LiveVideo | None:
+    from tubelet.core.errors import InputError
+    from tubelet.video.reader import open_stream
+
+    say(f"{name} broke off; trying again")
+    while not stop.wait(wait):
+        try:
+            live = open_stream(source)
+        except InputError:
+            wait = min(2 * wait, longest)
+        else:
+            say(f"{name} is back")
+            return live
+    return None
+
+
+def _print(told: dict[str, Any]) -> None:
+    try:
+        sys.stdout.write(json.dumps(told, separators=(",", ":")) + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        raise Closed from None
+
+
+def _add_window(sinks: list[Sink]) -> bool:
+    """A window, where this OpenCV and this machine have one."""
+    import cv2
+
+    has_screen = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
+    if not has_screen:
+        return False  # some builds end the process when they find no screen
+    try:
+        cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
+    except (cv2.error, AttributeError):
+        return False
+
+    def put(frame: Frame, rate: float) -> None:
+        cv2.imshow(TITLE, picture(frame, rate)[..., ::-1])
+        closed = cv2.getWindowProperty(TITLE, cv2.WND_PROP_VISIBLE) < 1
+        if cv2.waitKey(1) in (27, ord("q")) or closed:
+            raise Closed
+
+    sinks.append(put)
+    return True
+
+
+def _page(host: str, port: int) -> Any:
+    from tubelet.apps import serve
+
+    serve.require_web()
+    from tubelet.apps.web.live import show_live
+
+    return show_live(host, port)

@@ -1,0 +1,80 @@
+"""What a result can be taken home as: overlay.mp4, predictions.json, davis.zip, tracks.csv."""
+
+from __future__ import annotations
+
+import csv
+import zipfile
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from tubelet.core import masks
+from tubelet.core.types import VideoSet
+from tubelet.data import davis
+from tubelet.data.ytvis import write_predictions
+from tubelet.inference.results import VideoPrediction, render
+from tubelet.video.writer import VideoWriter
+
+SEQUENCE = "video"  # the folder in a DAVIS archive
+
+
+def make(name: str, prediction: VideoPrediction, folder: Path, check: Callable[[], None]) -> Path:
+    """Write the download `name` into `folder`; `check` is called often and may raise to end it."""
+    path = folder / name
+    MAKERS[name](prediction, path, check)
+    return path
+
+
+def _overlay(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
+    with VideoWriter(path, prediction.size, prediction.source.fps) as writer:
+        for frame in prediction.frames():
+            check()
+            writer.write(render(frame), frame.time)
+
+
+def _predictions(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
+    write_predictions(path, [prediction])
+
+
+def _davis(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
+    """Annotations/video/00000.png ..., and objects.csv: which value is which track."""
+    tracks = tuple(replace(track, id=value) for value, track in enumerate(prediction.tracks, start=1))
+    video = replace(prediction.source, id=SEQUENCE, tracks=tracks)
+    folder = path.with_name("davis")
+    davis.write(folder, VideoSet(videos=(video,), classes=prediction.classes), frames=False)
+    check()
+    with (folder / "objects.csv").open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["value", "track", "class", "score"])
+        for value, track in enumerate(prediction.tracks, start=1):
+            writer.writerow([value, track.id, prediction.classes[track.label], f"{track.score:.4f}"])
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+        for file_path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+            archive.write(file_path, file_path.relative_to(folder).as_posix())
+
+
+def _table(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
+    """One row per object and frame; pixels, seconds."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["track", "class", "score", "frame", "time", "x", "y", "width", "height", "area"])
+        for track in prediction.tracks:
+            check()
+            there = [(t, rle) for t, rle in enumerate(track.rles) if rle is not None]
+            rles = [rle for _, rle in there]
+            rows = zip(there, masks.boxes(rles), masks.areas(rles), strict=True)
+            for (t, _), box, area in rows:
+                x, y, right, bottom = np.rint(box).astype(int).tolist()
+                time = f"{prediction.source.time(t):.4f}"
+                name = prediction.classes[track.label]
+                writer.writerow([track.id, name, f"{track.score:.4f}", t, time, x, y, right - x, bottom - y, int(area)])
+
+
+MAKERS: dict[str, Callable[[VideoPrediction, Path, Callable[[], None]], None]] = {
+    "overlay.mp4": _overlay,
+    "predictions.json": _predictions,
+    "davis.zip": _davis,
+    "tracks.csv": _table,
+}

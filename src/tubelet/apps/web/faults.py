@@ -1,0 +1,46 @@
+"""What goes wrong as an answer: a status and one line of JSON, never a trace."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
+from starlette.responses import JSONResponse, Response
+
+from tubelet.apps.web.jobs import RETRY_AFTER, Busy
+from tubelet.core.errors import InputError
+
+
+class Refusal(Exception):
+    """An answer other than the wanted one: a status and one line."""
+
+    def __init__(self, status: int, line: str) -> None:
+        super().__init__(line)
+        self.status, self.line = status, line
+
+
+def add(app: FastAPI) -> None:
+    """Handlers for all faults that have an answer of their own."""
+
+    def line(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+        return JSONResponse({"error": text}, status, headers)
+
+    handlers: dict[type[Exception], Callable[[Any], Response]] = {
+        Refusal: lambda error: line(error.status, error.line),
+        InputError: lambda error: line(422, str(error)),
+        Busy: lambda error: line(503, str(error), {"Retry-After": str(RETRY_AFTER)}),
+        KeyError: lambda error: line(404, "there is no such thing here, or it was removed"),
+        RequestValidationError: lambda error: line(422, "this request is not of the form that the page sends"),
+        HTTPException: lambda error: line(error.status_code, str(error.detail)),
+        ClientDisconnect: lambda error: line(499, "the sender has left"),
+    }
+    for kind, answer in handlers.items():
+
+        async def handler(request: Request, error: Exception, answer: Callable[[Any], Response] = answer) -> Response:
+            return answer(error)
+
+        app.add_exception_handler(kind, handler)

@@ -1,0 +1,32 @@
+"""What the server takes: said on the page before an upload, and held while it runs."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MEGABYTE = 1_000_000
+MAX_SIDE = 4096  # pixels
+BASE_THRESHOLD = 0.1  # tracks below are never kept; the page's slider starts here
+SHOWN_THRESHOLD = 0.5  # where the slider stands at first, as in `tubelet predict`
+MAX_TRACKS = 254  # what a DAVIS palette holds, the best ones
+MAX_WINDOW = 64  # frames at a time that a browser may ask for
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Limits:
+    """Bounds that the command line can set."""
+
+    megabytes: int = 500  # of one upload
+    frames: int = 9000  # of one video: five minutes at 30 frames a second
+    waiting: int = 8  # jobs in the queue beside the running one
+    kept: int = 50  # videos on the disk; the oldest that no job is using make place
+    uploads: int = 2  # at the same time
+
+    @property
+    def bytes(self) -> int:
+        """Of one upload."""
+        return self.megabytes * MEGABYTE
+
+    def described(self) -> dict[str, int]:
+        """For the page."""
+        return {"megabytes": self.megabytes, "frames": self.frames, "side": MAX_SIDE, "window": MAX_WINDOW}

@@ -1,0 +1,68 @@
+// The server's side of the page.
+
+export class ApiError extends Error {
+  constructor(status, line) {
+    super(line);
+    this.status = status;
+  }
+}
+
+async function ask(method, path, body) {
+  const options = { method, headers: body ? { "Content-Type": "application/json" } : {}, body: body && JSON.stringify(body) };
+  let answer;
+  try {
+    answer = await fetch(path, options);
+  } catch {
+    throw new ApiError(0, "The server does not answer. Is it still running?");
+  }
+  const told = answer.status === 204 ? null : await answer.json().catch(() => ({ error: "The server gave no sensible answer." }));
+  if (!answer.ok) throw new ApiError(answer.status, sentence(told.error ?? "The server refused."));
+  return told;
+}
+
+const sentence = (line) => line.charAt(0).toUpperCase() + line.slice(1) + (/[.!?]$/.test(line) ? "" : ".");
+
+export const about = () => ask("GET", "/api/about");
+export const videos = () => ask("GET", "/api/videos");
+export const example = () => ask("POST", "/api/example");
+export const removeVideo = (id) => ask("DELETE", `/api/videos/${id}`);
+export const submit = (job) => ask("POST", "/api/jobs", job);
+export const cancel = (id) => ask("DELETE", `/api/jobs/${id}`);
+export const result = (id) => ask("GET", `/api/jobs/${id}/result`);
+export const attention = (video, point) => ask("POST", `/api/videos/${video}/attention`, point);
+export const filmAddress = (video) => `/api/videos/${video}/film`;
+export const fileAddress = (job, name, threshold) => `/api/jobs/${job}/files/${name}?threshold=${threshold.toFixed(2)}`;
+export const prepareFile = (job, name, threshold) => ask("POST", fileAddress(job, name, threshold));
+
+/** Sends a file as it is; `progress` gets shares 0..1. Returns { done, abort }. */
+export function upload(file, progress) {
+  const request = new XMLHttpRequest();
+  const done = new Promise((resolve, reject) => {
+    request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+    request.onerror = () => reject(new ApiError(0, "The connection broke off during the upload."));
+    request.onabort = () => reject(new ApiError(-1, "Cancelled."));
+    request.onload = () => {
+      let told = {};
+      try { told = JSON.parse(request.responseText); } catch { /* told below */ }
+      if (request.status === 201) resolve(told);
+      else reject(new ApiError(request.status, sentence(told.error ?? request.responseText ?? "The server refused.")));
+    };
+    request.open("POST", "/api/videos");
+    request.setRequestHeader("Content-Type", "application/octet-stream");
+    request.setRequestHeader("X-Name", encodeURIComponent(file.name.slice(0, 200)));
+    request.send(file);
+  });
+  return { done, abort: () => request.abort() };
+}
+
+/** Calls `changed(job)` until the job is over; returns a function that stops listening. */
+export function follow(id, changed) {
+  const source = new EventSource(`/api/jobs/${id}/events`);
+  source.onmessage = (event) => {
+    const job = JSON.parse(event.data);
+    if (!["queued", "running"].includes(job.state)) source.close();
+    changed(job);
+  };
+  source.onerror = () => source.readyState === EventSource.CLOSED && changed({ id, state: "gone" });
+  return () => source.close();
+}

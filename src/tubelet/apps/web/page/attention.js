@@ -1,0 +1,141 @@
+// The third tab: pick a frame and a point, and see where the model looks in other frames.
+
+import * as api from "/page/api.js";
+import { clock, el, notify } from "/page/dom.js";
+import { Player, Stage } from "/page/player.js";
+import { Cancelled, run } from "/page/run.js";
+
+export async function attention(host, { about, film, signal }) {
+  const models = about.models.filter((model) => model.attends);
+  if (!models.length) {
+    const names = about.models.map((model) => model.name).join(", ");
+    host.replaceChildren(el("section", { class: "card" },
+      el("h2", { textContent: "Attention" }),
+      el("p", { class: "soft", id: "no-attention", textContent: `This model (${names}) has no attention modules to show.` })));
+    return;
+  }
+  try {
+    const { result } = await run(host, { video: film.id, model: models[0].name }, film.name, signal);
+    host.replaceChildren(new View(film, models, result, signal).element);
+  } catch (error) {
+    if (!(error instanceof Cancelled)) host.replaceChildren(el("p", { class: "centre", role: "alert", textContent: error.message }));
+  }
+}
+
+class View {
+  constructor(film, models, result, signal) {
+    this.film = film;
+    this.result = result;
+    this.point = [Math.floor(result.width / 2), Math.floor(result.height / 2)];
+    this.player = new Player(api.filmAddress(film.id), result);
+    this.pictures = new Pictures(api.filmAddress(film.id), result);
+    this.stage = new Stage(this.player.video, result, "Click a point");
+    this.stage.set({ masks: false, labels: false });
+    this.stage.element.classList.add("aim");
+    this.cross = el("div", { class: "cross", "aria-hidden": "true" });
+    this.stage.element.append(this.cross);
+    this.range = el("input", { type: "range", class: "scrub", min: 0, max: result.length - 1, value: 0, "aria-label": "Frame", oninput: () => this.player.seek(this.range.valueAsNumber) });
+    this.time = el("span", { class: "time" });
+    const place = (name, limit) => el("input", { type: "number", min: 0, max: limit - 1, title: name, onchange: () => this.aim(this.inputs[0].valueAsNumber || 0, this.inputs[1].valueAsNumber || 0) });
+    this.inputs = [place("x, pixels", result.width), place("y, pixels", result.height)];
+    this.model = el("select", { "aria-label": "Model", hidden: models.length < 2 }, ...models.map((model) => el("option", { value: model.name, textContent: model.name })));
+    this.button = el("button", { class: "button primary", textContent: "Look", onclick: () => this.look() });
+    this.maps = el("div", { class: "maps", role: "status" });
+    this.element = el("div", { class: "watch" },
+      el("div", { class: "title" }, el("h1", { textContent: film.name }), el("p", { class: "soft", textContent: "Pick a frame and a point: where does the model look in other frames?" })),
+      this.stage.element,
+      el("div", { class: "transport" }, this.range, this.time, this.model, ...["x", "y"].map((axis, place) => el("label", { class: "axis" }, axis, this.inputs[place])), this.button), this.maps);
+    this.stage.onpick = (_, x, y) => { this.aim(x, y); this.look(); };
+    this.player.onframe((frame) => this.show(frame));
+    this.aim(...this.point);
+    addEventListener("keydown", (event) => this.key(event), { signal });
+    signal.addEventListener("abort", () => { this.player.close(); this.pictures.close(); this.stage.close(); });
+  }
+
+  show(frame) {
+    this.range.value = frame;
+    this.range.style.setProperty("--share", `${(frame / Math.max(this.range.max, 1)) * 100}%`);
+    this.time.textContent = `${clock(this.result.times[frame])} · frame ${frame}`;
+  }
+
+  aim(x, y) {
+    this.point = [Math.min(Math.max(x, 0), this.result.width - 1), Math.min(Math.max(y, 0), this.result.height - 1)];
+    this.inputs.forEach((input, axis) => { input.value = this.point[axis]; });
+    this.cross.style.left = `${((this.point[0] + 0.5) / this.result.width) * 100}%`;
+    this.cross.style.top = `${((this.point[1] + 0.5) / this.result.height) * 100}%`;
+  }
+
+  async look() {
+    const [x, y] = this.point;
+    this.button.disabled = true;
+    this.maps.replaceChildren(el("p", { class: "soft", textContent: "Reading the video up to this frame …" }));
+    try {
+      const { maps } = await api.attention(this.film.id, { model: this.model.value, frame: this.player.target, x, y });
+      if (!maps.length) this.maps.replaceChildren(el("p", { class: "soft", textContent: "No attention module looks from this point." }));
+      if (!maps.length) return;
+      const figures = maps.map((map) => ({ map, canvas: el("canvas", { width: 320, height: Math.round((320 * this.result.height) / this.result.width), role: "img", "aria-label": `${map.name}, frame ${map.frame}` }) }));
+      this.maps.replaceChildren(...figures.map(({ map, canvas }) => el("figure", {}, canvas, el("figcaption", { textContent: `frame ${map.frame} · ${map.name}` }))));
+      for (const { map, canvas } of figures) await this.pictures.paint(canvas, map.frame, map);
+    } catch (error) {
+      this.maps.replaceChildren();
+      notify(error.message);
+    } finally {
+      this.button.disabled = false;
+    }
+  }
+
+  key(event) {
+    if (event.target.closest?.("input[type=number], select, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
+    const action = { ArrowLeft: () => this.player.step(event.shiftKey ? -10 : -1), ArrowRight: () => this.player.step(event.shiftKey ? 10 : 1) }[event.key];
+    if (!action) return;
+    event.preventDefault();
+    action();
+  }
+}
+
+/** Single pictures of a film, and heat over them. */
+class Pictures {
+  constructor(address, result) {
+    this.result = result;
+    this.video = el("video", { src: address, muted: true, preload: "auto" });
+  }
+
+  close() {
+    this.video.removeAttribute("src");
+    this.video.load();
+  }
+
+  async paint(canvas, frame, map) {
+    await this.seek(frame);
+    const context = canvas.getContext("2d");
+    context.filter = "grayscale(1) brightness(.7)";
+    context.drawImage(this.video, 0, 0, canvas.width, canvas.height);
+    context.filter = "none";
+    context.imageSmoothingQuality = "high";
+    context.drawImage(heat(map), 0, 0, canvas.width, canvas.height);
+  }
+
+  seek(frame) {
+    return new Promise((resolve) => {
+      const done = () => { clearTimeout(timer); resolve(); };
+      const timer = setTimeout(done, 3000); // a picture that does not come must not hold up the others
+      this.video.addEventListener("seeked", done, { once: true });
+      this.video.currentTime = this.result.timeWithin(frame);
+    });
+  }
+}
+
+/** From transparent over violet and orange to pale yellow: even steps of lightness, so that it reads without colour. */
+const RAMP = [[60, 20, 110, 0], [150, 40, 130, 120], [230, 90, 70, 190], [255, 170, 50, 225], [255, 245, 190, 245]];
+
+function heat({ size: [height, width], values }) {
+  const levels = Uint8Array.from(atob(values), (character) => character.charCodeAt(0));
+  const image = new ImageData(width, height);
+  levels.forEach((level, place) => {
+    const at = (level / 255) * (RAMP.length - 1), low = Math.min(Math.floor(at), RAMP.length - 2);
+    RAMP[low].forEach((value, channel) => { image.data[place * 4 + channel] = value + (RAMP[low + 1][channel] - value) * (at - low); });
+  });
+  const canvas = el("canvas", { width, height });
+  canvas.getContext("2d").putImageData(image, 0, 0);
+  return canvas;
+}

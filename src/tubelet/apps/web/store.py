@@ -1,0 +1,254 @@
+"""What survives a restart: a list of videos and jobs in SQLite, their files in one folder each.
+
+    DIR/jobs.sqlite
+    DIR/videos/<id>/source          as it was uploaded; the name it had is only a text in the list
+    DIR/videos/<id>/play.mp4        where browsers cannot play the source
+    DIR/jobs/<id>/result.json.gz    what the page shows; downloads made of it lie beside it
+    DIR/scratch/                    whatever is not finished; emptied at every start
+
+Names are made here and are random: nothing that a browser sends becomes part of a path.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import shutil
+import sqlite3
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, Literal
+
+from tubelet.core.errors import InputError
+
+State = Literal["queued", "running", "done", "failed"]
+MAX_ATTEMPTS = 2  # a video that takes the worker down with it must not do so for ever
+
+SCHEMA = """
+CREATE TABLE IF NOT EXISTS videos (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, example INTEGER NOT NULL, bytes INTEGER NOT NULL, width INTEGER NOT NULL,
+    height INTEGER NOT NULL, frames INTEGER NOT NULL, seconds REAL NOT NULL, playable INTEGER NOT NULL,
+    webm INTEGER NOT NULL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS jobs (
+    id TEXT PRIMARY KEY, video TEXT NOT NULL REFERENCES videos(id) ON DELETE CASCADE, model TEXT NOT NULL,
+    length INTEGER, stride INTEGER, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, objects INTEGER,
+    seconds REAL, created REAL NOT NULL);
+"""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Film:
+    """A video in the list."""
+
+    id: str
+    name: str  # as the user calls it: shown, never a path
+    example: bool
+    bytes: int
+    width: int
+    height: int
+    frames: int
+    seconds: float
+    playable: bool  # as it was uploaded
+    webm: bool
+    created: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Job:
+    """One model's run over one video."""
+
+    id: str
+    video: str
+    model: str
+    length: int | None  # frames at a time; None is the model's own way of reading
+    stride: int | None
+    state: State
+    error: str | None  # one line for the user
+    attempts: int
+    objects: int | None
+    seconds: float | None  # that the run took
+    created: float
+
+
+class Store:
+    """The list and the folders. Safe to use from several threads; raises InputError where the folder is in use."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        for name in ("videos", "jobs", "scratch"):
+            (root / name).mkdir(parents=True, exist_ok=True)
+        self._lock = threading.RLock()
+        self._database = sqlite3.connect(root / "jobs.sqlite", check_same_thread=False, isolation_level=None, timeout=1)
+        self._database.row_factory = sqlite3.Row
+        try:
+            # held until closed: a second server in this folder would take up the same jobs
+            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
+            # a killed process loses nothing so, a power cut the last moments at most; and the disk is rarely waited for
+            self._database.execute("PRAGMA journal_mode = WAL")
+            self._database.execute("PRAGMA synchronous = NORMAL")
+            self._database.execute("PRAGMA foreign_keys = ON")
+            self._database.execute("BEGIN IMMEDIATE")
+            self._database.execute("COMMIT")
+            self._database.executescript(SCHEMA)
+        except sqlite3.DatabaseError as error:
+            self._database.close()
+            reason = "is another server using it?" if "locked" in str(error) else str(error)
+            raise InputError(f"{root}: its list of jobs cannot be opened ({reason})") from None
+        self._recover()
+
+    def close(self) -> None:
+        """Let go of the folder."""
+        with self._lock:
+            self._database.close()
+
+    def videos(self) -> list[Film]:
+        """Newest first."""
+        return [_film(row) for row in self._all("SELECT * FROM videos ORDER BY created DESC")]
+
+    def video(self, id: str) -> Film | None:
+        """None where there is none of this id."""
+        return next((_film(row) for row in self._all("SELECT * FROM videos WHERE id = ?", id)), None)
+
+    def example(self) -> Film | None:
+        """The bundled video, where it is in the list."""
+        return next((_film(row) for row in self._all("SELECT * FROM videos WHERE example = 1")), None)
+
+    def jobs(self, state: State | None = None) -> list[Job]:
+        """Oldest first."""
+        rows = self._all("SELECT * FROM jobs WHERE ? IS NULL OR state = ? ORDER BY created, rowid", state, state)
+        return [_job(row) for row in rows]
+
+    def job(self, id: str) -> Job | None:
+        """None where there is none of this id."""
+        return next((_job(row) for row in self._all("SELECT * FROM jobs WHERE id = ?", id)), None)
+
+    def find(self, video: str, model: str, length: int | None, stride: int | None) -> Job | None:
+        """A run of the same model over the same video in the same way that has not failed."""
+        same = "video = ? AND model = ? AND length IS ? AND stride IS ? AND state != 'failed'"
+        rows = self._all(f"SELECT * FROM jobs WHERE {same}", video, model, length, stride)
+        return next((_job(row) for row in rows), None)
+
+    def add_video(self, film: Film, scratch: Path) -> None:
+        """Take in an uploaded video whose folder is `scratch`."""
+        os.replace(scratch, self.video_folder(film.id))
+        try:
+            self._insert("videos", film)
+        except sqlite3.DatabaseError:
+            shutil.rmtree(self.video_folder(film.id), ignore_errors=True)
+            raise
+
+    def add_job(self, video: str, model: str, length: int | None, stride: int | None) -> Job:
+        """A new job at the end of the queue."""
+        job = Job(
+            id=new_id(), video=video, model=model, length=length, stride=stride, state="queued", error=None,
+            attempts=0, objects=None, seconds=None, created=time.time(),
+        )  # fmt: skip
+        self._insert("jobs", job)
+        return job
+
+    def start(self, id: str) -> None:
+        """The job runs, once more."""
+        self._all("UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE id = ?", id)
+
+    def finish(self, id: str, objects: int, seconds: float) -> None:
+        """The job is done and its files are in their place."""
+        self._all("UPDATE jobs SET state = 'done', objects = ?, seconds = ? WHERE id = ?", objects, seconds, id)
+
+    def fail(self, id: str, error: str) -> None:
+        """Keep the one line that says why; of the files nothing, nor of the video's where no other job needs them."""
+        self._all("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
+        shutil.rmtree(self.job_folder(id), ignore_errors=True)
+        job = self.job(id)
+        if job is not None and not self._needed(job.video):
+            shutil.rmtree(self.video_folder(job.video), ignore_errors=True)
+
+    def remove_job(self, id: str) -> None:
+        """Leave nothing of it, nor of its video where no other job was made for that."""
+        job = self.job(id)
+        self._all("DELETE FROM jobs WHERE id = ?", id)
+        shutil.rmtree(self.job_folder(id), ignore_errors=True)
+        if job is not None and not self._needed(job.video):
+            self.remove_video(job.video)
+
+    def remove_video(self, id: str) -> None:
+        """Leave nothing of it, nor of its jobs."""
+        for job in self.jobs():
+            if job.video == id:
+                shutil.rmtree(self.job_folder(job.id), ignore_errors=True)
+        self._all("DELETE FROM videos WHERE id = ?", id)  # and with it its jobs
+        shutil.rmtree(self.video_folder(id), ignore_errors=True)
+
+    def video_folder(self, id: str) -> Path:
+        """Where the files of a video are."""
+        return self.root / "videos" / id
+
+    def job_folder(self, id: str) -> Path:
+        """Where the files of a finished job are."""
+        return self.root / "jobs" / id
+
+    @contextmanager
+    def scratch(self) -> Iterator[Path]:
+        """A folder that is gone at the end, unless it was moved to its place."""
+        folder = self.root / "scratch" / new_id()
+        folder.mkdir()
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+    def clean_scratch(self) -> None:
+        """Remove what a worker that ended in the middle left behind."""
+        shutil.rmtree(self.root / "scratch", ignore_errors=True)
+        (self.root / "scratch").mkdir(exist_ok=True)
+
+    def _needed(self, video: str) -> bool:
+        return any(job.video == video and job.state != "failed" for job in self.jobs())
+
+    def _recover(self) -> None:
+        """After a crash: jobs that ran are queued again, and files that nobody lists go."""
+        self.clean_scratch()
+        for job in self.jobs("running"):
+            if job.attempts >= MAX_ATTEMPTS:
+                self.fail(job.id, "the server stopped twice while this ran; it is not tried again")
+            else:
+                self._all("UPDATE jobs SET state = 'queued' WHERE id = ?", job.id)
+        for film in self.videos():
+            if not (self.video_folder(film.id) / "source").is_file() and self._needed(film.id):
+                self.remove_video(film.id)
+        for job in self.jobs("done"):
+            if not self.job_folder(job.id).is_dir():
+                self.remove_job(job.id)
+        self._sweep("videos", {film.id for film in self.videos()})
+        self._sweep("jobs", {job.id for job in self.jobs("done")})
+
+    def _sweep(self, name: str, listed: set[str]) -> None:
+        for folder in (self.root / name).iterdir():
+            if folder.name not in listed:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def _insert(self, table: str, row: Film | Job) -> None:
+        names = [field.name for field in fields(row)]
+        marks = ", ".join("?" * len(names))
+        self._all(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", *(getattr(row, n) for n in names))
+
+    def _all(self, statement: str, *values: Any) -> Sequence[sqlite3.Row]:
+        with self._lock:
+            return self._database.execute(statement, values).fetchall()
+
+
+def new_id() -> str:
+    """64 random bits, as hexadecimal digits."""
+    return secrets.token_hex(8)
+
+
+def _film(row: sqlite3.Row) -> Film:
+    flags = {name: bool(row[name]) for name in ("example", "playable", "webm")}
+    return Film(**{**dict(row), **flags})
+
+
+def _job(row: sqlite3.Row) -> Job:
+    return Job(**dict(row))

@@ -1,0 +1,75 @@
+"""Models for tests of the web server, by name; here because the server's worker process imports them by this file."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import torch
+
+from toy import Seen, Toy
+from tubelet.attention.sta import STAConfig
+from tubelet.core.errors import WeightsError
+from tubelet.core.protocol import Glance
+from tubelet.core.types import Clip, Tracks
+
+
+class Slow(Toy):
+    """Takes a fiftieth of a second for each step."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        time.sleep(0.02)
+        return super().step(state, clip)
+
+
+class Stuck(Toy):
+    """Never comes back from its first step."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        time.sleep(3600)
+        return super().step(state, clip)
+
+
+class Crashing(Toy):
+    """Takes its process down in the third step."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        if int(clip.index[0]) == 2:
+            os._exit(1)
+        return super().step(state, clip)
+
+
+class Faulty(Toy):
+    """Raises what no user should read."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        raise RuntimeError("secret detail in /home/somebody/model.py")
+
+
+class Attending(Toy):
+    """Looks at the point it is asked about, in some frames; holds a real attention module, so that it counts as one."""
+
+    def __init__(self, *, shrink: int = 2) -> None:
+        super().__init__(shrink=shrink)
+        self.neck = STAConfig(kernel=1).build(4)
+
+    def attend(self, state: Seen, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
+        height, width = clip.size
+        rows, columns = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+        heat = torch.exp(-((columns - at[0]) ** 2 + (rows - at[1]) ** 2) / (2 * (width / 10) ** 2))
+        return [Glance(name="gaze", frame=t, values=heat) for t in range(6) if t != frame]
+
+
+MODELS = {"toy": Toy, "slow": Slow, "stuck": Stuck, "crashing": Crashing, "faulty": Faulty, "attending": Attending}
+
+
+def open_model(name: str) -> Toy:
+    """The model of this name."""
+    if name not in MODELS:
+        raise WeightsError(f"no model {name!r}")
+    return MODELS[name](shrink=1)
+
+
+def load_model(name: str, device: str) -> Toy:
+    """In the place of the command's own loader."""
+    return open_model(name)
