@@ -4,7 +4,7 @@ Both decode without training, the last prediction alone, masks of the best ten q
 included. Times are medians in seconds of runs that alternate; beyond the measured lengths the table is projected, by
 the least squares line through what was measured (the joint decoder's tokens and IFR's steps both grow with frames).
 
-    python benchmarks/bench_recurrent.py [--frames 2 9 18 36] [--height 360] [--width 640] [--repeats 3]
+    python benchmarks/bench_recurrent.py [--frames 2 9 18 36] [--height 360] [--width 640] [--repeats 3] [--plot PNG]
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -31,6 +32,7 @@ def main() -> None:
     parser.add_argument("--height", type=int, default=360)
     parser.add_argument("--width", type=int, default=640)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--plot", type=Path, help="a PNG of the growth, measured and projected")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -51,6 +53,22 @@ def main() -> None:
         print(line(str(length), *rows[-1]), flush=True)
     for length in PROJECTED:
         print(line(f"{length} (projected)", *project(arguments.frames, rows, length)))
+    if arguments.plot is not None:
+        plot(arguments.frames, rows, list(systems), arguments.plot)
+
+
+def plot(frames: Sequence[int], rows: Sequence[Sequence[float]], names: Sequence[str], path: Path) -> None:
+    """Dots where it was measured, dashes where it is projected."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(5, 3), dpi=110, layout="constrained")
+    axes = figure.add_subplot(xlabel="frames", ylabel="decoder, seconds")
+    far = np.linspace(frames[0], PROJECTED[0], 50)
+    for name, column in zip(names, zip(*rows, strict=True), strict=True):
+        (dots,) = axes.plot(frames, column, "o", label=name)
+        axes.plot(far, np.polyval(np.polyfit(frames, column, 1), far), "--", color=dots.get_color(), linewidth=1)
+    axes.legend(frameon=False)
+    figure.savefig(path)
 
 
 @torch.inference_mode()
