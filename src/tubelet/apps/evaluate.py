@@ -168,6 +168,47 @@ def identity(
 
 
 @app.command()
+def semantic(
+    truth: Truth,
+    predictions: Annotated[
+        Path,
+        typer.Argument(
+            metavar="PREDICTIONS",
+            help="A folder of class maps a video (one video: its maps), or what `ytvis` takes.",
+            show_default=False,
+        ),
+    ],
+    *,
+    json: Json = None,
+    markdown: Markdown = False,
+    latex: Latex = False,
+    lenient: Lenient = False,
+    details: Details = False,
+) -> None:
+    """Which class every pixel shows: mean intersection over union, with the background and without.
+
+    Class maps are those of `tubelet predict --semantic`: 0 background, k the k-th class of the truth, 255 void. Of
+    instances, the surer ones lie on top.
+    """
+    from tubelet.apps.class_maps import class_maps
+    from tubelet.evaluation import semantic as measure
+    from tubelet.evaluation.tables import sheet
+
+    if predictions.is_dir():
+        videos, answers = _read_truth(truth, lenient), None
+    else:
+        videos, answers = _read(truth, predictions, lenient)
+    maps = class_maps(videos, predictions if answers is None else answers)
+    table = measure.confusion(maps, len(videos.classes))
+    numbers = measure.numbers(table)
+    sheets = [sheet("", {predictions.stem: numbers}, list(numbers))]
+    classes = measure.per_class(table, videos.classes)
+    if details:
+        sheets.append(sheet("class", classes, ["IoU", "share"]))
+    _tell(sheets, {**numbers, "classes": classes} if details else numbers, json, markdown=markdown, latex=latex)
+
+
+@app.command()
 def failures(
     truth: Truth,
     predictions: Predictions,
@@ -253,6 +294,16 @@ def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, 
     answers = files.read_predictions(predictions, videos, faults=faults)
     _tell_faults(faults)
     return videos, answers
+
+
+def _read_truth(truth: Path, lenient: bool) -> AnnotatedSet:
+    from tubelet.data import ytvis as files
+    from tubelet.data.ytvis_json import Faults
+
+    faults = Faults(lenient=lenient)
+    videos = files.read(truth, faults=faults)
+    _tell_faults(faults)
+    return videos
 
 
 def _long_videos(videos: AnnotatedSet, path: Path | None) -> set[str]:

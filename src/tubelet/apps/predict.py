@@ -11,10 +11,14 @@ import typer
 from tubelet.apps.console import progress_bar, rows_of, show, table
 
 if TYPE_CHECKING:
+    from tubelet.core.protocol import Window
+    from tubelet.inference.predict import Model
     from tubelet.inference.results import VideoPrediction
 
-MODEL_HELP = "A bundled name, a .safetensors file or the folder of a training run."
+MODEL_HELP = "A name that `tubelet list models` shows, a .safetensors file or the folder of a training run."
 THRESHOLD_HELP = "Leave out objects whose score is lower."
+VIEWS_HELP = "Look at N sizes and average (models of queries; 4 as in the IFR paper)."
+TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their scores."
 DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
 
 
@@ -29,12 +33,28 @@ def predict(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
     ] = None,
+    views: Annotated[int, typer.Option(metavar="N", help=VIEWS_HELP)] = 1,
+    top: Annotated[int | None, typer.Option(metavar="N", help=TOP_HELP, show_default=False)] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
+    semantic: Annotated[
+        bool, typer.Option("--semantic", help="Also write which class every pixel shows: semantic/ and semantic.mp4.")
+    ] = False,
 ) -> None:
     """Find, outline, name and follow every object of a video."""
     folder = out or Path("runs") / Path(source).resolve().stem
-    segment(source, folder, model=model, threshold=threshold, window=window or (), device=device, video=not no_video)
+    segment(
+        source,
+        folder,
+        model=model,
+        threshold=threshold,
+        window=window or (),
+        views=views,
+        top=top,
+        device=device,
+        video=not no_video,
+        semantic=semantic,
+    )
 
 
 def segment(
@@ -44,8 +64,11 @@ def segment(
     model: str = "default",
     threshold: float = 0.5,
     window: Sequence[str] = (),
+    views: int = 1,
+    top: int | None = None,
     device: str = "auto",
     video: bool = True,
+    semantic: bool = False,
 ) -> VideoPrediction:
     """Predict, save, and say what was found and where it is."""
     from tubelet.inference import predict as inference
@@ -58,11 +81,24 @@ def segment(
     network = weights.load(model, device=device)
     reading = network.window.override(*window)
     with progress_bar("segmenting") as progress:
-        prediction = inference.predict(network, opened, window=reading, threshold=threshold, progress=progress)
+        prediction = inference.predict(
+            network, opened, window=reading, threshold=threshold, views=views, top=top, progress=progress
+        )
     with progress_bar("drawing") as progress:
         prediction.save(folder, video=video, progress=progress)
+    if semantic:
+        _save_semantic(network, prediction, folder, reading, video)
     _report(prediction, folder, threshold, video)
     return prediction
+
+
+def _save_semantic(network: Model, prediction: VideoPrediction, folder: Path, window: Window, video: bool) -> None:
+    from tubelet.inference.semantic import MAPS, OVERLAY, save_semantic, semantic_maps
+
+    with progress_bar("classes") as progress:
+        maps = semantic_maps(network, prediction, window=window)
+        save_semantic(prediction, maps, folder, video=video, progress=progress)
+    show(*(str(folder / name) for name in [OVERLAY] * video + [MAPS]))
 
 
 def _path_or_camera(source: str | Path) -> str | Path | int:

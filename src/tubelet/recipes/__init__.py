@@ -13,9 +13,20 @@ if TYPE_CHECKING:
 
 @cache
 def _all() -> dict[str, Experiment]:
-    from tubelet.recipes import compfeat, default, masktrack, objprop, objprop_attention, small, sta
+    from tubelet.recipes import (
+        compfeat,
+        default,
+        mask2former,
+        masktrack,
+        objprop,
+        objprop_attention,
+        recurrent,
+        small,
+        sta,
+        tags,
+    )
 
-    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, small)
+    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, mask2former, recurrent, small, tags)
     return {name: row for module in modules for name, row in module.RECIPES.items()}
 
 

@@ -1,0 +1,42 @@
+"""Class maps of truth and answer, video by video: what `tubelet evaluate semantic` compares."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tubelet.core.errors import InputError
+from tubelet.core.rest import Prediction, Track, Video
+from tubelet.data.davis_masks import Maps
+from tubelet.data.storing import folder_names
+from tubelet.data.ytvis_set import AnnotatedSet
+from tubelet.evaluation.semantic import ClassMaps, class_map
+
+
+def class_maps(videos: AnnotatedSet, answers: Path | Sequence[Prediction]) -> Iterator[ClassMaps]:
+    """The maps of every video; answers are instances, or a folder that holds a folder of maps for each video.
+
+    Where there is one video, its maps may lie in the folder itself. Raises InputError where maps are missing.
+    """
+    names = folder_names(videos)
+    for name, video in zip(names, videos.videos, strict=True):
+        answer = _stored(answers, name, len(names)) if isinstance(answers, Path) else _of(answers, video)
+        yield ClassMaps(name, _drawn(video.tracks or (), video), answer)
+
+
+def _stored(folder: Path, name: str, videos: int) -> Maps:
+    place = folder if videos == 1 and any(folder.glob("*.png")) else folder / name
+    maps = Maps(name, tuple(sorted(place.glob("*.png"))))
+    if not len(maps):
+        raise InputError(f"{place}: expected the class maps of video {name}, found none")
+    return maps
+
+
+def _of(answers: Sequence[Prediction], video: Video) -> Iterator[np.ndarray]:
+    return _drawn([track for one in answers if one.video == video.id for track in one.tracks], video)
+
+
+def _drawn(tracks: Sequence[Track], video: Video) -> Iterator[np.ndarray]:
+    return (class_map(tracks, video.size, t) for t in range(len(video)))

@@ -1,0 +1,164 @@
+"""The tag-based system: its two main models, every row of Table III, and small ones for a CPU.
+
+tubelet train tags/davis data.path=DAVIS init=torchvision/r2plus1d_18 --out runs/tags
+tubelet train tags/table3/without-spectra data.path=DAVIS --out runs/without-spectra
+tubelet train tags/generated --out runs/first
+"""
+
+from __future__ import annotations
+
+from tubelet.attention.tags import FrameReadingConfig, SelfReadingConfig
+from tubelet.core.protocol import Window
+from tubelet.data.geometry import Geometry, HorizontalFlip, RandomCrop
+from tubelet.data.sampling import DroppedClip
+from tubelet.data.synthetic import Synthetic
+from tubelet.data.transforms import TemporalFlip
+from tubelet.models.tags.clustering import ClusteringConfig
+from tubelet.models.tags.encoder import EncoderConfig
+from tubelet.models.tags.heads import DecoderConfig
+from tubelet.models.tags.losses import TagLossConfig
+from tubelet.models.tags.model import TagConfig
+from tubelet.recipes.experiment import AnyForm, Evaluation, Experiment, Generated, YouTubeVIS
+from tubelet.training.loop import TrainConfig
+from tubelet.training.optim import AdamW, Cosine, Steps
+
+_EPOCHS, _BATCH = 100, 4
+
+
+def _adam(videos: int) -> AdamW:
+    """Adam at 1e-4, a tenth of it from epoch 70 on and a hundredth from 90."""
+    per_epoch = videos / _BATCH
+    steps = Steps(at=(round(70 * per_epoch), round(90 * per_epoch)))
+    return AdamW(lr=1e-4, weight_decay=0.0, warmup=0, schedule=steps)
+
+
+def _training(videos: int) -> TrainConfig:
+    return TrainConfig(iterations=_EPOCHS * videos // _BATCH, batch_size=_BATCH, workers=4)
+
+
+_AUGMENTATION = (Geometry(steps=(RandomCrop(), HorizontalFlip())), TemporalFlip())
+
+# beside the paper's one clip a video, every frame in overlapping clips that are linked by their masks
+_EVALUATIONS = {"overlapping": Evaluation(window=Window(length=32, stride=16))}
+
+YTVIS2019 = Experiment(
+    about="tag-based system, R(2+1)D of Kinetics, on YouTube-VIS 2019",
+    model=TagConfig(clustering=ClusteringConfig(most=10)),
+    data=YouTubeVIS(),
+    sampler=DroppedClip(),
+    transforms=_AUGMENTATION,
+    init="torchvision/r2plus1d_18",
+    optim=_adam(2238),
+    train=_training(2238),
+    paper={"AP": 51.2, "AP50": 74.8, "AP75": 57.9, "AR1": 46.3, "AR10": 57.6},
+    evaluations=_EVALUATIONS,
+)
+
+DAVIS = Experiment(
+    about="tag-based system, class-agnostic, on DAVIS 2019 unsupervised",
+    model=TagConfig(agnostic=True),
+    data=AnyForm(form="davis"),
+    sampler=DroppedClip(),
+    transforms=_AUGMENTATION,
+    init="torchvision/r2plus1d_18",
+    optim=_adam(60),
+    train=_training(60),
+    paper={"J&F": 74.3, "J": 72.2, "F": 76.4},
+    evaluations=_EVALUATIONS,
+)
+
+# what each row of Table III takes away; with its link, an attention leaves the decoder's input as well
+ROWS: dict[str, tuple[str, ...]] = {
+    "without-spectra": ("model.loss.spectra=false",),
+    "without-specter": ("model.loss.specter=false",),
+    "without-tempra": ("model.loss.tempra=false",),
+    "without-temper": ("model.loss.temper=false",),
+    "without-spatio-temporal-attention": ("model.spatio_temporal=null",),
+    "without-tag-attention": ("model.tag_attention=null",),
+    "without-self-attention": ("model.self_attention=null",),
+    "without-location-embedding": ("model.loc_embed=false",),
+    "without-tag-attention-and-connector": ("model.tag_attention=null", "model.tag_link=false"),
+    "without-self-attention-and-connector": ("model.self_attention=null", "model.self_link=false"),
+    "without-both-decoder-and-connectors": (
+        "model.tag_attention=null",
+        "model.self_attention=null",
+        "model.tag_link=false",
+        "model.self_link=false",
+        "model.decoder=null",
+    ),
+}
+
+_PAPER = {  # J&F, J, F on DAVIS, validation
+    "without-spectra": (67.2, 64.4, 70.0),
+    "without-specter": (67.5, 65.2, 69.8),
+    "without-tempra": (65.8, 63.3, 68.2),
+    "without-temper": (66.3, 63.9, 68.7),
+    "without-spatio-temporal-attention": (67.9, 65.4, 70.3),
+    "without-tag-attention": (65.9, 63.5, 68.3),
+    "without-self-attention": (70.3, 68.9, 71.6),
+    "without-location-embedding": (70.8, 69.8, 71.7),
+    "without-tag-attention-and-connector": (64.1, 62.6, 65.5),
+    "without-self-attention-and-connector": (67.4, 65.0, 69.7),
+    "without-both-decoder-and-connectors": (61.6, 60.1, 63.0),
+}
+
+
+def row(full: Experiment, name: str) -> Experiment:
+    """A row of Table III of any experiment with tags: the same, but for what the row takes away."""
+    return full.override(*ROWS[name]).model_copy(
+        update={"about": f"Table III: {name.replace('-', ' ')}", "paper": {}},
+    )
+
+
+def _table3() -> dict[str, Experiment]:
+    rows = {}
+    for name, figures in _PAPER.items():
+        paper = dict(zip(("J&F", "J", "F"), figures, strict=True))
+        rows[f"tags/table3/{name}"] = row(DAVIS, name).model_copy(update={"paper": paper})
+    return rows
+
+
+# frames of 112 without the pool after the stem, the geometry of the encoder's pretraining: tags of the same size, half
+# the cost in the stem
+_AT_112 = ("model.input_size=[112,112]", "model.encoder.pool=false")
+
+# from a random start, so nothing is frozen; small enough for one CPU core
+SMALL = TagConfig(
+    agnostic=True,
+    input_size=(64, 112),
+    encoder=EncoderConfig(width=16, blocks=(1, 1, 1), pool=False, frozen_norm=False),
+    norm="clip",
+    spatio_temporal=FrameReadingConfig(keys=32),
+    tag_attention=FrameReadingConfig(keys=32),
+    self_attention=SelfReadingConfig(keys=16),
+    channels=64,
+    bottleneck=96,
+    generator=32,
+    tag_features=32,
+    decoder=DecoderConfig(widths=(64, 32, 16)),
+    loss=TagLossConfig(reduction="mean"),  # sums over pairs and frames would drown the semantic branch for long
+    window=Window(length=8, spread=True),
+)
+
+GENERATED = Experiment(
+    about="a small tag-based system on generated videos: nothing to download, minutes on one core",
+    model=SMALL,
+    data=Generated(videos=60, seed=100, world=Synthetic(height=96, width=160, frames=12, objects=(2, 3))),
+    sampler=DroppedClip(frames=8, drop=(1, 2), stride=(1, 1)),
+    transforms=(Geometry(steps=(HorizontalFlip(),)), TemporalFlip()),
+    optim=AdamW(lr=3e-3, weight_decay=0.0, warmup=20, schedule=Cosine()),
+    train=TrainConfig(iterations=400, batch_size=1, clip_norm=10.0, checkpoint_every=200, log_every=50),
+)
+
+RECIPES = {
+    "tags/ytvis2019": YTVIS2019,
+    "tags/ytvis2019-112": YTVIS2019.override(*_AT_112).model_copy(
+        update={"about": "tag-based system at 112 x 112, on YouTube-VIS 2019", "paper": {}}
+    ),
+    "tags/davis": DAVIS,
+    "tags/davis-112": DAVIS.override(*_AT_112).model_copy(
+        update={"about": "tag-based system at 112 x 112, class-agnostic, on DAVIS", "paper": {}}
+    ),
+    **_table3(),
+    "tags/generated": GENERATED,
+}
