@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 
 from tubelet.core.matching import assign
 from tubelet.core.types import Clip
+from tubelet.models import weights
 from tubelet.models.rcnn.detector import Detections
 from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.two_stage import TwoStageConfig
+from tubelet.models.tags.model import TagConfig
 from tubelet.models.weights import from_torchvision
 
 HEIGHT, WIDTH, CLASSES = 128, 192, 5
@@ -185,3 +190,14 @@ def set_eps(model: nn.Module, eps: float) -> None:
     for module in model.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.eps = eps
+
+
+def test_a_video_classifiers_encoder_becomes_the_tag_models(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = torchvision.models.video.r2plus1d_18(weights=None)
+    save_file(theirs.state_dict(), tmp_path / "r2plus1d.safetensors")
+    model = TagConfig().build(("object",))
+    random = weights.start_from(model, str(tmp_path / "r2plus1d.safetensors"))
+    assert not [name for name in random if name.startswith("network.encoder.")]
+    assert torch.equal(model.network.encoder.stem[0].weight, theirs.stem[0].weight)
+    assert torch.equal(model.network.encoder.layer3[1].conv2[0][0].weight, theirs.layer3[1].conv2[0][0].weight)

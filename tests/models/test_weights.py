@@ -338,7 +338,7 @@ def test_without_a_network_the_place_to_put_the_file_is_named(
 
 
 def test_unknown_public_weights_are_refused(small_config: MaskTrackConfig) -> None:
-    with pytest.raises(WeightsError, match="known: torchvision/maskrcnn_resnet50_fpn"):
+    with pytest.raises(WeightsError, match=r"did you mean .torchvision/maskrcnn"):
         weights.start_from(small_config.build(("a",)), "torchvision/maskrcnn_resnet500")
 
 

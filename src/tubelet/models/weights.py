@@ -34,6 +34,7 @@ from tubelet.models.key_maps import (
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.published import describe
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
+from tubelet.models.tags.encoder import from_torchvision_video
 from tubelet.models.tags.model import TagConfig, TagModel
 
 ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig, Field(discriminator="kind")]
@@ -208,11 +209,11 @@ def start_from(model: nn.Module, source: str) -> list[str]:
     """Start a training from pretrained weights; returns the names of the tensors that keep their random start.
 
     `source` is what `load` takes, or a safetensors file of an SSDLite detector of COCO, a torchvision Mask R-CNN, a
-    published Mask2Former or a plain backbone, told apart by their tensor names; `torchvision/maskrcnn_resnet50_fpn`
-    and `torchvision/maskrcnn_resnet50_fpn_v1` are fetched by name where there is a network.
+    published Mask2Former, torchvision's R(2+1)D or a plain backbone, told apart by their tensor names;
+    `torchvision/maskrcnn_resnet50_fpn` and `torchvision/r2plus1d_18` are fetched by name where there is a network.
     """
     if source.startswith("torchvision/"):
-        tensors = from_torchvision(_fetch_torchvision(source), norm_eps=0.0)  # these were trained with frozen norms
+        tensors = _fetch_torchvision(source)
     else:
         tensors = _ours(read_tensors(find(source)), model)
     tensors = _trunk_of_crops(tensors) | tensors
@@ -229,6 +230,8 @@ def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         return from_coco_ssdlite(tensors)
     if "roi_heads.box_head.fc6.weight" in tensors:
         return from_torchvision(tensors)
+    if "stem.0.weight" in tensors and "layer1.0.conv1.0.0.weight" in tensors:
+        return from_torchvision_video(tensors)
     if is_transformers(tensors):
         return from_transformers(tensors)
     if is_detectron2(tensors):
@@ -249,18 +252,26 @@ def _trunk_of_crops(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fetch_torchvision(source: str) -> dict[str, Any]:
+    """Tensors of torchvision's own files by name, in our names."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
+    from torchvision.models.video import R2Plus1D_18_Weights
 
-    weights = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
-    if source not in ("torchvision/maskrcnn_resnet50_fpn", "torchvision/maskrcnn_resnet50_fpn_v1"):
-        raise WeightsError(f"unknown weights {source!r}; known: torchvision/maskrcnn_resnet50_fpn")
+    masks, kinetics = MaskRCNN_ResNet50_FPN_Weights.COCO_V1, R2Plus1D_18_Weights.KINETICS400_V1
+    known = {"maskrcnn_resnet50_fpn": masks, "maskrcnn_resnet50_fpn_v1": masks, "r2plus1d_18": kinetics}
+    name = source.removeprefix("torchvision/")
+    if name not in known:
+        raise WeightsError(f"unknown weights {source!r}; {nearest(source, [f'torchvision/{one}' for one in known])}")
+    weights = known[name]
     try:
-        return dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
+        tensors = dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except OSError as error:
         cache = Path(torch.hub.get_dir()) / "checkpoints" / weights.url.rsplit("/", 1)[-1]
         raise WeightsError(
             f"{source} cannot be fetched ({error}); without a network put {cache.name} into {cache.parent}"
         ) from None
+    if weights is kinetics:
+        return from_torchvision_video(tensors)
+    return from_torchvision(tensors, norm_eps=0.0)  # these were trained with frozen norms
 
 
 def _refusal(path: Path, error: Exception) -> str:
