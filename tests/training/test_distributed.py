@@ -67,10 +67,22 @@ def test_alone_there_is_one_world(monkeypatch: pytest.MonkeyPatch):
         assert (world.rank, world.size, world.main) == (0, 1, True)
         assert world.gather({"a": 1}) == [{"a": 1}]
         model = ToyModel()
-        assert world.spread(model) is model
+        assert world.spread(model, "full").model is model
+        assert {type(parameter) for parameter in model.parameters()} == {torch.nn.Parameter}
 
 
 def test_processes_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(World, "gather", lambda self, value: [3, 4])
     with pytest.raises(TubeletError, match=r"disagree on the step \(\[3, 4\]\)"):
         World(device=torch.device("cpu"), size=2).same(3, "the step")
+
+
+def test_fellows_that_do_not_come_are_one_clear_error(monkeypatch: pytest.MonkeyPatch):
+    port = str(free_port())
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+        monkeypatch.setenv(name, value)
+    with (
+        pytest.raises(TubeletError, match=f"process 0 of 2 did not find the others at 127.0.0.1:{port} within 1 sec"),
+        join("cpu", patience=1),
+    ):
+        pass

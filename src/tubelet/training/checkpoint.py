@@ -8,7 +8,7 @@
         progress.json           step, samples taken, running sums of the log; written last
 
 A folder is written under a name that begins with a dot and renamed when it is complete. Random states need no place:
-the loop seeds each batch from (seed, step, part, rank).
+the loop seeds each batch from (seed, step, part, rank). Tensors are whole, however they lay in the processes.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from torch.optim import Optimizer
 
 from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError
 from tubelet.training.optim import Average, load_state_tensors, state_tensors
+from tubelet.training.slices import cut_like, whole
 
 FORMAT = "1"  # of model files and checkpoints
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -101,18 +102,25 @@ class State:
     progress: Progress = field(default_factory=Progress)
 
 
-def save(folder: Path, settings: dict[str, Any], state: State) -> Path:
-    """Write a checkpoint; returns its path. Raises TubeletError where it cannot; what was there before stays."""
+def save(folder: Path, settings: dict[str, Any], state: State, *, main: bool = True) -> Path:
+    """Write a checkpoint; returns its path. Raises TubeletError where it cannot; what was there before stays.
+
+    All processes call it, because each may hold a slice of every tensor; only the `main` one writes.
+    """
     path = path_of(folder, state.progress.step)
+    tensors = {"model": state.model.state_dict(), "optimizer": state_tensors(state.optimizer)}
+    if state.average is not None:
+        tensors["average"] = state.average.weights
+    tensors = {name: whole(of_one_file, keep=main) for name, of_one_file in tensors.items()}
+    if not main:
+        return path
     partial = path.with_name(f".{path.name}.partial")
     with writing(path):
         try:
             shutil.rmtree(partial, ignore_errors=True)
             partial.mkdir(parents=True)
-            _write_tensors(partial / "model.safetensors", state.model.state_dict(), {"tubelet": FORMAT})
-            _write_tensors(partial / "optimizer.safetensors", state_tensors(state.optimizer), {"tubelet": FORMAT})
-            if state.average is not None:
-                _write_tensors(partial / "average.safetensors", state.average.weights, {"tubelet": FORMAT})
+            for name, of_one_file in tensors.items():
+                _write_tensors(partial / f"{name}.safetensors", of_one_file, {"tubelet": FORMAT})
             _write_json(partial / "settings.json", settings)
             _write_json(partial / "progress.json", asdict(state.progress))
             _discard(path)  # the same step again: only an incomplete one can be there
@@ -172,7 +180,7 @@ def load_weights(model: nn.Module, tensors: Tensors, where: Path) -> None:
         theirs = tuple(tensors[name].shape) if name in tensors else "nothing"
         if ours != theirs:
             raise WeightsError(f"{where}: a checkpoint of another model: {name} is {theirs}, expected {ours}")
-    model.load_state_dict(dict(tensors))
+    model.load_state_dict({name: cut_like(tensor, wanted[name]) for name, tensor in tensors.items()})
 
 
 def agree(before: dict[str, Any], now: dict[str, Any], where: Path, *, free: Collection[str] = ()) -> None:

@@ -1,27 +1,27 @@
 """One process or many: what the loop must know about its fellows. Processes are started by torchrun.
 
-Everything that depends on how the model is spread over processes is here (today: DistributedDataParallel, a whole
-model in each process), so that another way of spreading it changes this file alone.
+How the model itself lies in them is `spreading`'s matter.
 """
 
 from __future__ import annotations
 
 import os
-import warnings
-from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from datetime import timedelta
+from typing import Any, Literal
 
 import torch
 import torch.distributed as dist
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 from tubelet.core.devices import choose_device
 from tubelet.core.errors import TubeletError
+from tubelet.training.spreading import Alone, Copies, Slices
 
 LOST_PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl")
+PATIENCE = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,13 +37,11 @@ class World:
         """Whether this is the process that writes."""
         return self.rank == 0
 
-    def spread(self, model: nn.Module) -> nn.Module:
-        """The model whose backward averages gradients over processes; all start from rank 0's weights."""
+    def spread(self, model: nn.Module, sharding: Literal["none", "full"] = "none", units: Sequence[str] = ()) -> Alone:
+        """The model over all processes, from rank 0's weights: before the optimizer is built, which sharding alters."""
         if not dist.is_initialized():
-            return model
-        # a head may get no gradient in a step (no object in the batch), on some ranks only
-        warnings.filterwarnings("ignore", message="find_unused_parameters=True was specified")
-        return DistributedDataParallel(model, find_unused_parameters=True)
+            return Alone(model)
+        return Copies(model) if sharding == "none" else Slices(model, units, self.device)
 
     def gather(self, value: Any) -> list[Any]:
         """The plain value of each rank, in rank order, on every rank."""
@@ -61,18 +59,12 @@ class World:
         return value
 
 
-def accumulating(model: nn.Module, *, last: bool) -> AbstractContextManager[None]:
-    """Around forward and backward of one part of a step: gradients cross between processes only with the last part."""
-    if last or not isinstance(model, DistributedDataParallel):
-        return nullcontext()
-    return model.no_sync()
-
-
 @contextmanager
-def join(device: str = "auto") -> Iterator[World]:
+def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[World]:
     """Join the processes that torchrun started (NCCL between CUDA devices, gloo otherwise), or be alone.
 
-    Raises ConfigError for a device that is not here, and TubeletError when a fellow process stops in the middle.
+    Raises ConfigError for a device that is not here, and TubeletError when a fellow process does not come, stops in the
+    middle, or is not heard of for `patience` seconds.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield World(device=choose_device(device))
@@ -82,14 +74,28 @@ def join(device: str = "auto") -> Iterator[World]:
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
     # both: plain values travel through the CPU and do not wait for the device
-    dist.init_process_group("cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo")
+    backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
+    try:
+        dist.init_process_group(backend, timeout=timedelta(seconds=patience))
+    except (dist.DistError, RuntimeError) as error:
+        where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
+        raise TubeletError(
+            f"process {rank} of {size} did not find the others at {where} within {patience:g} seconds: all machines "
+            f"must be started with the same address and number of processes ({_first_line(error)})"
+        ) from error
     try:
         yield World(rank=rank, size=size, device=chosen)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in LOST_PEER):
+            silent = "timed out" in str(error).lower()
+            what = f"has not answered for {patience:g} seconds" if silent else "has stopped"
             raise TubeletError(
-                f"process {rank} of {size} stops because another process of this run has stopped: look there for the "
-                f"cause, then start all again with --resume ({str(error).splitlines()[0]})"
+                f"process {rank} of {size} stops because another process of this run {what}: look there for the "
+                f"cause, then start all again with --resume ({_first_line(error)})"
             ) from error
         raise
     dist.destroy_process_group()  # not after a fault: it would wait for a process that is gone
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).partition("\n")[0]

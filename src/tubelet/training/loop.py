@@ -28,10 +28,12 @@ from tubelet.core.types import Clip
 from tubelet.drawing.curves import training_curve
 from tubelet.training import checkpoint
 from tubelet.training.checkpoint import Progress, State, writing
-from tubelet.training.distributed import World, accumulating, join
+from tubelet.training.distributed import PATIENCE, World, join
 from tubelet.training.log import Log, read_metrics
 from tubelet.training.optim import Average, OptimConfig
 from tubelet.training.reading import Clips, numbers, read
+from tubelet.training.slices import whole
+from tubelet.training.spreading import Alone
 from tubelet.training.stopping import Diverged, plain_faults, stop_signals
 
 logger = logging.getLogger("tubelet.training")
@@ -53,6 +55,10 @@ class TrainConfig(Config):
     checkpoint_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)  # checkpoints
     threads: int | None = Field(default=None, ge=1)  # of torch in each process; null leaves them as they are
+    sharding: Literal["none", "full"] = "none"  # full: each process holds a slice of all that is trained (FSDP2)
+    # names of modules (* for any part) whose slices are put together only while they run, in each batch
+    sharding_units: tuple[str, ...] = ()
+    timeout: float = Field(default=PATIENCE, gt=0)  # seconds without a word after which a fellow process counts as gone
 
 
 # these alter the result; the others may change when a training is resumed, as long as the clips per step stay
@@ -90,22 +96,24 @@ def train(
     Beside it: checkpoints/, metrics.jsonl, curve.png. `describe` holds JSON texts for the final model's metadata,
     `config` and `classes`. On SIGINT or SIGTERM it ends the step, writes a checkpoint and returns. Raises InputError
     where `out` holds a training and `resume` is false, ConfigError where it holds one with other settings, Diverged,
-    TubeletError for a full disk, too little memory or a fellow process that is gone, and what the clips raise.
+    TubeletError for a full disk, too little memory or a fellow process that is gone, and what the clips raise. A model
+    that was trained with `sharding` is left in slices: load it from the file.
     """
     with (
-        join(device) as world,
+        join(device, config.timeout) as world,
         stop_signals() as signals,
         plain_faults(config.batch_size, config.accumulate, config.workers),
     ):
         if config.threads is not None:
             torch.set_num_threads(config.threads)
         model.to(world.device).train()
+        spread = world.spread(model, config.sharding, config.sharding_units)
         state = State(model=model, optimizer=optim.build(model))
-        if config.ema is not None and world.main:
+        if config.ema is not None and (world.main or spread.sliced):
             state.average = Average(model, config.ema)
         settings = _settings(config, optim, world, clips, describe or {})
         _find_start(out, settings, state, resume=resume, world=world)
-        spread, progress = world.spread(model), state.progress
+        progress = state.progress
         ahead = numbers(
             progress.samples, (config.iterations - progress.step) * config.accumulate, config.batch_size, world
         )
@@ -122,7 +130,7 @@ def train(
                         batch = next(batches)
                     _seed(config.seed, progress.step, part, world.rank)  # after reading, which may draw too
                     parts.append(_backward(spread, batch, config, world, last=part == config.accumulate - 1))
-                norm = float(nn.utils.clip_grad_norm_(model.parameters(), config.clip_norm or math.inf))
+                norm = spread.bound_gradients(config.clip_norm)
 
                 told = world.gather((parts, norm, signals.stop))  # all processes decide alike
                 losses = _means([part for theirs, _, _ in told for part in theirs])
@@ -140,19 +148,18 @@ def train(
                 last = progress.step == config.iterations
                 if last or progress.step % config.log_every == 0:
                     log.write(rate)
-                if world.main and (last or stop or progress.step % config.checkpoint_every == 0):
-                    checkpoint.save(out / "checkpoints", settings, state)
-                    checkpoint.prune(out / "checkpoints", config.keep)
-                    _draw_curve(out)
+                if last or stop or progress.step % config.checkpoint_every == 0:
+                    checkpoint.save(out / "checkpoints", settings, state, main=world.main)
+                    if world.main:
+                        checkpoint.prune(out / "checkpoints", config.keep)
+                        _draw_curve(out)
                 log.show(losses)
         return _finish(state, config, out, describe or {}, world)
 
 
-def _backward(
-    model: nn.Module, clips: list[Clip], config: TrainConfig, world: World, *, last: bool
-) -> dict[str, float]:
+def _backward(model: Alone, clips: list[Clip], config: TrainConfig, world: World, *, last: bool) -> dict[str, float]:
     """Add one batch's share of the step's gradients; returns its losses."""
-    with accumulating(model, last=last):
+    with model.accumulating(last=last):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
             losses: dict[str, Tensor] = model([clip.to(world.device) for clip in clips])
         assert losses, "the model's forward gave no losses"
@@ -192,8 +199,8 @@ def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bo
         raise InputError(f"{out} holds a training already: --resume goes on with it, another --out begins anew")
     checkpoint.resume(folder, settings, state, free=FREE)
     world.same(state.progress.step, "the step of the latest checkpoint")  # and only then may rank 0 write one
-    if world.main and not found:
-        checkpoint.save(folder, settings, state)
+    if not found:
+        checkpoint.save(folder, settings, state, main=world.main)
     if world.main and resume:
         logger.info("resuming after step %d of the training in %s", state.progress.step, out)
 
@@ -206,8 +213,8 @@ def _finish(state: State, config: TrainConfig, out: Path, describe: Mapping[str,
             logger.warning("stopped after step %d of %d; the same command with --resume goes on", step, total)
         return Outcome(step=step, checkpoint=written, model=None)
     final = out / "model.safetensors"
+    weights = whole(state.model.state_dict() if state.average is None else state.average.weights, keep=world.main)
     if world.main:
-        weights = state.model.state_dict() if state.average is None else state.average.weights
         checkpoint.save_model(final, weights, describe)
     return Outcome(step=step, checkpoint=written, model=final)
 

@@ -13,6 +13,7 @@ from torch.optim import Optimizer
 
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, nearest
+from tubelet.training.slices import cut_like
 
 
 class Constant(Config):
@@ -133,7 +134,7 @@ class Average:
     def load(self, weights: Mapping[str, Tensor]) -> None:
         """Continue from saved weights of the same names and shapes."""
         for name, tensor in self.weights.items():
-            tensor.copy_(weights[name])
+            tensor.copy_(cut_like(weights[name], tensor))
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
@@ -148,11 +149,12 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 def load_state_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
     """Put back what `state_tensors` gave; each tensor goes to its parameter's device."""
-    positions = {name: index for index, (name, _) in enumerate(_named(optimizer))}
+    places = {name: (index, parameter) for index, (name, parameter) in enumerate(_named(optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition("/")
-        state.setdefault(positions[name], {})[key] = tensor
+        index, parameter = places[name]
+        state.setdefault(index, {})[key] = cut_like(tensor, parameter)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 
@@ -167,16 +169,17 @@ def _groups(config: _Optim, model: nn.Module) -> list[dict[str, Any]]:
         if not any(_within(name, prefix) for name, _ in named):
             heads = {name.split(".")[0] for name, _ in named}
             raise ConfigError(f"optim.parts: no trained parameter begins with {prefix!r}; {nearest(prefix, heads)}")
-    groups: dict[tuple[float, float], list[tuple[str, Tensor]]] = {}
+    groups: dict[tuple[float, float, bool], list[tuple[str, Tensor]]] = {}
     spared = _spared(config, model)
     for name, parameter in named:
         # a lone number (STA's gamma, a temperature) is a gate, not a weight
         decays = parameter.ndim > 1 or (config.decay_all and parameter.ndim == 1)
         decay = config.weight_decay if decays and name not in spared else 0.0
-        groups.setdefault((_multiplier(config, name), decay), []).append((name, parameter))
+        whole = parameter.ndim == 0  # also where all others are in slices, which no one call may mix with whole ones
+        groups.setdefault((_multiplier(config, name), decay, whole), []).append((name, parameter))
     return [
         {"params": members, "multiplier": multiplier, "weight_decay": decay}
-        for (multiplier, decay), members in groups.items()
+        for (multiplier, decay, _), members in groups.items()
     ]
 
 
