@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import attend, batch, data, demo, evaluate, predict, serve, stream
+from tubelet.apps import attend, batch, data, demo, evaluate, export, predict, serve, stream
 from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
 
 app = typer.Typer(
@@ -30,6 +30,7 @@ app.command()(attend.attend)
 app.command()(serve.serve)
 app.command()(stream.stream)
 app.command()(batch.batch)
+app.command()(export.export)
 
 
 class Listable(StrEnum):

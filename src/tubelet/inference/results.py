@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -18,9 +19,11 @@ from torch import Tensor
 from tubelet.core import masks
 from tubelet.core.errors import InputError, TubeletError
 from tubelet.core.types import Frame, Prediction, Video
+from tubelet.data.storing import Losses
 from tubelet.data.ytvis import write_predictions
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.overlay import draw
+from tubelet.inference import conversions
 from tubelet.video.windows import evenly
 from tubelet.video.writer import VideoWriter
 
@@ -45,14 +48,37 @@ class VideoPrediction(Prediction):
         for t, image in enumerate(self.source.frames):
             yield self._frame(t, image)
 
-    def save(self, folder: str | Path, *, video: bool = True, progress: Progress | None = None) -> None:
+    def save(
+        self, folder: str | Path, *, video: bool = True, threads: int = 0, progress: Progress | None = None
+    ) -> None:
         """Write predictions.json (YouTube-VIS data-set form), overlay.mp4 unless `video` is false, contact_sheet.png.
 
-        All of them appear at the end, together; an interruption or a full disk leaves the folder as it was.
+        All of them appear at the end, together; an interruption or a full disk leaves the folder as it was. `threads`
+        is the video encoder's (video/writer.py): 1 for the same bytes every time.
         """
         with _together(Path(folder)) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])
-            self._draw(scratch, video, progress or (lambda done, total: None))
+            self._draw(scratch, video, threads, progress or (lambda done, total: None))
+
+    def to_supervision(self) -> Iterator[Any]:
+        """One `supervision.Detections` per frame."""
+        return conversions.to_supervision(self)
+
+    def to_coco(self) -> dict[str, Any]:
+        """COCO's form with a track_id, a score and an image for each (object, frame)."""
+        return conversions.to_coco(self)
+
+    def to_ytvis(self) -> dict[str, Any]:
+        """What predictions.json holds."""
+        return conversions.to_ytvis(self)
+
+    def to_davis(self, folder: str | Path) -> Losses:
+        """Write label maps as PNG into a new folder; returns what the form cannot hold."""
+        return conversions.to_davis(self, folder)
+
+    def to_pandas(self) -> Any:
+        """A DataFrame with one row per (object, frame)."""
+        return conversions.to_pandas(self)
 
     def _frame(self, t: int, image: Tensor) -> Frame:
         shown = [(track, rle) for track in self.tracks if (rle := track.rles[t]) is not None]
@@ -70,11 +96,12 @@ class VideoPrediction(Prediction):
             names=tuple(self.classes[track.label] for track, _ in shown),
         )
 
-    def _draw(self, folder: Path, video: bool, progress: Progress) -> None:
+    def _draw(self, folder: Path, video: bool, threads: int, progress: Progress) -> None:
         chosen = evenly(self.length, SHEET_FRAMES)
         sheet: list[np.ndarray] = []
         with ExitStack() as stack:
-            writer = stack.enter_context(VideoWriter(folder / OVERLAY, self.size, self.source.fps)) if video else None
+            film = VideoWriter(folder / OVERLAY, self.size, self.source.fps, threads=threads) if video else None
+            writer = None if film is None else stack.enter_context(film)
             for done, frame in enumerate(self.frames() if video else map(self.at, chosen), start=1):
                 picture = render(frame)
                 if writer is not None:

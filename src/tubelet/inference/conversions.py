@@ -1,0 +1,150 @@
+"""Results as other programs take them: supervision, COCO, YouTube-VIS, DAVIS, a table of pandas.
+
+The methods of `VideoPrediction` of the same names lead here. Pixels are those of the video, boxes are tight around the
+masks; nothing is decoded of the video itself.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from tubelet.core import masks
+from tubelet.core.errors import InputError
+from tubelet.core.masks import RLE
+from tubelet.core.rest import Track, VideoSet
+from tubelet.data import davis
+from tubelet.data.storing import Losses
+from tubelet.data.ytvis import write_predictions
+
+if TYPE_CHECKING:
+    from tubelet.inference.results import VideoPrediction
+
+COLUMNS = ("video", "frame", "time", "track", "class", "score", "x", "y", "width", "height", "area")
+
+
+def to_supervision(prediction: VideoPrediction) -> Iterator[Any]:
+    """One `supervision.Detections` per frame, in order, each made when it is asked for.
+
+    xyxy float32 [N, 4], mask bool [N, H, W], confidence float32 [N], class_id int [N], tracker_id int [N], and the
+    class names as data["class_name"]. Raises InputError where supervision is not installed.
+    """
+    detections = _module("supervision").Detections
+    return (_detections(detections, prediction, t) for t in range(prediction.length))
+
+
+def to_coco(prediction: VideoPrediction) -> dict[str, Any]:
+    """COCO's form with tracks: videos, images, categories, and an annotation for each (object, frame).
+
+    An annotation has its track_id and score, segmentation (compressed RLE), bbox (x, y, width, height) and area. Ids
+    count from 1; images are called `<video>/00000.jpg`, ... .
+    """
+    height, width = prediction.size
+    frames = [{"id": t + 1, "video_id": 1, "frame_id": t} for t in range(prediction.length)]
+    named = [f"{prediction.video}/{t:05d}.jpg" for t in range(prediction.length)]
+    return {
+        "videos": [{"id": 1, "name": prediction.video}],
+        "images": [
+            {**frame, "file_name": name, "height": height, "width": width}
+            for frame, name in zip(frames, named, strict=True)
+        ],
+        "categories": [{"id": number, "name": name} for number, name in enumerate(prediction.classes, start=1)],
+        "annotations": [
+            {
+                "id": number,
+                "video_id": 1,
+                "image_id": t + 1,
+                "track_id": track.id,
+                "category_id": track.label + 1,
+                "score": track.score,
+                "iscrowd": 0,
+                "segmentation": masks.to_json(rle),
+                "bbox": _xywh(rle),
+                "area": masks.areas([rle])[0].item(),
+            }
+            for number, (track, t, rle) in enumerate(_seen(prediction), start=1)
+        ],
+    }
+
+
+def to_ytvis(prediction: VideoPrediction) -> dict[str, Any]:
+    """YouTube-VIS's data-set form, exactly what predictions.json holds: videos, categories, annotations with scores."""
+    with tempfile.TemporaryDirectory() as folder:  # the form is written down in one place alone
+        path = Path(folder) / "predictions.json"
+        write_predictions(path, [prediction])
+        told: dict[str, Any] = json.loads(path.read_bytes())
+    return told
+
+
+def to_davis(prediction: VideoPrediction, folder: str | Path) -> Losses:
+    """Write DAVIS's label maps, `folder`/Annotations/<video>/00000.png, ...: pixel value n is the n-th track.
+
+    Where objects overlap, the earlier track has the pixel. Returns what the form cannot hold. Raises InputError for
+    more than 254 objects, and where `folder` holds something already.
+    """
+    tracks = tuple(replace(track, id=number) for number, track in enumerate(prediction.tracks, start=1))
+    video = replace(prediction.source, id=prediction.video, tracks=tracks)
+    return davis.write(folder, VideoSet(videos=(video,), classes=prediction.classes), frames=False)
+
+
+def to_pandas(prediction: VideoPrediction) -> Any:
+    """A DataFrame with one row per (object, frame) and the columns of COLUMNS; seconds and pixels.
+
+    Raises InputError where pandas is not installed.
+    """
+    rows = [
+        (
+            prediction.video,
+            t,
+            prediction.source.time(t),
+            track.id,
+            prediction.classes[track.label],
+            track.score,
+            *_xywh(rle),
+            masks.areas([rle])[0].item(),
+        )
+        for track, t, rle in _seen(prediction)
+    ]
+    return _module("pandas").DataFrame(rows, columns=list(COLUMNS))
+
+
+def _detections(detections: Any, prediction: VideoPrediction, t: int) -> Any:
+    seen = [(track, rle) for track in prediction.tracks if (rle := track.rles[t]) is not None]
+    tracks, rles = [track for track, _ in seen], [rle for _, rle in seen]
+    binary = masks.decode(rles) if rles else np.zeros((0, *prediction.size), np.uint8)
+    return detections(
+        xyxy=masks.boxes(rles).astype(np.float32),
+        mask=np.ascontiguousarray(binary).view(bool),
+        confidence=np.array([track.score for track in tracks], np.float32),
+        class_id=np.array([track.label for track in tracks], int),
+        tracker_id=np.array([track.id for track in tracks], int),
+        data={"class_name": np.array([prediction.classes[track.label] for track in tracks], str)},
+    )
+
+
+def _seen(prediction: VideoPrediction) -> Iterator[tuple[Track, int, RLE]]:
+    """Every (object, frame): tracks in their order, frames in time."""
+    for track in prediction.tracks:
+        for t, rle in enumerate(track.rles):
+            if rle is not None:
+                yield track, t, rle
+
+
+def _xywh(rle: RLE) -> list[float]:
+    x1, y1, x2, y2 = masks.boxes([rle])[0].tolist()
+    return [x1, y1, x2 - x1, y2 - y1]
+
+
+def _module(name: str) -> ModuleType:
+    try:
+        return import_module(name)
+    except ImportError:
+        raise InputError(f"this conversion needs {name}: pip install {name}") from None

@@ -1,0 +1,60 @@
+"""What the public translation to ONNX does not have, or has only as a loop."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from onnxscript import opset18
+
+op: Any = opset18  # its own annotations leave out the lists that it takes
+
+
+def embedding_bag(
+    weight: Any,
+    indices: Any,
+    offsets: Any,
+    scale_grad_by_freq: bool = False,
+    mode: int = 0,
+    sparse: bool = False,
+    per_sample_weights: Any = None,
+    include_last_offset: bool = False,
+    padding_idx: int = -1,
+) -> tuple[Any, Any, Any, Any]:
+    """Weighted sums of rows of a table, bags all of one length: what deformable attention asks for, without a loop.
+
+    `indices` and `per_sample_weights` come as [bags * length]; `offsets` are where bags begin, at even distances.
+    """
+    assert mode == 0, "deformable attention sums"
+    assert per_sample_weights is not None, "with weights"
+    rows = op.Mul(op.Gather(weight, indices, axis=0), op.Unsqueeze(per_sample_weights, [1]))
+    bags = op.Shape(offsets)
+    shape = op.Concat(bags, [-1], op.Shape(weight, start=1), axis=0)
+    summed = op.ReduceSum(op.Reshape(rows, shape), [1], keepdims=0)
+    return summed, offsets, offsets, offsets
+
+
+TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
+    torch.ops.aten._embedding_bag.default: embedding_bag,
+    torch.ops.aten._embedding_bag_forward_only.default: embedding_bag,
+}
+
+
+@contextmanager
+def quietly() -> Iterator[None]:
+    """Without what the translation says on the way."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    try:
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

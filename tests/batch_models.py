@@ -1,0 +1,53 @@
+"""Models that other processes can open, for tests of batches."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from toy import Seen, Toy
+from tubelet.core.errors import WeightsError
+from tubelet.core.types import Clip, Tracks
+
+
+class Fatal(Toy):
+    """Ends its own process, as the system does when memory is short, in the second frame of a video with yellow."""
+
+    def __init__(self, fuses: Path) -> None:
+        super().__init__()
+        self.fuses = fuses  # a folder; each file in it is good for one death
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        state, tracks = super().step(state, clip)
+        if 3 in state.labels and int(clip.index[0]) > 0:
+            for fuse in sorted(self.fuses.iterdir()):
+                fuse.unlink()
+                os.kill(os.getpid(), signal.SIGKILL)
+        return state, tracks
+
+
+class Slow(Toy):
+    """Takes its time with each frame."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        time.sleep(0.2)
+        return super().step(state, clip)
+
+
+def open_slow(device: str) -> Slow:
+    return Slow()
+
+
+def open_fatal(fuses: str, device: str) -> Fatal:
+    return Fatal(Path(fuses))
+
+
+def open_nothing(device: str) -> Toy:
+    raise WeightsError("there is no such model")
+
+
+def end_at_once(device: str) -> Toy:
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
