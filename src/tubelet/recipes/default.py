@@ -1,8 +1,12 @@
 """The bundled default model: a COCO-trained SSDLite detector, kept as it is, with masks and identities learned on
 pseudo-videos made from annotated images. Sized for two CPU cores, for the training too.
 
-    tubelet train default init=ssdlite_mobilenetv2_coco.safetensors data.annotations=instances.json \
-        data.split=split.json --out runs/default
+It learns in two stages. First the pyramid, the match head and, to teach the pyramid what an outline is, a coarse mask
+head; then the mask head that looks at pixels, on top of what the first stage left:
+
+    tubelet train default-start init=ssdlite_mobilenetv2_coco.safetensors data.annotations=instances.json \
+        data.split=split.json --out runs/start
+    tubelet train default init=runs/start data.annotations=instances.json data.split=split.json --out runs/default
 """
 
 from __future__ import annotations
@@ -10,7 +14,8 @@ from __future__ import annotations
 from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, RandomScaleCrop
 from tubelet.data.pasting import PasteObjects
 from tubelet.data.sampling import Repeat
-from tubelet.data.transforms import ColourJitter
+from tubelet.data.transforms import AnyTransform, ColourJitter
+from tubelet.models.rcnn.crops import CropMaskConfig
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.rcnn.recall import RecallConfig
@@ -23,7 +28,7 @@ from tubelet.training.optim import AdamW, Cosine
 # The association was chosen on the 13 sequences of DAVIS 2016's training split whose masks merge several objects; the
 # calibration was fitted to the detector's answers on the training images (docs/papers/masktrack_rcnn.md tells what
 # these fields do). Neither changes a weight.
-MODEL = MaskTrackConfig(
+START = MaskTrackConfig(
     detector=SSDLiteConfig(
         frozen=True,
         calibration=(2.13, 0.87),
@@ -42,27 +47,60 @@ MODEL = MaskTrackConfig(
     recall=RecallConfig(),
     vote="score",
 )
+MODEL = START.model_copy(
+    update={"mask": CropMaskConfig(), "detector": START.detector.model_copy(update={"frozen_pyramid": True})}
+)
+
+
+def pseudo_videos(size: int) -> tuple[AnyTransform, ...]:
+    """Two views of an image, `size` pixels wide and high, with objects of other images passing through."""
+    zoomed = RandomScaleCrop(height=size, width=size, zoom=(0.6, 1.6))
+    return (
+        Geometry(steps=(PseudoMotion(), zoomed, HorizontalFlip())),
+        PasteObjects(count=(0, 2)),
+        ColourJitter(),
+    )
+
 
 RECIPES = {
+    "default-start": Experiment(
+        about="the first stage of the default model: pyramid and match head behind SSDLite of COCO",
+        model=START,
+        data=COCO(),
+        sampler=Repeat(frames=2),
+        transforms=pseudo_videos(300),  # what the detector reads
+        optim=AdamW(lr=6e-4, weight_decay=0.02, warmup=100, schedule=Cosine()),
+        train=TrainConfig(
+            iterations=1600, batch_size=4, precision="bf16", clip_norm=5.0, checkpoint_every=200, ema=0.998
+        ),
+    ),
     "default": Experiment(
         about="the bundled default model: SSDLite of COCO with masks and identities, for CPUs",
         model=MODEL,
         data=COCO(),
         sampler=Repeat(frames=2),
-        transforms=(
-            Geometry(
-                steps=(
-                    PseudoMotion(),
-                    RandomScaleCrop(height=300, width=300, zoom=(0.6, 1.6)),
-                    HorizontalFlip(),
-                ),
-            ),
-            PasteObjects(count=(0, 2)),
-            ColourJitter(),
+        transforms=pseudo_videos(448),  # crops are cut at the images' own resolution
+        # the match head stays as the first stage left it
+        optim=AdamW(
+            lr=8e-4, weight_decay=0.02, warmup=50, schedule=Cosine(), parts={"mask.encoder": 0.25, "match": 0.0}
         ),
-        optim=AdamW(lr=6e-4, weight_decay=0.02, warmup=100, schedule=Cosine()),
         train=TrainConfig(
-            iterations=1600, batch_size=4, precision="bf16", clip_norm=5.0, checkpoint_every=200, ema=0.998
+            iterations=1200, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.998
         ),
-    )
+    ),
 }
+RECIPES["finetune"] = (
+    RECIPES["default"]
+    .override(
+        "model.detector.frozen=false",
+        "model.detector.frozen_pyramid=false",
+        'data={"kind": "ytvis"}',
+        'sampler={"kind": "nearby"}',
+        "init=default",
+        "optim.lr=6e-4",
+        "optim.parts={}",
+        "train.iterations=1000",
+        "train.checkpoint_every=200",
+    )
+    .model_copy(update={"about": "the bundled default model, all of it, on videos and classes of your own"})
+)

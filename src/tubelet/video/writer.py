@@ -89,8 +89,8 @@ class VideoWriter(FrameWriter):
 
     `size` is (height, width) of every frame. H.264 needs even sizes: an odd one gets its last row or column twice.
     `fps` times the frames that are written without a time. `threads` encode, 0: as many as there are processors; only
-    with 1 the same frames are the same bytes every time (x264 with several is not quite repeatable). Raises InputError for another ending, for frames of another
-    size, where nothing was written, and where the disk refuses.
+    with 1 the same frames are the same bytes every time (x264 with several is not quite repeatable). Raises InputError
+    for another ending, for frames of another size, where nothing was written, and where the disk refuses.
     """
 
     def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 25.0, *, threads: int = 0) -> None:
