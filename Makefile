@@ -37,8 +37,8 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(STAMP)
-	$(BIN)/ruff format --check src tests benchmarks
-	$(BIN)/ruff check src tests benchmarks
+	$(BIN)/ruff format --check src tests benchmarks docs/make_recipes.py
+	$(BIN)/ruff check src tests benchmarks docs/make_recipes.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
@@ -46,7 +46,8 @@ bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
 
 docs: $(STAMP)
-	$(BIN)/mkdocs build --strict
+	$(BIN)/python docs/make_recipes.py
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) runs site

@@ -1,4 +1,4 @@
-"""Small versions of the systems, one budget for all: what `tubelet bench` and the learning benchmarks compare.
+"""Small versions of the systems, one budget for all: what `benchmarks/bench_learning_rcnn.py` compares.
 
 tubelet train small/start --out runs/start
 tubelet train small/compfeat init=runs/start/model.safetensors --out runs/compfeat
