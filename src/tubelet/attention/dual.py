@@ -27,7 +27,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field, model_validator
 from torch import Tensor, nn
 
-from tubelet.attention.fused import attend
+from tubelet.attention.fused import attend, encode
 from tubelet.core.config import Config
 
 
@@ -101,7 +101,7 @@ class TemporalAttention(nn.Module):
         groups = (
             queries.flatten(1)[None] if len(context) == 1 else queries.transpose(0, 1).flatten(2)
         )  # [A, D, B L / A]
-        keys, values = _encode(self.key, context), _encode(self.value, context)
+        keys, values = encode(self.key, context), encode(self.value, context)
         seen = fused_aggregate(keys, groups, values, self.scale, None if valid is None else valid.flatten(1))
         seen = seen.transpose(0, 1).reshape(queries.shape).transpose(0, 1)  # [B, D, H, W]
         return F.relu(self.out(seen)) if self.post_relu else self.out(F.relu(seen))
@@ -115,7 +115,7 @@ class TemporalAttention(nn.Module):
     ) -> Float[Tensor, "N S h w"]:
         """Where N cells of the current map (numbered row by row) look in the supports; each sums to 1."""
         queries = F.relu(self.query(current)).flatten(2)[..., cells]
-        logits = self.scale * similarities(_encode(self.key, context), queries)
+        logits = self.scale * similarities(encode(self.key, context), queries)
         if valid is not None:
             logits = logits.masked_fill(~valid.flatten(1)[..., None], float("-inf"))
         return logits.softmax(1)[0].T.reshape(-1, *context.shape[1:2], *context.shape[3:])
@@ -184,12 +184,6 @@ class Dual(nn.Module):
             return None
         with torch.autocast(current.device.type, enabled=False):
             return self.temporal.look(current.float(), context.float(), cells, valid)
-
-
-def _encode(conv: nn.Conv2d, maps: Tensor) -> Tensor:
-    """Convolution and ReLU of B S C H W, cells of all S maps in one row: [B, D, S H W]."""
-    encoded = F.relu(conv(maps.flatten(0, 1)))
-    return encoded.unflatten(0, maps.shape[:2]).transpose(1, 2).flatten(2)
 
 
 def _zero(conv: nn.Conv2d) -> None:

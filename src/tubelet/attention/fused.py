@@ -18,7 +18,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
-from torch import Tensor
+from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 
 TABLE = 2**21  # weights that are held at once, 8 MB: a chunk of queries has so many
@@ -27,6 +27,12 @@ PROBES = 4  # chunks, evenly spread, that are asked
 FEW = 0.15  # share of the keys below which products with the kept ones alone beat the kernel
 WORTH_PICKING = 0.7  # share below which, within a chunk, picking keys out costs less than it saves
 NOTHING = math.log(2**24)  # weights that together stay below exp(-NOTHING) are lost in the rounding of float32
+
+
+def encode(convolution: nn.Conv2d, maps: Float[Tensor, "B S C H W"]) -> Float[Tensor, "B D K"]:
+    """Convolution and ReLU of S maps, their cells in one row: K = S H W keys or values."""
+    encoded = F.relu(convolution(maps.flatten(0, 1)))
+    return encoded.unflatten(0, maps.shape[:2]).transpose(1, 2).flatten(2)
 
 
 def attend(

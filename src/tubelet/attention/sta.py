@@ -25,7 +25,7 @@ from jaxtyping import Bool, Float, Int
 from pydantic import Field
 from torch import Tensor, nn
 
-from tubelet.attention.fused import attend
+from tubelet.attention.fused import attend, encode
 from tubelet.core.config import Config
 
 
@@ -91,10 +91,10 @@ class STA(nn.Module):
         """
         with torch.autocast(current.device.type, enabled=False):
             x1, x0 = current.float(), context.float()
-            values = self._encode(self.value, self._source(x1, x0))
+            values = encode(self.value, self._source(x1, x0))
             rows = None if valid is None else valid.flatten(1)
             refined = fused_attention(
-                self._encode(self.match, x0), F.relu(self.match(x1)).flatten(2), values, self.scale, rows
+                encode(self.match, x0), F.relu(self.match(x1)).flatten(2), values, self.scale, rows
             )
             return combine(refined.reshape(x1.shape), x1, self.gamma).to(current.dtype)
 
@@ -108,7 +108,7 @@ class STA(nn.Module):
         """Where N cells of the current map (numbered row by row) look in the context; each sums to 1."""
         with torch.autocast(current.device.type, enabled=False):
             queries = F.relu(self.match(current.float())).flatten(2)[..., cells]  # [1, D, N]
-            logits = self.scale * self._encode(self.match, context.float()).transpose(1, 2) @ queries  # [1, K, N]
+            logits = self.scale * encode(self.match, context.float()).transpose(1, 2) @ queries  # [1, K, N]
         if valid is not None:
             logits = logits.masked_fill(~valid.flatten(1)[..., None], float("-inf"))
         return logits.softmax(1)[0].T.reshape(-1, *context.shape[1:2], *context.shape[3:])
@@ -123,12 +123,6 @@ class STA(nn.Module):
                 f"{tuple(current[:, None].shape)}, got {tuple(context.shape)}; set value_from='previous'"
             )
         return current[:, None]
-
-    @staticmethod
-    def _encode(conv: nn.Conv2d, maps: Tensor) -> Tensor:
-        """Convolution and ReLU of B S C H W, cells of all S maps in one row: [B, D, S H W]."""
-        encoded = F.relu(conv(maps.flatten(0, 1)))
-        return encoded.unflatten(0, maps.shape[:2]).transpose(1, 2).flatten(2)
 
 
 class STAConfig(Config):
