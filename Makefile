@@ -37,8 +37,8 @@ test: $(STAMP)
 	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 check: $(STAMP)
-	$(BIN)/ruff format --check src tests benchmarks docs/make_recipes.py
-	$(BIN)/ruff check src tests benchmarks docs/make_recipes.py
+	$(BIN)/ruff format --check src tests benchmarks docs/*.py
+	$(BIN)/ruff check src tests benchmarks docs/*.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 

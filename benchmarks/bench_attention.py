@@ -70,7 +70,7 @@ def trained_maps(video: Path | None, cells: list[int]) -> Tensor:
     """The maps of two frames, [2, 256, H, W]."""
     from tubelet.apps.demo import VIDEO
     from tubelet.models import weights
-    from tubelet.models.rcnn.inputs import Images
+    from tubelet.models.inputs import Images
     from tubelet.video.reader import open_video
 
     frames = open_video(video or VIDEO).frames

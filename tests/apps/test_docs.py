@@ -216,3 +216,29 @@ def test_the_reference_shows_signatures_and_docstrings(site: Path) -> None:
 def test_the_site_loads_no_web_fonts() -> None:
     theme = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))["theme"]
     assert theme["font"] is False
+
+
+@pytest.fixture(scope="module")
+def metric_pictures() -> Any:
+    """The script that draws them."""
+    pytest.importorskip("matplotlib")
+    spec = importlib.util.spec_from_file_location("make_metric_pictures", DOCS / "make_metric_pictures.py")
+    assert spec is not None
+    assert spec.loader is not None
+    script = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(script)
+    return script
+
+
+@pytest.mark.parametrize("name", ["overlap_of_tracks", "identity_switches", "region_and_boundary"])
+def test_what_is_said_of_a_picture_of_metrics_is_what_it_shows(metric_pictures: Any, name: str) -> None:
+    from matplotlib.text import Text
+
+    figure = getattr(metric_pictures, name)()
+    shown = " ".join(text.get_text() for text in figure.findobj(Text))
+    said = re.search(rf"!\[([^]]*)\]\(pictures/{name}.png\)", (DOCS / "metrics.md").read_text(encoding="utf-8"))
+    assert said is not None
+    numbers = set(re.findall(r"\d+\.\d+|\d{3,}", said[1]))
+    assert numbers
+    assert numbers <= set(re.findall(r"\d+\.\d+|\d{3,}", shown)) | {"100"}
+    assert (DOCS / "pictures" / f"{name}.png").stat().st_size < 40_000

@@ -10,8 +10,8 @@ import torch
 
 from tubelet.apps.cli import call
 from tubelet.models import export, weights
+from tubelet.models.inputs import InputConfig, Stretch
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.inputs import InputConfig, Stretch
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 

@@ -303,6 +303,30 @@ def test_attention_shows_where_the_model_looks(seen: Page) -> None:
     assert "gaze" in seen.locator(".maps figcaption").all_inner_texts()[0]
 
 
+def test_attention_is_asked_by_keys_and_the_last_question_is_answered(seen: Page) -> None:
+    seen.click("#tab-attention")
+    across, down = seen.locator(".axis input").all()
+    told, pictures = seen.locator(".maps > p"), seen.locator(".maps canvas")
+    for x, y in ((300, 20), (40, 90)):
+        across.fill(str(x))
+        down.fill(str(y))
+        down.press("Enter")
+    playwright.expect(told).to_have_text("From the ring, at (40, 90) of frame 0, the model looks here:")
+    playwright.expect(pictures.first).to_have_attribute("aria-label", re.compile(r"most at \d+ % from the left, \d+ %"))
+    white = """canvas => new Promise((done) => {
+      const look = () => {
+        const at = [canvas.width * (40.5 / 320) - 11, canvas.height * (90.5 / 180)];
+        const [r, g, b] = canvas.getContext("2d").getImageData(...at, 1, 1).data;
+        if (r > 240 && g > 240 && b > 240) done(true); else setTimeout(look, 50);
+      };
+      look();
+    })"""
+    for picture in pictures.all():
+        assert picture.evaluate(white), "a ring marks the point in every picture"
+    seen.get_by_role("button", name="Look").press("Enter")
+    playwright.expect(seen.get_by_role("button", name="Look")).to_be_focused()
+
+
 def test_a_running_job_is_cancelled_and_its_video_is_gone(seen: Page, film: Path, address: str) -> None:
     seen.goto(address)
     seen.locator(".film", has_text="three patches").wait_for()

@@ -9,12 +9,15 @@ import multiprocessing
 import os
 import re
 import signal
+import subprocess
+import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import httpx
 import numpy as np
 import pytest
 from PIL import Image
@@ -352,6 +355,60 @@ def test_a_job_that_ran_when_the_server_was_killed_runs_again_after_the_restart(
     until(lambda: second.store.job(job["id"]) is None)
     assert second.finish(other)["state"] == "done"
     second.close()
+
+
+def test_a_job_that_was_cancelled_when_the_server_ended_is_gone(tmp_path: Path, patches: bytes) -> None:
+    running = Served(tmp_path / "data")
+    job = running.submit(running.upload(patches)["id"], "stuck")
+    until(lambda: [job.state for job in running.store.jobs()] == ["running"])
+    running.client.delete(f"/api/jobs/{job['id']}")
+    running.close()
+    store = Store(tmp_path / "data")
+    assert (store.jobs(), store.videos()) == ([], [])
+    store.close()
+
+
+PROGRAM = """
+import sys
+sys.path.insert(0, sys.argv[1])
+import web_models
+from tubelet.apps import cli
+from tubelet.apps.web import worker
+
+if __name__ == "__main__":  # not in the worker, which imports this file too
+    worker.load_model = web_models.load_model
+    sys.argv = ["tubelet", "serve", "--model", "slow", "--port", "0", "--data", sys.argv[2]]
+    cli.main()
+"""
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals")
+def test_ctrl_c_ends_the_server_at_once_and_the_running_job_waits_for_the_next_start(
+    tmp_path: Path, long: bytes
+) -> None:
+    (tmp_path / "program.py").write_text(PROGRAM)
+    command = [sys.executable, str(tmp_path / "program.py"), str(Path(__file__).parents[1]), str(tmp_path / "data")]
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    ran = subprocess.Popen(command, **pipes, start_new_session=True)  # type: ignore[call-overload]
+    try:
+        (address,) = re.findall(r"http://127[^ ]+", ran.stdout.readline())
+        with httpx.Client(base_url=address, timeout=WAIT) as asking:
+            video = asking.post("/api/videos", content=long, headers={"X-Name": "long.mp4"}).json()["id"]
+            job = asking.post("/api/jobs", json={"video": video, "model": "slow"}).json()["id"]
+            with asking.stream("GET", f"/api/jobs/{job}/events") as events:  # a page that watches
+                assert any('"done": 3' in line or '"done":3' in line for line in events.iter_lines())
+                asked = time.monotonic()
+                os.killpg(ran.pid, signal.SIGINT)  # as a terminal does: the worker hears it too
+                _, said = ran.communicate(timeout=30)
+    finally:
+        ran.kill()
+    assert time.monotonic() - asked < 10
+    assert ran.returncode == 130
+    assert said.splitlines() == ["tubelet: loading the model", "tubelet: interrupted; nothing half-written is left"]
+    store = Store(tmp_path / "data")
+    assert [(left.id, left.state, left.attempts) for left in store.jobs()] == [(job, "queued", 0)]
+    assert not any((tmp_path / "data" / "scratch").iterdir())
+    store.close()
 
 
 def test_old_videos_make_place(tmp_path: Path, patches: bytes, served: Served) -> None:

@@ -66,6 +66,16 @@ def test_a_job_that_ran_when_the_server_died_is_queued_again_but_not_for_ever(tm
     assert files(tmp_path) == set()
 
 
+def test_a_job_that_is_put_back_is_tried_as_often_as_before(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = store.add_job(film(store).id, "toy", None, None)
+    for _ in range(MAX_ATTEMPTS + 1):
+        store.start(job.id)
+        store.put_back(job.id)
+        store = reopened(store)
+        assert [(j.state, j.attempts) for j in store.jobs()] == [("queued", 0)]
+
+
 def test_files_that_nobody_lists_go_at_the_start(tmp_path: Path) -> None:
     store = Store(tmp_path)
     video = film(store)

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
 
 import jaxtyping
+import numpy as np
 import pytest
 import torch
 
-from tubelet.core.types import Clip, Frame, Prediction, Track, Tracks, Video
+from tubelet.core import masks
+from tubelet.core.tubes import pack
+from tubelet.core.types import Clip, Frame, Prediction, Track, Tracks, Video, VideoSet
 
 
 def tracks(n: int = 3, t: int = 2, size: tuple[int, int] = (4, 5), num_classes: int = 3, seed: int = 0) -> Tracks:
@@ -214,3 +217,52 @@ def test_shapes_in_signatures_are_checked_while_tests_run() -> None:
             boxes=torch.zeros(2, 4),
             names=("a", "b"),
         )
+
+
+# printed
+
+
+def test_a_track_is_printed_without_its_masks() -> None:
+    rle = masks.encode(np.ones((1, 30, 40), np.uint8))[0]
+    rles = (None, rle, rle)
+    assert repr(Track(id=3, label=1, score=0.9123, rles=rles)) == "Track(id=3, label=1, score=0.912, frames=2 of 3)"
+    (tube,) = pack([rles], (30, 40))
+    assert repr(tube) == "Tube(size=(30, 40), frames=2 of 3)"
+    crowd = Track(id=3, label=1, score=1.0, rles=tube, ignore=True)
+    assert repr(crowd) == "Track(id=3, label=1, score=1, frames=2 of 3, ignore)"
+
+
+@pytest.mark.parametrize(("num_tracks", "told"), [(0, "[]"), (1, "[{0}]"), (9, "[{0}, {1}, {2}, ... 9 in all]")])
+def test_a_prediction_names_a_few_of_its_tracks(num_tracks: int, told: str) -> None:
+    class Richer(Prediction):
+        pass
+
+    some = tuple(Track(id=i, label=0, score=0.5, rles=(None,)) for i in range(num_tracks))
+    listed = told.format(*map(repr, some[:3]), *["-"] * 3)
+    for kind in (Prediction, Richer):
+        whole = kind(video="a", size=(4, 6), length=1, tracks=some)
+        assert repr(whole) == f"{kind.__name__}(video='a', size=(4, 6), frames=1, tracks={listed})"
+
+
+def test_what_holds_pixels_is_printed_by_shape() -> None:
+    assert repr(tracks()) == "Tracks(scores (3, 3), masks (3, 2, 4, 5) float32 on cpu)"
+    assert repr(clip()) == "Clip(frames (2, 3, 8, 10) uint8 on cpu, tracks=None)"
+    assert repr(clip(truth=tracks())) == f"Clip(frames (2, 3, 8, 10) uint8 on cpu, tracks={tracks()})"
+    frames = [torch.zeros(3, 4, 6, dtype=torch.uint8)] * 3
+    video = Video(id="a", size=(4, 6), frames=frames, fps=29.97)
+    assert repr(video) == "Video(id='a', size=(4, 6), frames=3, fps=29.97, tracks=unknown)"
+    assert repr(replace(video, tracks=())) == "Video(id='a', size=(4, 6), frames=3, fps=29.97, tracks=0)"
+    many = VideoSet(videos=[video] * 2, classes=("a", "b", "c", "d"))
+    assert repr(many) == "VideoSet(videos=2, classes=['a', 'b', 'c', ... 4 in all])"
+    seen = Frame(
+        index=2,
+        time=0.08,
+        image=frames[0],
+        ids=torch.tensor([1]),
+        labels=torch.tensor([0]),
+        scores=torch.tensor([0.5]),
+        masks=torch.zeros(1, 4, 6, dtype=torch.bool),
+        boxes=torch.zeros(1, 4),
+        names=("dog",),
+    )
+    assert repr(seen) == "Frame(index=2, time=0.08, size=(4, 6), names=['dog'])"

@@ -85,3 +85,18 @@ def test_classes_without_predictions_count_as_zero() -> None:
     videos, guesses = scene([track(1, [A]), track(2, [B], label=1)], [track(1, [A])])
     matches = match(pair(videos, guesses), ytvis.AREAS)
     assert significance.precision(matches, np.ones((1, 1)))[0] == pytest.approx(0.5)
+
+
+def test_runs_of_several_seeds_are_compared_by_their_means() -> None:
+    runs = [matches_of(seed, skill)[0] for seed, skill in ((1, 0.4), (2, 0.5), (3, 0.8), (4, 0.9))]
+    rng = np.random.default_rng
+    both = significance.compare_runs(runs[:2], runs[2:], rng(0))
+    singles = [significance.compare(a, b, rng(0)) for a, b in zip(runs[:2], runs[2:], strict=True)]
+    assert both.value == pytest.approx(np.mean([one.value for one in singles]))
+    assert both.low <= both.value <= both.high
+    assert both.high - both.low <= max(one.high - one.low for one in singles) + 1e-9
+
+
+def test_runs_on_other_videos_cannot_be_compared() -> None:
+    with pytest.raises(ValueError, match="same truth"):
+        significance.compare_runs([matches_of(1, 0.5)[0]], [matches_of(1, 0.5, videos=5)[0]], np.random.default_rng(0))

@@ -14,8 +14,8 @@ from tubelet.core.protocol import Attentive, Glance, Window
 from tubelet.core.types import Video
 from tubelet.inference.attend import attention_maps, film, picture
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.video.reader import open_video

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from tubelet.core.types import Clip, Tracks
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.two_stage import TwoStage, TwoStageConfig
 

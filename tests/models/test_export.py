@@ -19,13 +19,13 @@ from tubelet.models import export
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.export import Exportable, exportable
 from tubelet.models.export_parts import Resize, cells_of_every_level, found_by, suppress
+from tubelet.models.inputs import InputConfig, KeepRatio, Stretch
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
 from tubelet.models.rcnn.crops import CropMaskConfig
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio, Stretch
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.two_stage import TwoStageConfig

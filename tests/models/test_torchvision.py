@@ -15,8 +15,8 @@ from torchvision.models.detection import MaskRCNN, maskrcnn_resnet50_fpn
 from tubelet.core.matching import assign
 from tubelet.core.types import Clip
 from tubelet.models import weights
+from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.detector import Detections
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.models.tags.model import TagConfig

@@ -23,8 +23,8 @@ from toy_training import SGD_TOY, ToyClips, ToyModel
 from tubelet.core.errors import TubeletError
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.training import distributed, loop

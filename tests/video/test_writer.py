@@ -88,6 +88,24 @@ def test_an_odd_size_repeats_its_last_row_and_column(size: tuple[int, int], tmp_
     assert np.abs(frame[:, width - 1] - frame[:, -1]).mean() < 12
 
 
+@pytest.mark.parametrize("size", [(48, 64), (47, 63)])
+@pytest.mark.parametrize("threads", [1, 2])
+def test_the_same_frames_are_the_same_bytes_whatever_lies_in_memory(
+    size: tuple[int, int], threads: int, tmp_path: Path
+) -> None:
+    films, rng = set(), np.random.default_rng(0)
+    for _ in range(15):
+        with VideoWriter(tmp_path / "film.mp4", size, 10, threads=threads) as writer:
+            for t in range(6):
+                image = np.full((*size, 3), 90, np.uint8)  # still ground: what was left in memory shows in flat places
+                image[10:30, 8 + 4 * t : 24 + 4 * t] = (220, 40, 30)
+                left = [rng.integers(0, 256, int(rng.integers(100, 60_000)), np.uint8) for _ in range(5)]
+                del left  # memory goes back as it is
+                writer.write(image)
+        films.add((tmp_path / "film.mp4").read_bytes())
+    assert len(films) == 1
+
+
 def test_true_times_are_kept_and_start_at_zero(tmp_path: Path, picture: Picture) -> None:
     times = [5.0, 5.04, 5.05, 5.3, 6.7, 6.71]
     with VideoWriter(tmp_path / "clip.mp4", SIZE, fps=25) as writer:

@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import attend, batch, data, demo, evaluate, export, predict, serve, stream
+from tubelet.apps import attend, batch, bench, data, demo, evaluate, export, predict, serve, stream
 from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
 
 app = typer.Typer(
@@ -82,6 +82,7 @@ def train(
 
 app.command()(data.synth)
 app.add_typer(evaluate.app, name="evaluate")
+app.add_typer(bench.app, name="bench")
 
 
 @app.command("list")

@@ -19,6 +19,8 @@ else:
     Tensor = Any  # importing torch takes seconds; only the type checker needs it here
     Videos = Sequence  # lazy: a checker that looks at an item would make that video
 
+MOST_SHOWN = 3  # of a list, where it is printed
+
 Answer = TypeVar("Answer", bound="Prediction")  # not Self: the shape checker cannot read it here
 
 
@@ -32,6 +34,11 @@ class Track:
     rles: Sequence[RLE | None]  # one per frame of the video, None where absent; a tuple, or a packed Tube
     ignore: bool = False  # a crowd: neither reward nor punishment for finding it
     area: float | None = None  # mean pixels over the frames that hold it, where an annotation states them
+
+    def __repr__(self) -> str:
+        about = f"id={self.id}, label={self.label}, score={self.score:.3g}"
+        frames = f"{sum(rle is not None for rle in self.rles)} of {len(self.rles)}"
+        return f"Track({about}, frames={frames}{', ignore' if self.ignore else ''})"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +55,10 @@ class Video:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __repr__(self) -> str:
+        tracks = "unknown" if self.tracks is None else len(self.tracks)
+        return f"Video(id={self.id!r}, size={self.size}, frames={len(self)}, fps={self.fps:.6g}, tracks={tracks})"
+
     def time(self, t: int) -> float:
         """Seconds from the start at which frame t is shown."""
         return self.times[t] if self.times is not None else t / self.fps
@@ -60,6 +71,9 @@ class VideoSet:
     videos: Videos
     classes: tuple[str, ...]
 
+    def __repr__(self) -> str:
+        return f"VideoSet(videos={len(self.videos)}, classes={_listed(self.classes)})"
+
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
@@ -71,6 +85,17 @@ class Prediction:
     tracks: tuple[Track, ...]
     classes: tuple[str, ...] = field(default=())
 
+    def __repr__(self) -> str:
+        about = f"video={self.video!r}, size={self.size}, frames={self.length}"
+        return f"{type(self).__name__}({about}, tracks={_listed(self.tracks)})"
+
     def above(self: Answer, threshold: float) -> Answer:
         """Only the tracks whose score reaches the threshold."""
         return replace(self, tracks=tuple(t for t in self.tracks if t.score >= threshold))
+
+
+def _listed(things: Sequence[object]) -> str:
+    """The first few, and how many there are."""
+    shown = [repr(thing) for thing in things[:MOST_SHOWN]]
+    more = [f"... {len(things)} in all"] if len(things) > MOST_SHOWN else []
+    return f"[{', '.join(shown + more)}]"

@@ -56,6 +56,9 @@ class Tube(Sequence[RLE | None]):
     def __hash__(self) -> int:
         return hash(tuple(self))
 
+    def __repr__(self) -> str:
+        return f"Tube(size={self.size}, frames={self.held} of {len(self)})"
+
     @property
     def areas(self) -> np.ndarray:
         """Pixels in each frame, int64 [T]; 0 where absent or empty."""

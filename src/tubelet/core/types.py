@@ -70,6 +70,9 @@ class Tracks:
     def __len__(self) -> int:
         return len(self.ids)
 
+    def __repr__(self) -> str:
+        return f"Tracks(scores {_shape(self.scores)}, masks {_shape(self.masks)} {_kind(self.masks)})"
+
     def __getitem__(self, keep: Tensor | slice) -> Tracks:
         """A choice of objects, by mask, indices or slice."""
         return replace(self, ids=self.ids[keep], scores=self.scores[keep], masks=self.masks[keep])
@@ -126,6 +129,9 @@ class Clip:
     def __len__(self) -> int:
         return len(self.frames)
 
+    def __repr__(self) -> str:
+        return f"Clip(frames {_shape(self.frames)} {_kind(self.frames)}, tracks={self.tracks})"
+
     @property
     def size(self) -> tuple[int, int]:
         """Height and width of the frames."""
@@ -157,6 +163,14 @@ class Frame:
     boxes: Float[Tensor, "N 4"]  # tight, from the masks
     names: tuple[str, ...]  # class name of each object
 
+    def __repr__(self) -> str:
+        height, width = self.image.shape[1:]
+        return f"Frame(index={self.index}, time={self.time:.6g}, size=({height}, {width}), names={list(self.names)})"
+
 
 def _shape(tensor: Tensor) -> str:
     return str(tuple(tensor.shape))
+
+
+def _kind(tensor: Tensor) -> str:
+    return f"{str(tensor.dtype).removeprefix('torch.')} on {tensor.device}"

@@ -19,8 +19,7 @@ from tubelet.core import masks
 from tubelet.core.config import Config
 from tubelet.core.errors import nearest
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data import png, ytvis
-from tubelet.data.atomic import new_folder
+from tubelet.data import ytvis
 from tubelet.data.cast import CAST
 from tubelet.data.casting import plan
 from tubelet.data.lazy import LazyVideos
@@ -77,21 +76,9 @@ def generate(config: Synthetic, seed: int, videos: int) -> VideoSet:
 def write(
     out: str | Path, config: Synthetic, seed: int, videos: int, progress: Callable[[int], None] | None = None
 ) -> VideoSet:
-    """Write a generated set as a YouTube-VIS folder: JPEGImages/<video>/00000.png ... and instances.json.
-
-    The folder appears whole or not at all. `progress` is called with the number of videos done. Raises InputError where
-    `out` holds something already.
-    """
+    """Write a generated set as a YouTube-VIS folder (`ytvis.write_folder`)."""
     generated = generate(config, seed, videos)
-    with new_folder(out) as folder:
-        for number, video in enumerate(generated.videos):
-            place = folder / "JPEGImages" / video.id
-            place.mkdir(parents=True)
-            for t, frame in enumerate(video.frames):
-                (place / f"{t:05d}.png").write_bytes(png.encode(frame.permute(1, 2, 0).numpy()))
-            if progress is not None:
-                progress(number + 1)
-        ytvis.write_set(folder / "instances.json", generated, suffix=".png")
+    ytvis.write_folder(out, generated, progress)
     return generated
 
 

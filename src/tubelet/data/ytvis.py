@@ -21,6 +21,7 @@ from tubelet.data.ytvis_json import Document, Entry, Faults, Wanted, finite, loa
 from tubelet.data.ytvis_set import AnnotatedSet as AnnotatedSet
 from tubelet.data.ytvis_set import Frames, category_numbers, video_names, video_numbers
 from tubelet.data.ytvis_tables import categories_of, inferred, name_of, videos_of
+from tubelet.data.ytvis_write import write_folder as write_folder
 from tubelet.data.ytvis_write import write_predictions as write_predictions
 from tubelet.data.ytvis_write import write_results as write_results
 from tubelet.data.ytvis_write import write_set as write_set

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,8 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError, nearest
 from tubelet.core.rest import Prediction, Track, Video, VideoSet
 from tubelet.core.tubes import Tube, pack
+from tubelet.data import png
+from tubelet.data.atomic import new_folder
 from tubelet.data.ytvis_json import save
 from tubelet.data.ytvis_set import Frames, category_numbers, numbers_of, video_names, video_numbers
 
@@ -37,6 +39,23 @@ def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg") -> No
                 yield _annotation(track.id if keep else count, number, categories[track.label], track, tube)
 
     save(Path(path), _head(listed, categories, videos.classes), annotations(), b"]}\n")
+
+
+def write_folder(out: str | Path, videos: VideoSet, progress: Callable[[int], None] | None = None) -> None:
+    """Write videos that are drawn when asked for as a folder: JPEGImages/<video>/00000.png ... and instances.json.
+
+    The folder appears whole or not at all. `progress` is called with the number of videos done. Raises InputError where
+    `out` holds something already.
+    """
+    with new_folder(out) as folder:
+        for done, video in enumerate(videos.videos, start=1):
+            place = folder / "JPEGImages" / video.id
+            place.mkdir(parents=True)
+            for t, frame in enumerate(video.frames):
+                (place / f"{t:05d}.png").write_bytes(png.encode(frame.permute(1, 2, 0).numpy()))
+            if progress is not None:
+                progress(done)
+        write_set(folder / "instances.json", videos, suffix=".png")
 
 
 def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> None:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +11,7 @@ import numpy as np
 
 from tubelet.core.errors import FormatError, InputError
 from tubelet.drawing.colours import colour
+from tubelet.drawing.figures import plain, save
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -44,9 +43,8 @@ def training_curve(metrics: Path, out: Path) -> None:
     below.plot(*zip(*rates, strict=True) if rates else ([], []), color="0.35")
     below.set(xlabel="step", ylabel="learning rate")
     for axes in (above, below):
-        axes.grid(alpha=0.25)
-        axes.spines[["top", "right"]].set_visible(False)
-    _save(figure, out)
+        plain(axes)
+    save(figure, out)
 
 
 def _draw_line(axes: Axes, rows: list[dict[str, float]], name: str, n: int) -> None:
@@ -100,15 +98,3 @@ def _row(line: str, where: str, *, is_last: bool) -> dict[str, float] | None:
     if not isinstance(row, dict) or not isinstance(row.get("step"), int | float):
         raise FormatError(f"{where}: expected an object with a step, got {line[:40]!r}")
     return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
-
-
-def _save(figure: Any, out: Path) -> None:
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({str(error.strerror).lower()})") from None
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -6,6 +6,7 @@ says how far it would with other videos. Source: Efron's percentile interval; pa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -33,11 +34,22 @@ class Interval:
 
 def compare(first: Matches, second: Matches, rng: np.random.Generator, samples: int = SAMPLES) -> Interval:
     """AP of the second less AP of the first, over the same videos. Raises ValueError where these are not as many."""
-    if len(first.truths.video) != len(second.truths.video):
+    return compare_runs([first], [second], rng, samples)
+
+
+def compare_runs(
+    first: Sequence[Matches], second: Sequence[Matches], rng: np.random.Generator, samples: int = SAMPLES
+) -> Interval:
+    """Mean AP of the second runs less that of the first, over the same videos, drawn alike for all runs.
+
+    The interval tells how the difference varies with the videos; how it varies with the seed of the training is another
+    matter, and only as many runs can tell. Raises ValueError where the videos are not as many.
+    """
+    if len({len(run.truths.video) for run in (*first, *second)}) != 1:
         raise ValueError("two results can only be compared on the same truth")
-    weights = _draws(first, rng, samples)
-    gains = precision(second, weights) - precision(first, weights)
-    return _interval(gains)
+    weights = _draws(first[0], rng, samples)
+    means = [np.mean([precision(run, weights) for run in runs], 0) for runs in (second, first)]
+    return _interval(means[0] - means[1])
 
 
 def spread(matches: Matches, rng: np.random.Generator, samples: int = SAMPLES) -> Interval:

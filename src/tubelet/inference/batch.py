@@ -160,7 +160,7 @@ def _made(model: Model, job: Job, folder: Path, settings: Settings) -> dict[str,
             views=settings.views,
             top=settings.top,
         )
-        prediction.save(folder, video=settings.video, threads=1)  # of the encoder: more are not repeatable
+        prediction.save(folder, video=settings.video, threads=1)  # of the encoder: their number decides the bytes
     said = [str(w.message) for w in caught if w.category.__module__.startswith("tubelet")]
     told = {"objects": len(prediction.tracks), "frames": prediction.length, "note": said[0] if said else ""}
     terms = {"settings": settings.model_dump(mode="json"), "source": _stamp(Path(job.source))}

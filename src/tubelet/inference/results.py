@@ -33,11 +33,11 @@ PREDICTIONS, OVERLAY, CONTACT_SHEET = "predictions.json", "overlay.mp4", "contac
 SHEET_FRAMES, SHEET_WIDTH = 12, 1600
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)  # the short one of Prediction
 class VideoPrediction(Prediction):
     """A prediction that still knows its video: frame by frame to look at, and to be saved."""
 
-    source: Video = field(repr=False, compare=False)
+    source: Video = field(compare=False)
 
     def at(self, t: int) -> Frame:
         """Frame t with its objects; decodes the one frame."""
@@ -54,7 +54,7 @@ class VideoPrediction(Prediction):
         """Write predictions.json (YouTube-VIS data-set form), overlay.mp4 unless `video` is false, contact_sheet.png.
 
         All of them appear at the end, together; an interruption or a full disk leaves the folder as it was. `threads`
-        is the video encoder's (video/writer.py): 1 for the same bytes every time.
+        are the video encoder's, 0: as many as there are processors; their number decides the bytes of the video.
         """
         with _together(Path(folder)) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])

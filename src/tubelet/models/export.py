@@ -30,10 +30,10 @@ from torch.export import ExportedProgram
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.models.export_parts import Resize, cells_of_every_level, found_by
+from tubelet.models.inputs import Images
 from tubelet.models.mask2former.model import Mask2Former, cut_padding
 from tubelet.models.rcnn.crops import CropMaskConfig, tight
 from tubelet.models.rcnn.detector import Detections, Features
-from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.model import MaskTrackRCNN, grow
 
 OPSET = 18

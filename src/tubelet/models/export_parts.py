@@ -13,8 +13,8 @@ from torchvision.models.detection.rpn import concat_box_prediction_layers
 from torchvision.ops import clip_boxes_to_image, roi_align
 
 from tubelet.core import boxes as box_ops
+from tubelet.models.inputs import Images, InputConfig
 from tubelet.models.rcnn.detector import Detections, Detector, Features
-from tubelet.models.rcnn.inputs import Images, InputConfig
 from tubelet.models.rcnn.ssdlite import SSDLite, anchor_boxes, decode
 from tubelet.models.rcnn.two_stage import TwoStage
 

@@ -17,11 +17,11 @@ from torch import Tensor
 from tubelet.core.errors import WeightsError
 from tubelet.core.protocol import Window
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.key_maps import from_detectron2, from_transformers, is_detectron2, is_transformers
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import LEVELS, PixelDecoderConfig
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 
 POINTS = 4  # that a head of deformable attention looks at on each level
 LARGEST_CONFIG = 10_000_000  # bytes of a config.json; those of 1,000 classes have 100,000

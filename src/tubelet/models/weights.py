@@ -42,6 +42,8 @@ Model = MaskTrackRCNN | Mask2Former | TagModel
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parent / "bundled"
+BACKBONES = ("detector.backbone.body.", "backbone.body.")  # where models keep a backbone's tensors
+SSDLITE = "detector.body."  # where an SSDLite detector keeps its trunk's
 FORMAT = "1"  # of the metadata beside the tensors: tubelet, config, classes
 
 
@@ -216,7 +218,7 @@ def start_from(model: nn.Module, source: str) -> list[str]:
         tensors = _fetch_torchvision(source)
     else:
         tensors = _ours(read_tensors(find(source)), model)
-    tensors = _trunk_of_crops(tensors) | tensors
+    tensors = _trunks(tensors) | tensors
     own = model.state_dict()
     fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
     if not fitting:
@@ -237,7 +239,7 @@ def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if is_detectron2(tensors):
         return from_detectron2(tensors)
     own = model.state_dict().keys()
-    for place in ("detector.backbone.body.", "backbone.body."):
+    for place in BACKBONES:
         # timm numbers Swin's stages as a list where the network is whole
         backbone = {place + re.sub(r"^layers\.(\d)\.", r"layers_\1.", k): t for k, t in tensors.items()}
         if backbone.keys() & own:
@@ -245,10 +247,16 @@ def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     return tensors
 
 
-def _trunk_of_crops(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A mask head that looks at crops (rcnn/crops.py) starts with the trunk of the detector before it."""
-    body = "detector.body."
-    return {key.replace(body, "mask.encoder.", 1): t for key, t in tensors.items() if key.startswith(body)}
+def _trunks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """An SSDLite detector's trunk, also where another model has such a trunk: a backbone, or the mask head that looks
+    at crops (rcnn/crops.py)."""
+    places = ("mask.encoder.", *BACKBONES)
+    return {
+        key.replace(SSDLITE, place, 1): tensor
+        for key, tensor in tensors.items()
+        for place in places
+        if key.startswith(SSDLITE)
+    }
 
 
 def _fetch_torchvision(source: str) -> dict[str, Any]:

@@ -25,9 +25,9 @@ from tubelet.tracking.association import AssociationConfig
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine
 
-# The association was chosen on the 13 sequences of DAVIS 2016's training split whose masks merge several objects; the
-# calibration was fitted to the detector's answers on the training images (docs/papers/masktrack_rcnn.md tells what
-# these fields do). Neither changes a weight.
+# Association and recall were chosen on the 13 sequences of DAVIS 2016's training split whose masks merge several
+# objects, by how well one or two tracks cover them; the calibration was fitted to the detector's answers on the
+# training images (docs/papers/masktrack_rcnn.md tells what these fields do). Neither changes a weight.
 START = MaskTrackConfig(
     detector=SSDLiteConfig(
         frozen=True,
@@ -41,14 +41,19 @@ START = MaskTrackConfig(
     mask=MaskHeadConfig(convs=3, channels=128, class_agnostic=True, norm=True, margin=0.15),
     match=FullyConnectedMatchConfig(channels=256, cosine=0.1),
     association=AssociationConfig(
-        iou_weight=6.0, label_weight=2.0, doubt=1.8, assignment="optimal", birth=0.28, leash=0.3, shadow=0.5, keep=30
+        iou_weight=6.0, label_weight=2.0, doubt=2.4, assignment="optimal", birth=0.28, leash=0.4, shadow=0.5, keep=30
     ),
     persistence=0.98,
-    recall=RecallConfig(),
+    recall=RecallConfig(agreement=0.3),
     vote="score",
 )
+# The margins were chosen by the masks' overlap with the truth: in those sequences, where a detection fits the merged
+# mask, and on the training images (docs/papers/default.md).
 MODEL = START.model_copy(
-    update={"mask": CropMaskConfig(), "detector": START.detector.model_copy(update={"frozen_pyramid": True})}
+    update={
+        "mask": CropMaskConfig(margins=(0.15, 0.3)),
+        "detector": START.detector.model_copy(update={"frozen_pyramid": True}),
+    }
 )
 
 

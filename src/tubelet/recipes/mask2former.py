@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from tubelet.data.geometry import Geometry, HorizontalFlip, ResizeShortSide
 from tubelet.data.sampling import NearbyPair
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.model import DecoderConfig, Mask2FormerConfig
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio
 from tubelet.recipes.experiment import Evaluation, Experiment, YouTubeVIS
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Steps

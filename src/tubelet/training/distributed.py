@@ -6,6 +6,7 @@ How the model itself lies in them is `spreading`'s matter.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -81,7 +82,7 @@ def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[World]:
         where = f"{os.environ.get('MASTER_ADDR')}:{os.environ.get('MASTER_PORT')}"
         raise TubeletError(
             f"process {rank} of {size} did not find the others at {where} within {patience:g} seconds: all machines "
-            f"must be started with the same address and number of processes ({_first_line(error)})"
+            f"must be started with the same address and number of processes ({_cause(error)})"
         ) from error
     try:
         yield World(rank=rank, size=size, device=chosen)
@@ -91,11 +92,13 @@ def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[World]:
             what = f"has not answered for {patience:g} seconds" if silent else "has stopped"
             raise TubeletError(
                 f"process {rank} of {size} stops because another process of this run {what}: look there for the "
-                f"cause, then start all again with --resume ({_first_line(error)})"
+                f"cause, then start all again with --resume ({_cause(error)})"
             ) from error
         raise
     dist.destroy_process_group()  # not after a fault: it would wait for a process that is gone
 
 
-def _first_line(error: Exception) -> str:
-    return str(error).partition("\n")[0]
+def _cause(error: Exception) -> str:
+    """The first sentence, without the place in the source of gloo or PyTorch that leads it."""
+    line = str(error).partition("\n")[0]
+    return re.sub(r"^\[\S+\.\w+:\d+\] ", "", line).partition(". ")[0].rstrip(".")

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from tubelet.core.config import Config
 from tubelet.core.types import Clip
+from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detector import Detections, Features
-from tubelet.models.rcnn.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 
 Answer = tuple[tuple[float, ...], int, float]  # box, label, score

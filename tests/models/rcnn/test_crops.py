@@ -14,7 +14,17 @@ from safetensors.torch import save_file
 
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip
-from tubelet.models.rcnn.crops import CropMaskConfig, Trunk, cut, drawn, outline_loss, tight
+from tubelet.models.rcnn.crops import (
+    CropMaskConfig,
+    Trunk,
+    averaged,
+    cut,
+    drawn,
+    grow,
+    outline_loss,
+    tight,
+    views,
+)
 from tubelet.models.rcnn.detector import Samples
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.weights import start_from
@@ -200,3 +210,50 @@ def test_it_starts_with_the_trunk_of_the_detector(tmp_path: Path, build: Build) 
     stem, own = source.state_dict()["detector.body.conv_stem.weight"], model.mask.encoder.conv_stem.weight
     assert torch.equal(own, stem)
     assert own is not model.detector.body.conv_stem.weight
+
+
+def test_without_margins_every_box_is_cut_once_as_the_training_cuts_it() -> None:
+    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0], [0.0, 0.0, 10.0, 10.0]])
+    regions, rows = views(boxes, CropMaskConfig(margin=0.1))
+    assert torch.equal(regions, grow(boxes, 0.1))
+    assert rows.tolist() == [0, 1]
+    masks = torch.rand(2, 5, 7)
+    assert averaged(masks, rows, 2) is masks
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 6), st.lists(st.floats(0, 1), min_size=1, max_size=3), st.integers(1, 4))
+def test_the_best_boxes_are_cut_with_every_margin_and_their_masks_averaged(
+    number: int, margins: list[float], several: int
+) -> None:
+    config = CropMaskConfig(margin=0.2, margins=tuple(margins), several=several)
+    boxes = torch.rand(number, 4).cumsum(1) * 20
+    regions, rows = views(boxes, config)
+    masks = torch.rand(len(regions), 3, 4)
+    mean = averaged(masks, rows, number)
+    for n in range(number):
+        own = (rows == n).nonzero()[:, 0]
+        wanted = margins if n < several else [0.2]
+        assert len(own) == len(wanted)
+        for r, margin in zip(own.tolist(), wanted, strict=True):
+            torch.testing.assert_close(regions[r], grow(boxes[n : n + 1], margin)[0])
+        torch.testing.assert_close(mean[n], masks[own].mean(0))
+
+
+def test_masks_of_several_cuts_are_the_mean_of_the_masks_of_each(build: Build, make_clip: MakeClip) -> None:
+    clip, masks = make_clip((DOG, CAT)), {}
+    for margins in ((0.1,), (0.4,), (0.1, 0.4), ()):
+        torch.manual_seed(0)
+        choice = f"mask.margins={list(margins)}"
+        model = build(*CROPS, "detector.score_threshold=0.0", "mask.several=100", "mask.margin=0.4", choice).eval()
+        with torch.inference_mode():
+            masks[margins] = model.step(model.start(), clip)[1].masks
+    assert not torch.equal(masks[0.1,], masks[0.4,])
+    torch.testing.assert_close(masks[0.1, 0.4], (masks[0.1,] + masks[0.4,]) / 2)
+    assert torch.equal(masks[()], masks[0.4,])
+
+
+@pytest.mark.parametrize("values", [{"margins": (1.5,)}, {"margins": (-0.1, 0.2)}, {"several": 0}])
+def test_margins_out_of_range_are_refused(values: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"margins|several"):
+        CropMaskConfig.model_validate(values)

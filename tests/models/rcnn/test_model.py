@@ -13,8 +13,8 @@ from torch import nn
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses
+from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detector import Targets
-from tubelet.models.rcnn.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, grow
 from tubelet.models.rcnn.targets import crop_masks, targets_of
 

@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from tubelet.attention.affinity import spatial_prior
+from tubelet.models.inputs import Images
 from tubelet.models.rcnn.detector import Detections, Targets
-from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.propagation import History, Propagation, PropagationConfig
 
 CHANNELS, CLASSES = 4, 3

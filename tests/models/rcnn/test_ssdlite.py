@@ -20,9 +20,9 @@ from torchvision.io import ImageReadMode, decode_image
 from torchvision.ops import box_iou
 
 from tubelet.core.types import Clip
+from tubelet.models.inputs import Images
 from tubelet.models.key_maps import COCO_IDS
 from tubelet.models.rcnn.detector import Detections, Features, Targets
-from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.model import MaskTrackRCNN
 from tubelet.models.rcnn.ssdlite import SSDLite, SSDLiteConfig, anchor_boxes, decode, detection_losses, encode
 from tubelet.models.weights import start_from

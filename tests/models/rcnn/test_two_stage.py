@@ -15,8 +15,8 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.ops import box_iou
 
 from tubelet.core.types import Clip
+from tubelet.models.inputs import Images
 from tubelet.models.rcnn.detector import Features, Samples, Targets
-from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.model import MaskTrackRCNN
 from tubelet.models.rcnn.two_stage import TwoStage, _anchor_labels, _per_anchor
 

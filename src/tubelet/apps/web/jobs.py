@@ -80,13 +80,14 @@ class Jobs:
         self._opened = True
 
     def close(self) -> None:
-        """End the worker. A running job stays in the list as running, and is queued again at the next start."""
+        """End the worker. A running job is queued again for the next start; a cancelled one is gone."""
         with self._lock:
             self._closed = True
             worker, self._worker = self._worker, None
             self._fail_errands()
             if worker is not None:
                 worker.kill()
+            self._put_back()
         if worker is not None:
             worker.join()
         self._drop_scratch()
@@ -242,6 +243,18 @@ class Jobs:
         else:
             self.store.remove_job(job.id)
             self._leave(job)
+
+    def _put_back(self) -> None:
+        """The server ends in the middle of the current job."""
+        job, self._current = self._current, None
+        if job is None:
+            return
+        if job.video in self._doomed:
+            self.store.remove_video(job.video)
+        elif self._cancelled:
+            self.store.remove_job(job.id)
+        else:
+            self.store.put_back(job.id)
 
     def _leave(self, job: Job) -> None:
         """The current job is over: tidy up and take the next."""

@@ -154,6 +154,10 @@ class Store:
         """The job runs, once more."""
         self._all("UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE id = ?", id)
 
+    def put_back(self, id: str) -> None:
+        """The job was left for no fault of its own: it waits again, and the attempt does not count."""
+        self._all("UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ?", id)
+
     def finish(self, id: str, objects: int, seconds: float) -> None:
         """The job is done and its files are in their place."""
         self._all("UPDATE jobs SET state = 'done', objects = ?, seconds = ? WHERE id = ?", objects, seconds, id)

@@ -19,11 +19,11 @@ from tubelet.core.errors import InputError
 from tubelet.core.protocol import Window
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import Images, InputConfig, KeepRatio
 from tubelet.models.mask2former.criterion import Criterion, CriterionConfig, Target
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig, Pixels
-from tubelet.models.rcnn.inputs import Images, InputConfig, KeepRatio
 from tubelet.tracking.linking import LinkingConfig, Links, are_objects, link
 
 STRIDE = 4  # of mask features

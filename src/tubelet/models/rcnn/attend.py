@@ -15,8 +15,8 @@ from tubelet.attention.correlation import CorrelationMatch
 from tubelet.attention.dual import Dual
 from tubelet.attention.sta import STA
 from tubelet.core.protocol import Glance
+from tubelet.models.inputs import Images
 from tubelet.models.rcnn.detector import Features
-from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.neck import Context, Kept
 from tubelet.models.rcnn.propagation import STRIDE, Propagation

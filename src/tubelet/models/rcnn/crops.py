@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import timm
 import torch
@@ -44,6 +44,9 @@ class CropMaskConfig(Config):
     second_look: float = Field(
         default=0.0, ge=0, le=1
     )  # a mask whose own box overlaps the detected one by less (IoU) is asked for again, at its own box
+    margins: tuple[Annotated[float, Field(ge=0, le=1)], ...] = ()  # at test a region is cut once with each of these
+    # instead of `margin`, and its masks are averaged; empty: once, with `margin`
+    several: int = Field(default=5, ge=1)  # only so many of a frame's objects, the best first: each cut costs time
 
     @property
     def resolution(self) -> int:
@@ -150,6 +153,30 @@ def cut(frames: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
         for frame, own in zip(frames, boxes, strict=True)
     ]
     return torch.cat(crops)
+
+
+def grow(boxes: Tensor, margin: float) -> Tensor:
+    """Boxes grown on every side by a share of their width and height."""
+    if margin == 0:
+        return boxes
+    extent = (boxes[:, 2:] - boxes[:, :2]) * margin
+    return torch.cat([boxes[:, :2] - extent, boxes[:, 2:] + extent], 1)
+
+
+def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, Tensor]:
+    """Regions [R, 4] to cut for boxes [N, 4] at test, and the number of the box that each shows, [R]."""
+    margins, few = config.margins or (config.margin,), config.several
+    regions = [grow(boxes[:few], margin) for margin in margins] + [grow(boxes[few:], config.margin)]
+    rows = torch.arange(len(boxes), device=boxes.device)
+    return torch.cat(regions), torch.cat([rows[:few]] * len(margins) + [rows[few:]])
+
+
+def averaged(masks: Tensor, rows: Tensor, count: int) -> Tensor:
+    """Masks [R, H, W] that show the objects `rows` [R] -> the mean of each of `count` objects, [count, H, W]."""
+    if len(masks) == count:
+        return masks
+    total = masks.new_zeros(count, *masks.shape[1:]).index_add_(0, rows, masks)
+    return total / torch.bincount(rows, minlength=count)[:, None, None]
 
 
 def tight(inside: Tensor, regions: Tensor) -> Tensor:

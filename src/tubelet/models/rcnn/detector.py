@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from tubelet.core.types import Losses
-from tubelet.models.rcnn.inputs import Images
+from tubelet.models.inputs import Images
 
 
 class Support(NamedTuple):

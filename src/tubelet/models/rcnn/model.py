@@ -23,11 +23,21 @@ from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Glance, Window
 from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.models.inputs import Images
 from tubelet.models.rcnn.attend import glances
-from tubelet.models.rcnn.crops import CropMaskConfig, CropMaskHead, cut, drawn, outline_loss, tight
+from tubelet.models.rcnn.crops import (
+    CropMaskConfig,
+    CropMaskHead,
+    averaged,
+    cut,
+    drawn,
+    grow,
+    outline_loss,
+    tight,
+    views,
+)
 from tubelet.models.rcnn.detector import Detections, Features, Samples, Targets
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
-from tubelet.models.rcnn.inputs import Images
 from tubelet.models.rcnn.memory import Memory, forget, remember, resized
 from tubelet.models.rcnn.neck import Context, Kept, Neck, NeckConfig, positions, supports_at
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
@@ -362,15 +372,19 @@ class MaskTrackRCNN(nn.Module):
         size, config = (frame.shape[-2], frame.shape[-1]), self.config.mask
         if len(found) == 0:
             return found.boxes.new_zeros(0, *size)
-        regions = grow(found.boxes, config.margin)
-        inside = self._inside(features, frame, regions, found.labels, scale)
-        if isinstance(config, CropMaskConfig) and config.second_look:
+        if not isinstance(config, CropMaskConfig):
+            regions = grow(found.boxes, config.margin)
+            return paste(self._inside(features, frame, regions, found.labels, scale), regions / scale, size)
+        regions, rows = views(found.boxes, config)
+        boxes, labels = found.boxes[rows], found.labels[rows]
+        inside = self._inside(features, frame, regions, labels, scale)
+        if config.second_look:
             own = tight(inside, regions)
-            again = (box_ops.iou(own, found.boxes).diagonal() < config.second_look).nonzero()[:, 0]
+            again = (box_ops.iou(own, boxes).diagonal() < config.second_look).nonzero()[:, 0]
             if len(again):
                 regions = regions.index_copy(0, again, grow(own[again], config.margin))
-                inside[again] = self._inside(features, frame, regions[again], found.labels[again], scale)
-        return paste(inside, regions / scale, size)
+                inside[again] = self._inside(features, frame, regions[again], labels[again], scale)
+        return averaged(paste(inside, regions / scale, size), rows, len(found))
 
     def _inside(self, features: Features, frame: Tensor, regions: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
         """Mask probabilities of the cells of regions [N, 4], [N, h, w]."""
@@ -409,14 +423,6 @@ def _join(first: _Objects, second: _Objects) -> _Objects:
     (ids, found, masks), (more_ids, more, more_masks) = first, second
     both = Detections(boxes=torch.cat([found.boxes, more.boxes]), scores=torch.cat([found.scores, more.scores]))
     return torch.cat([ids, more_ids]), both, torch.cat([masks, more_masks])
-
-
-def grow(boxes: Tensor, margin: float) -> Tensor:
-    """Boxes grown on every side by a share of their width and height."""
-    if margin == 0:
-        return boxes
-    extent = (boxes[:, 2:] - boxes[:, :2]) * margin
-    return torch.cat([boxes[:, :2] - extent, boxes[:, 2:] + extent], 1)
 
 
 def _gather(steps: list[_Objects], index: Tensor, num_classes: int, size: tuple[int, int]) -> Tracks:

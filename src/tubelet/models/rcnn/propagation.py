@@ -20,9 +20,9 @@ from tubelet.attention.affinity import AffinityConfig, Prior, box_attention, box
 from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
 from tubelet.core.types import Losses
+from tubelet.models.inputs import Images
 from tubelet.models.rcnn.detector import Detections, Targets
 from tubelet.models.rcnn.heads import MaskHeadConfig
-from tubelet.models.rcnn.inputs import Images
 
 LEVELS = 4  # P2..P5
 STRIDE = 8  # of the fused map

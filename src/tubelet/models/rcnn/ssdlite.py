@@ -21,8 +21,8 @@ from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
 from tubelet.core.types import Losses
 from tubelet.models.backbones import hold_norms
+from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detector import Detections, Detector, Features, Samples, Targets
-from tubelet.models.rcnn.inputs import Images, InputConfig, Stretch
 
 TAPS = (576, 1280, 512, 256, 256, 128)  # channels of the six maps that predict boxes
 ANCHORS = (3, 6, 6, 6, 6, 6)

@@ -23,8 +23,8 @@ from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
 from tubelet.core.types import Losses
 from tubelet.models.backbones import BackboneConfig
+from tubelet.models.inputs import Images, InputConfig
 from tubelet.models.rcnn.detector import Detections, Detector, Features, Samples, Targets
-from tubelet.models.rcnn.inputs import Images, InputConfig
 
 
 class TwoStageConfig(Config):

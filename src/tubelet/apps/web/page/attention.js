@@ -5,6 +5,8 @@ import { clock, el, notify } from "/page/dom.js";
 import { Player, Stage } from "/page/player.js";
 import { Cancelled, run } from "/page/run.js";
 
+const WIDTH = 480; // of a picture, in pixels
+
 export async function attention(host, { about, film, signal }) {
   const models = about.models.filter((model) => model.attends);
   if (!models.length) {
@@ -36,10 +38,11 @@ class View {
     this.stage.element.append(this.cross);
     this.range = el("input", { type: "range", class: "scrub", min: 0, max: result.length - 1, value: 0, "aria-label": "Frame", oninput: () => this.player.seek(this.range.valueAsNumber) });
     this.time = el("span", { class: "time" });
-    const place = (name, limit) => el("input", { type: "number", min: 0, max: limit - 1, title: name, onchange: () => this.aim(this.inputs[0].valueAsNumber || 0, this.inputs[1].valueAsNumber || 0) });
+    const place = (name, limit) => el("input", { type: "number", min: 0, max: limit - 1, title: name, onchange: () => this.typed(), onkeydown: (event) => { if (event.key === "Enter") this.typed().look(); } });
     this.inputs = [place("x, pixels", result.width), place("y, pixels", result.height)];
     this.model = el("select", { "aria-label": "Model", hidden: models.length < 2 }, ...models.map((model) => el("option", { value: model.name, textContent: model.name })));
     this.button = el("button", { class: "button primary", textContent: "Look", onclick: () => this.look() });
+    this.turn = 0;
     this.maps = el("div", { class: "maps", role: "status" });
     this.element = el("div", { class: "watch" },
       el("div", { class: "title" }, el("h1", { textContent: film.name }), el("p", { class: "soft", textContent: "Pick a frame and a point: where does the model look in other frames?" })),
@@ -65,23 +68,35 @@ class View {
     this.cross.style.top = `${((this.point[1] + 0.5) / this.result.height) * 100}%`;
   }
 
+  typed() {
+    this.aim(...this.inputs.map((input) => Math.floor(input.valueAsNumber) || 0));
+    return this;
+  }
+
+  /** Only the newest question is answered: an earlier one stops painting. */
   async look() {
-    const [x, y] = this.point;
-    this.button.disabled = true;
-    this.maps.replaceChildren(el("p", { class: "soft", textContent: "Reading the video up to this frame …" }));
+    const [x, y] = this.point, frame = this.player.target, turn = ++this.turn;
+    this.maps.replaceChildren(el("p", { class: "soft", textContent: `Reading the video up to frame ${frame} …` }));
     try {
-      const { maps } = await api.attention(this.film.id, { model: this.model.value, frame: this.player.target, x, y });
-      if (!maps.length) this.maps.replaceChildren(el("p", { class: "soft", textContent: "No attention module looks from this point." }));
-      if (!maps.length) return;
-      const figures = maps.map((map) => ({ map, canvas: el("canvas", { width: 320, height: Math.round((320 * this.result.height) / this.result.width), role: "img", "aria-label": `${map.name}, frame ${map.frame}` }) }));
-      this.maps.replaceChildren(...figures.map(({ map, canvas }) => el("figure", {}, canvas, el("figcaption", { textContent: `frame ${map.frame} · ${map.name}` }))));
-      for (const { map, canvas } of figures) await this.pictures.paint(canvas, map.frame, map);
+      const { maps } = await api.attention(this.film.id, { model: this.model.value, frame, x, y });
+      if (turn !== this.turn) return;
+      const told = maps.length ? `From the ring, at (${x}, ${y}) of frame ${frame}, the model looks here:` : "No attention module looks from this point.";
+      const canvases = maps.map((map) => this.canvas(map));
+      const figures = maps.map((map, place) => el("figure", {}, canvases[place], el("figcaption", { textContent: `frame ${map.frame} · ${map.name}` })));
+      this.maps.replaceChildren(el("p", { class: "soft", textContent: told }), ...figures);
+      for (const [place, map] of maps.entries()) {
+        if (turn === this.turn) await this.pictures.paint(canvases[place], map, [x, y]);
+      }
     } catch (error) {
+      if (turn !== this.turn) return;
       this.maps.replaceChildren();
       notify(error.message);
-    } finally {
-      this.button.disabled = false;
     }
+  }
+
+  canvas(map) {
+    const height = Math.round((WIDTH * this.result.height) / this.result.width);
+    return el("canvas", { width: WIDTH, height, role: "img", "aria-label": `${map.name}, frame ${map.frame}: most at ${peak(map)}` });
   }
 
   key(event) {
@@ -98,6 +113,7 @@ class Pictures {
   constructor(address, result) {
     this.result = result;
     this.video = el("video", { src: address, muted: true, preload: "auto" });
+    this.last = Promise.resolve();
   }
 
   close() {
@@ -105,14 +121,27 @@ class Pictures {
     this.video.load();
   }
 
-  async paint(canvas, frame, map) {
-    await this.seek(frame);
+  /** One after another: they share the film. */
+  paint(canvas, map, point) {
+    this.last = this.last.then(() => this.picture(canvas, map, point));
+    return this.last;
+  }
+
+  async picture(canvas, map, [x, y]) {
+    await this.seek(map.frame);
     const context = canvas.getContext("2d");
     context.filter = "grayscale(1) brightness(.7)";
     context.drawImage(this.video, 0, 0, canvas.width, canvas.height);
     context.filter = "none";
-    context.imageSmoothingQuality = "high";
-    context.drawImage(heat(map), 0, 0, canvas.width, canvas.height);
+    context.drawImage(heat(map, canvas.width, canvas.height), 0, 0);
+    const scale = canvas.width / this.result.width;
+    for (const [colour, line] of [["#000", 6], ["#fff", 3]]) {
+      context.strokeStyle = colour;
+      context.lineWidth = line;
+      context.beginPath();
+      context.arc((x + 0.5) * scale, (y + 0.5) * scale, 11, 0, 2 * Math.PI);
+      context.stroke();
+    }
   }
 
   seek(frame) {
@@ -128,14 +157,35 @@ class Pictures {
 /** From transparent over violet and orange to pale yellow: even steps of lightness, so that it reads without colour. */
 const RAMP = [[60, 20, 110, 0], [150, 40, 130, 120], [230, 90, 70, 190], [255, 170, 50, 225], [255, 245, 190, 245]];
 
-function heat({ size: [height, width], values }) {
-  const levels = Uint8Array.from(atob(values), (character) => character.charCodeAt(0));
-  const image = new ImageData(width, height);
-  levels.forEach((level, place) => {
-    const at = (level / 255) * (RAMP.length - 1), low = Math.min(Math.floor(at), RAMP.length - 2);
-    RAMP[low].forEach((value, channel) => { image.data[place * 4 + channel] = value + (RAMP[low + 1][channel] - value) * (at - low); });
-  });
+const COLOURS = Array.from({ length: 256 }, (_, level) => {
+  const at = (level / 255) * (RAMP.length - 1), low = Math.min(Math.floor(at), RAMP.length - 2);
+  return RAMP[low].map((value, channel) => value + (RAMP[low + 1][channel] - value) * (at - low));
+});
+
+/** The map at the size of the picture. It is enlarged before it is coloured: colours in between would belong to no level. */
+function heat(map, width, height) {
+  const canvas = el("canvas", { width, height }), context = canvas.getContext("2d", { willReadFrequently: true });
+  context.imageSmoothingQuality = "high";
+  context.drawImage(grey(map), 0, 0, width, height);
+  const image = context.getImageData(0, 0, width, height);
+  for (let at = 0; at < image.data.length; at += 4) image.data.set(COLOURS[image.data[at]], at);
+  context.putImageData(image, 0, 0);
+  return canvas;
+}
+
+function grey(map) {
+  const [height, width] = map.size, image = new ImageData(width, height);
+  levels(map).forEach((level, place) => image.data.set([level, level, level, 255], place * 4));
   const canvas = el("canvas", { width, height });
   canvas.getContext("2d").putImageData(image, 0, 0);
   return canvas;
+}
+
+const levels = ({ values }) => Uint8Array.from(atob(values), (character) => character.charCodeAt(0));
+
+/** Where a map is largest, in words. */
+function peak(map) {
+  const [height, width] = map.size, all = levels(map), place = all.indexOf(255);
+  const across = (place % width) / width, down = Math.floor(place / width) / height;
+  return place < 0 ? "no place" : `${Math.round(across * 100)} % from the left, ${Math.round(down * 100)} % from the top`;
 }

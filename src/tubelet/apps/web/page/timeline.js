@@ -24,6 +24,7 @@ export class Timeline {
       this.threshold = threshold;
       this.rows.replaceChildren(...shown.map((track, place) => this.row(track, place)));
       this.nothing.hidden = shown.length > 0;
+      this.head.hidden = !shown.length;
     }
     [...this.rows.children].forEach((row, place) => {
       const followed = shown[place].id === alone;

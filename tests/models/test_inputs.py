@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tubelet.core.errors import ConfigError
-from tubelet.models.rcnn.inputs import InputConfig, KeepRatio, Stretch
+from tubelet.models.inputs import InputConfig, KeepRatio, Stretch
 
 sides = st.integers(16, 4000)
 

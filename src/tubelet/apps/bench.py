@@ -1,0 +1,133 @@
+"""`tubelet bench`: train the systems side by side on videos that anyone can make again, and tell what that shows."""
+
+from __future__ import annotations
+
+import json as json_module
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from tubelet.apps.console import say, show
+from tubelet.core.errors import FormatError, InputError, nearest
+
+app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare the systems on videos made here.")
+
+
+class SetChoice(StrEnum):
+    """The sets of videos."""
+
+    generated = "generated"
+    pasted = "pasted"
+
+
+Out = Annotated[Path, typer.Option(metavar="DIR", help="Videos, trials and the summary go there.")]
+
+
+@app.command()
+def vis(
+    *,
+    out: Out,
+    videos: Annotated[
+        SetChoice, typer.Option("--set", help="Procedural videos, or videos pasted from COCO images.")
+    ] = SetChoice.generated,
+    coco: Annotated[
+        Path | None, typer.Option(metavar="JSON", help="COCO instances, for the pasted set.", show_default=False)
+    ] = None,
+    split: Annotated[
+        Path | None,
+        typer.Option(metavar="JSON", help="Lists train and val of image ids.", show_default="every fifth held out"),
+    ] = None,
+    rows: Annotated[
+        str, typer.Option(metavar="NAMES", help="systems, ablations, all, or names with commas.")
+    ] = "systems",
+    plan: Annotated[str, typer.Option(help="How much: check, cpu or full.")] = "cpu",
+    seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds.", show_default="the plan's")] = None,
+    jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Trials at once, each on one core.")] = 1,
+    device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
+) -> None:
+    """Train and test the systems in small; print the tables and write DIR/<set>.json. Goes on where it was stopped."""
+    from tubelet.recipes import comparison
+
+    chosen = _rows(rows)
+    wanted = _plan(plan, seeds)
+    sets = comparison.prepare(out, videos.value, wanted, coco, split)
+    runs = comparison.runs(out, videos.value, sets, wanted, chosen, device)
+    left = sum(not run.done for run in runs)
+    say(f"{len(runs)} trials, {left} to do")
+
+    def tell(run: comparison.Run, figures: dict[str, float]) -> None:
+        say(f"{run.row}, seed {run.seed}: AP {100 * figures['AP']:.1f} after {figures['train_s']:.0f} s of training")
+
+    comparison.compare(runs, jobs, tell)
+    summary = comparison.summarise(out, videos.value, wanted)
+    _write(out / f"{videos.value}.json", summary)
+    show(comparison.comparison_tables(summary, chosen))
+
+
+@app.command()
+def tables(
+    summary: Annotated[Path, typer.Argument(metavar="JSON", help="What `bench vis` wrote.", show_default=False)],
+    *,
+    rows: Annotated[str, typer.Option(metavar="NAMES", help="systems, ablations, all, or names with commas.")] = "all",
+    pictures: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Draw accuracy over speed and the failures there.")
+    ] = None,
+) -> None:
+    """Print the tables of a comparison again, from its summary alone."""
+    from tubelet.recipes import comparison
+
+    held = _read(summary)
+    chosen = [row for row in _rows(rows) if row in held["rows"]]
+    if pictures is not None:
+        from tubelet.drawing.comparison import accuracy_over_speed, failure_bars
+
+        systems = {row: held["rows"][row] for row in chosen}
+        pictures.mkdir(parents=True, exist_ok=True)
+        for name, draw in (("speed", accuracy_over_speed), ("failures", failure_bars)):
+            place = pictures / f"{held['set']}-{name}.png"
+            draw(systems, place)
+            say(str(place))
+    show(comparison.comparison_tables(held, chosen))
+
+
+def _rows(names: str) -> list[str]:
+    from tubelet.recipes import small
+
+    groups = {"systems": small.SYSTEMS, "ablations": small.ABLATIONS, "all": small.SYSTEMS | small.ABLATIONS}
+    chosen: dict[str, None] = {}
+    for name in names.split(","):
+        if name not in groups and name not in groups["all"]:
+            raise InputError(f"--rows: no system {name!r}; {nearest(name, [*groups, *groups['all']])}")
+        chosen |= dict.fromkeys(groups.get(name, [name]))
+    return list(chosen)
+
+
+def _plan(name: str, seeds: str | None) -> Any:
+    from tubelet.recipes.comparison import PLANS
+
+    if name not in PLANS:
+        raise InputError(f"--plan: no plan {name!r}; {nearest(name, PLANS)}")
+    if seeds is None:
+        return PLANS[name]
+    numbers = seeds.split(",")
+    if not all(number.isdecimal() for number in numbers):
+        raise InputError(f"--seeds: expected whole numbers with commas, such as 0,1,2, got {seeds!r}")
+    return PLANS[name].model_copy(update={"seeds": tuple(int(number) for number in numbers)})
+
+
+def _read(path: Path) -> dict[str, Any]:
+    from tubelet.data.files import read_json
+
+    held = read_json(path)
+    if not isinstance(held, dict) or not isinstance(held.get("rows"), dict) or "set" not in held:
+        raise FormatError(f"{path}: expected the summary of a comparison, an object with set and rows")
+    return held
+
+
+def _write(path: Path, summary: dict[str, Any]) -> None:
+    from tubelet.data.atomic import replacing
+
+    with replacing(path) as temporary:
+        temporary.write_text(json_module.dumps(summary, indent=1) + "\n")
