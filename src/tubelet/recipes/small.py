@@ -151,8 +151,8 @@ ABLATIONS = {
     "compfeat-object": _row("dual attention of objects", 280, *_OBJECT),
     "compfeat-both": _row("dual attention of both", 185, *_FRAME, *_OBJECT),
     "compfeat-correlation": _row("correlation tracker", 475, _CORRELATION),
-    "ifr-0": _ifr(0),
-    "ifr-1": _ifr(1),
+    "ifr-without-cross-frame": _ifr(0),
+    "ifr-more-cross-frame": _ifr(1),
 }
 
 RECIPES = {f"small/{name}": row for name, row in (SYSTEMS | ABLATIONS).items()}

@@ -22,6 +22,7 @@ from tubelet.models.rcnn.crops import (
     drawn,
     grow,
     outline_loss,
+    sureness,
     tight,
     views,
 )
@@ -257,3 +258,28 @@ def test_masks_of_several_cuts_are_the_mean_of_the_masks_of_each(build: Build, m
 def test_margins_out_of_range_are_refused(values: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"margins|several"):
         CropMaskConfig.model_validate(values)
+
+
+# scores
+
+
+def test_a_mask_is_as_sure_as_the_mean_of_what_it_covers() -> None:
+    masks = torch.zeros(3, 4, 4)
+    masks[0, 0, :2] = torch.tensor([0.9, 0.7])
+    masks[0, 1:] = 0.5  # not above one half: not covered
+    masks[1] = 0.6
+    assert torch.allclose(sureness(masks, 0.8), torch.tensor([1.0, 0.75, 1.0]))
+
+
+def test_trust_scales_the_scores_that_are_told_and_nothing_else(build: Build, make_clip: MakeClip) -> None:
+    plain, trusting = (build(*CROPS, "detector.score_threshold=0", f"mask.trust={trust}") for trust in (0, 2))
+    trusting.load_state_dict(plain.state_dict())
+    clip = make_clip((DOG, CAT), (DOG, CAT))
+    with torch.inference_mode():
+        memory, told = plain.step(plain.start(), clip)
+        other, scaled = trusting.step(trusting.start(), clip)
+    assert torch.equal(memory.descriptors, other.descriptors)
+    assert torch.equal(told.masks, scaled.masks)
+    assert torch.equal(told.ids, scaled.ids)
+    assert not torch.equal(told.scores, scaled.scores)
+    assert bool((scaled.scores <= 1).all())

@@ -48,6 +48,9 @@ class CropMaskConfig(Config):
     # instead of `margin`, and its masks are averaged; empty: once, with `margin`
     several: int = Field(default=5, ge=1)  # only so many of a frame's objects, the best first: each cut costs time
 
+    trust: float = Field(default=0.0, ge=0, le=8)  # at test a score is multiplied by the mask's sureness to this power
+    typical: float = Field(default=0.9, gt=0, le=1)  # mean probability inside a mask that leaves the score as it is
+
     @property
     def resolution(self) -> int:
         """Cells of the region that is cut from the pyramid."""
@@ -177,6 +180,17 @@ def averaged(masks: Tensor, rows: Tensor, count: int) -> Tensor:
         return masks
     total = masks.new_zeros(count, *masks.shape[1:]).index_add_(0, rows, masks)
     return total / torch.bincount(rows, minlength=count)[:, None, None]
+
+
+def sureness(masks: Tensor, typical: float) -> Tensor:
+    """How sure masks [N, H, W] are of what they cover, [N]: the mean probability there over the `typical` one.
+
+    1 where a mask covers nothing.
+    """
+    covered = masks > 0.5
+    count = covered.flatten(1).sum(1)
+    mean = (masks * covered).flatten(1).sum(1) / count.clamp(min=1)
+    return torch.where(count > 0, mean / typical, 1.0)
 
 
 def tight(inside: Tensor, regions: Tensor) -> Tensor:

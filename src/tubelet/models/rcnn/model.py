@@ -33,6 +33,7 @@ from tubelet.models.rcnn.crops import (
     drawn,
     grow,
     outline_loss,
+    sureness,
     tight,
     views,
 )
@@ -308,7 +309,8 @@ class MaskTrackRCNN(nn.Module):
             )
             (found,) = self.detector.detect(features, one)
             state, ids, kept = self._identify(state, features, found, int(index[t]))
-            steps.append((ids, kept, self._masks(features, frames[t], kept, scale)))
+            masks = self._masks(features, frames[t], kept, scale)
+            steps.append((ids, self._trusted(kept, masks), masks))
             if self.config.recall is not None:
                 state, again = self._recall(state, self.config.recall, features, frames[t], kept, scale)
                 steps[-1] = _join(steps[-1], again)
@@ -385,6 +387,14 @@ class MaskTrackRCNN(nn.Module):
                 regions = regions.index_copy(0, again, grow(own[again], config.margin))
                 inside[again] = self._inside(features, frame, regions[again], labels[again], scale)
         return averaged(paste(inside, regions / scale, size), rows, len(found))
+
+    def _trusted(self, found: Detections, masks: Tensor) -> Detections:
+        """The detections with the scores that their masks [N, H, W] deserve; what is remembered keeps its own."""
+        config = self.config.mask
+        if not isinstance(config, CropMaskConfig) or not config.trust:
+            return found
+        factors = sureness(masks, config.typical).pow(config.trust)
+        return replace(found, scores=(found.scores * factors[:, None].to(found.scores)).clamp(max=1))
 
     def _inside(self, features: Features, frame: Tensor, regions: Tensor, labels: Tensor, scale: Tensor) -> Tensor:
         """Mask probabilities of the cells of regions [N, 4], [N, h, w]."""
