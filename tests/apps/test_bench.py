@@ -61,6 +61,7 @@ def test_pictures_are_drawn_beside_the_tables(summary: Path, tmp_path: Path) -> 
         (["vis", "--plan", "ful"], "no plan 'ful'"),
         (["vis", "--seeds", "0,x"], "expected whole numbers with commas"),
         (["vis", "--set", "pasted"], "expected --coco"),
+        (["vis", "--coco", "x.json"], "are for --set pasted"),
         (["tables", "none.json"], "none.json"),
     ],
 )
@@ -79,6 +80,14 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path, capsys: pytest.Captur
     (tmp_path / "x.json").write_text("[1]")
     assert call(["bench", "tables", str(tmp_path / "x.json")]) == 2
     assert "expected the summary of a comparison" in capsys.readouterr().err
+    (tmp_path / "x.json").write_text(json.dumps({"set": "generated", "rows": {"sta": {"about": "STA"}}}))
+    assert call(["bench", "tables", str(tmp_path / "x.json")]) == 2
+    assert "row 'sta' is not one of" in capsys.readouterr().err
+
+
+def test_rows_that_the_summary_does_not_have_are_one_line(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["bench", "tables", str(summary), "--rows", "tags"]) == 2
+    assert "it has masktrack, masktrack-ordered" in capsys.readouterr().err
 
 
 def test_the_nine_systems_and_the_claims_of_the_papers_are_rows() -> None:

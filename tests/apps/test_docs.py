@@ -141,14 +141,25 @@ def test_the_notebook_runs_from_top_to_bottom_and_holds_no_outputs(tmp_path: Pat
     assert (tmp_path / "notebook-out" / "overlay.mp4").is_file()
 
 
-def test_the_table_of_recipes_is_that_of_the_recipes() -> None:
-    spec = importlib.util.spec_from_file_location("make_recipes", DOCS / "make_recipes.py")
+def script(name: str) -> Any:
+    """A program of docs/ that is no part of the package."""
+    spec = importlib.util.spec_from_file_location(name, DOCS / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    maker = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(maker)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_tables_of_results_are_those_of_the_kept_summaries() -> None:
+    written = (DOCS / "results.md").read_text(encoding="utf-8")
+    assert written == script("make_results").page(), "run python docs/make_results.py"
+    assert written.count("| MaskTrack R-CNN |") >= 3
+
+
+def test_the_table_of_recipes_is_that_of_the_recipes() -> None:
     written = (DOCS / "recipes.md").read_text(encoding="utf-8")
-    assert written == maker.page(), "run python docs/make_recipes.py"
+    assert written == script("make_recipes").page(), "run python docs/make_recipes.py"
     assert re.findall(r"^\| `([^`]+)`", written, re.MULTILINE) == recipes.names()
 
 
@@ -222,12 +233,7 @@ def test_the_site_loads_no_web_fonts() -> None:
 def metric_pictures() -> Any:
     """The script that draws them."""
     pytest.importorskip("matplotlib")
-    spec = importlib.util.spec_from_file_location("make_metric_pictures", DOCS / "make_metric_pictures.py")
-    assert spec is not None
-    assert spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(script)
-    return script
+    return script("make_metric_pictures")
 
 
 @pytest.mark.parametrize("name", ["overlap_of_tracks", "identity_switches", "region_and_boundary"])

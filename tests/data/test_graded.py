@@ -71,6 +71,15 @@ def test_pasted_videos_are_made_of_these_images_alone_and_are_the_same_again(coc
     assert not torch.equal(video.frames[0], graded.pasted(images, "test", 1).videos[0].frames[0])
 
 
+def test_what_is_ignored_is_ignored_for_every_class(coco_folder: Path) -> None:
+    images = coco.read(coco_folder / "instances.json")  # one object is a crowd
+    for video in graded.pasted(images, "train", 4).videos:
+        ignored = [(track.label, track.rles) for track in video.tracks or () if track.ignore]
+        for _, rles in ignored:
+            assert {label for label, own in ignored if own == rles} == set(range(len(graded.GROUPS)))
+    assert any(track.ignore for video in graded.pasted(images, "train", 4).videos for track in video.tracks or ())
+
+
 def test_images_without_a_known_class_are_refused(coco_folder: Path) -> None:
     images = coco.read(coco_folder / "instances.json")
     unknown = VideoSet(videos=images.videos, classes=tuple(f"thing {n}" for n in range(len(images.classes))))

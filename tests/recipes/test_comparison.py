@@ -64,7 +64,8 @@ def test_the_summary_holds_every_finished_trial_and_survives_json(summary: dict[
     assert list(summary["rows"]) == ["masktrack", "sta"]
     assert [trial["seed"] for trial in summary["rows"]["sta"]["trials"]] == [0, 1]
     assert summary["test"] == {"videos": 4, "frames": 12, "objects": 8}
-    assert json.loads(json.dumps(summary)) == json.loads(json.dumps(summary | {"plan": PLAN.model_dump()}))
+    assert json.loads(json.dumps(summary)) == summary
+    assert summary["plan"]["seeds"] == [0, 1]
 
 
 def test_the_gain_is_the_difference_of_mean_ap_and_the_base_has_none(summary: dict[str, Any]) -> None:
@@ -79,6 +80,7 @@ def test_the_gain_is_the_difference_of_mean_ap_and_the_base_has_none(summary: di
 def test_failures_and_grades_are_told_apart(summary: dict[str, Any]) -> None:
     assert summary["rows"]["masktrack"]["failures"][0]["missed"] == 4
     assert summary["rows"]["sta"]["failures"][0] == {}
+    assert summary["rows"]["sta"]["trials"][0]["AP, any class"] == 1.0
     assert summary["rows"]["sta"]["grades"][0] == {"plain": 1.0, "blur": 1.0}
 
 
@@ -89,6 +91,19 @@ def test_tables_show_means_deviations_gains_and_the_papers_figures(summary: dict
     assert "40.0" in told  # AP of the paper
     assert "**+" in told  # a gain whose interval leaves 0 out
     assert "AP of | plain | blur" in told
+
+
+def test_a_folder_begun_with_another_plan_is_refused(tmp_path: Path, short_grades: None) -> None:
+    prepare(tmp_path, "generated", PLAN)
+    prepare(tmp_path, "generated", PLAN.model_copy(update={"seeds": (5,)}))
+    with pytest.raises(InputError, match="choose another --out"):
+        prepare(tmp_path, "generated", PLAN.model_copy(update={"times": 1.0}))
+
+
+def test_an_image_in_both_lists_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "split.json").write_text(json.dumps({"train": [1, 2], "val": [2]}))
+    with pytest.raises(InputError, match="both lists"):
+        chosen_images("train", tmp_path / "instances.json", tmp_path / "split.json")
 
 
 def test_a_folder_without_trials_is_refused(tmp_path: Path, short_grades: None) -> None:

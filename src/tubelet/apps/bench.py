@@ -50,8 +50,9 @@ def vis(
     """Train and test the systems in small; print the tables and write DIR/<set>.json. Goes on where it was stopped."""
     from tubelet.recipes import comparison
 
-    chosen = _rows(rows)
-    wanted = _plan(plan, seeds)
+    chosen, wanted = _rows(rows), _plan(plan, seeds)
+    if videos is SetChoice.generated and (coco or split):
+        raise InputError("--coco and --split are for --set pasted: the generated set needs no images")
     sets = comparison.prepare(out, videos.value, wanted, coco, split)
     runs = comparison.runs(out, videos.value, sets, wanted, chosen, device)
     left = sum(not run.done for run in runs)
@@ -61,7 +62,7 @@ def vis(
         say(f"{run.row}, seed {run.seed}: AP {100 * figures['AP']:.1f} after {figures['train_s']:.0f} s of training")
 
     comparison.compare(runs, jobs, tell)
-    summary = comparison.summarise(out, videos.value, wanted)
+    summary = comparison.summarise(out, videos.value, wanted, device)
     _write(out / f"{videos.value}.json", summary)
     show(comparison.comparison_tables(summary, chosen))
 
@@ -80,6 +81,8 @@ def tables(
 
     held = _read(summary)
     chosen = [row for row in _rows(rows) if row in held["rows"]]
+    if not chosen:
+        raise InputError(f"{summary}: holds none of these rows; it has {', '.join(held['rows'])}")
     if pictures is not None:
         from tubelet.drawing.comparison import accuracy_over_speed, failure_bars
 
@@ -114,15 +117,19 @@ def _plan(name: str, seeds: str | None) -> Any:
     numbers = seeds.split(",")
     if not all(number.isdecimal() for number in numbers):
         raise InputError(f"--seeds: expected whole numbers with commas, such as 0,1,2, got {seeds!r}")
-    return PLANS[name].model_copy(update={"seeds": tuple(int(number) for number in numbers)})
+    return PLANS[name].model_copy(update={"seeds": tuple(dict.fromkeys(int(number) for number in numbers))})
 
 
 def _read(path: Path) -> dict[str, Any]:
     from tubelet.data.files import read_json
 
     held = read_json(path)
-    if not isinstance(held, dict) or not isinstance(held.get("rows"), dict) or "set" not in held:
+    rows = held.get("rows") if isinstance(held, dict) else None
+    if not isinstance(rows, dict) or "set" not in held:
         raise FormatError(f"{path}: expected the summary of a comparison, an object with set and rows")
+    for name, row in rows.items():
+        if not isinstance(row, dict) or not row.keys() >= {"about", "trials", "grades", "failures", "gain", "paper"}:
+            raise FormatError(f"{path}: row {name!r} is not one of a comparison's summary")
     return held
 
 

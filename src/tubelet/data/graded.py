@@ -124,7 +124,7 @@ def _large_only(video: Video) -> Video:
 class PastedVideos(LazyVideos[int]):
     """Videos by number, made when asked for."""
 
-    kept = 64
+    kept = 256  # writing a set walks through it several times
 
     def __init__(self, sources: VideoSet, seed: int, numbers: range) -> None:
         super().__init__(numbers)
@@ -136,12 +136,12 @@ class PastedVideos(LazyVideos[int]):
 
 def _video(name: str, clip: Clip) -> Video:
     assert clip.tracks is not None, "clips of annotated images have truth"
-    tracks = clip.tracks
-    labels, crowd = tracks.scores.argmax(-1).tolist(), (tracks.scores.sum(-1) == 0).tolist()
-    held = [
-        Track(id=n + 1, label=labels[n], score=1.0, rles=_encoded(own), ignore=crowd[n])
-        for n, own in enumerate(tracks.binary.numpy())
-    ]
+    held: list[Track] = []
+    for scores, own in zip(clip.tracks.scores, clip.tracks.binary.numpy(), strict=True):
+        ignore, rles = not bool(scores.any()), _encoded(own)
+        # what is ignored forgives an answer of any class, and in the files a region belongs to one class
+        for label in range(len(scores)) if ignore else [int(scores.argmax())]:
+            held.append(Track(id=len(held) + 1, label=label, score=1.0, rles=rles, ignore=ignore))
     return Video(id=name, size=clip.size, frames=list(clip.frames), fps=12.0, tracks=tuple(held))
 
 

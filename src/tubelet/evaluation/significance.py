@@ -47,14 +47,14 @@ def compare_runs(
     """
     if len({len(run.truths.video) for run in (*first, *second)}) != 1:
         raise ValueError("two results can only be compared on the same truth")
-    weights = _draws(first[0], rng, samples)
+    weights = _draws([*first, *second], rng, samples)
     means = [np.mean([precision(run, weights) for run in runs], 0) for runs in (second, first)]
     return _interval(means[0] - means[1])
 
 
 def spread(matches: Matches, rng: np.random.Generator, samples: int = SAMPLES) -> Interval:
     """AP, and how it varies with the videos."""
-    return _interval(precision(matches, _draws(matches, rng, samples)))
+    return _interval(precision(matches, _draws([matches], rng, samples)))
 
 
 def precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
@@ -96,9 +96,10 @@ def _class_precision(right: np.ndarray, wrong: np.ndarray, weights: np.ndarray, 
     return answers
 
 
-def _draws(matches: Matches, rng: np.random.Generator, samples: int) -> np.ndarray:
+def _draws(runs: Sequence[Matches], rng: np.random.Generator, samples: int) -> np.ndarray:
     """How often each video is drawn, float [1 + samples, V]; the first row takes each once."""
-    count = int(max(matches.truths.video.max(initial=-1), matches.guesses.video.max(initial=-1))) + 1
+    seen = [part.video.max(initial=-1) for run in runs for part in (run.truths, run.guesses)]
+    count = int(max(seen)) + 1
     drawn = rng.multinomial(count, np.full(count, 1 / count), samples) if count else np.zeros((samples, 0))
     return np.concatenate([np.ones((1, count)), drawn])
 

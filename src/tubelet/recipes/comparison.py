@@ -7,12 +7,13 @@ is never done again, so a comparison may be stopped, gone on with, and shared be
 
 from __future__ import annotations
 
+import hashlib
 import json
 import platform
-import statistics
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
@@ -26,6 +27,8 @@ from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.types import Prediction, VideoSet
 from tubelet.data import graded, ytvis
+from tubelet.data.atomic import replacing
+from tubelet.data.files import read_json
 from tubelet.data.ytvis_set import video_names
 from tubelet.evaluation import ytvis as average
 from tubelet.evaluation.cases import cases
@@ -35,7 +38,7 @@ from tubelet.evaluation.partners import Matches, match
 from tubelet.evaluation.significance import Interval, compare_runs
 from tubelet.recipes import small
 from tubelet.recipes.experiment import COCO, Experiment, YouTubeVIS
-from tubelet.recipes.trial import PREDICTIONS, TRIAL, run_trial
+from tubelet.recipes.trial import PREDICTIONS, TRIAL, cells, markdown, run_trial
 
 SetName = Literal["generated", "pasted"]
 ROWS: dict[str, Experiment] = small.SYSTEMS | small.ABLATIONS
@@ -81,8 +84,20 @@ def prepare(out: Path, name: SetName, plan: Plan, images: Path | None = None, sp
     """Write the set's videos where they are not there yet.
 
     The pasted set is made of the COCO JSON `images`; `split`, a JSON of two lists of image ids called train and val,
-    says which are held out, else every fifth is. Raises InputError where images are needed and none are given.
+    says which are held out, else every fifth is. Raises InputError where images are needed and none are given, and
+    where `out` holds another plan's videos or those of other images: its trials could not be compared.
     """
+    if name == "pasted" and images is None:
+        raise InputError("the pasted set is made of COCO images: expected --coco INSTANCES.json")
+    made: dict[str, Any] = {"train": plan.train, "test": plan.test, "times": plan.times}
+    made |= {"images": _digest(images), "split": _digest(split)} if name == "pasted" else {}
+    note = out / "sets" / f"{name}.json"
+    if not note.exists():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with replacing(note) as temporary:
+            temporary.write_text(json.dumps(made))
+    elif (held := read_json(note)) != made:
+        raise InputError(f"{out} was begun with {held}, and now {made} is asked for: choose another --out")
     sets = Sets(train=out / "sets" / f"{name}-train", test=out / "sets" / f"{name}-test")
     part: graded.Part
     for part, place, each in (("train", sets.train, plan.train), ("test", sets.test, plan.test)):
@@ -91,11 +106,21 @@ def prepare(out: Path, name: SetName, plan: Plan, images: Path | None = None, sp
     return sets
 
 
+def _digest(path: Path | None) -> str | None:
+    return None if path is None else hashlib.sha256(_bytes(path)).hexdigest()[:16]
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({str(error.strerror).lower()})") from None
+
+
 def _drawn(name: SetName, part: graded.Part, each: int, images: Path | None, split: Path | None) -> VideoSet:
     if name == "generated":
         return graded.generated(part, each)
-    if images is None:
-        raise InputError("the pasted set is made of COCO images: expected --coco INSTANCES.json")
+    assert images is not None, "asked for before"
     return graded.pasted(chosen_images(part, images, split), part, each * len(graded.GRADES))
 
 
@@ -103,6 +128,9 @@ def chosen_images(part: graded.Part, images: Path, split: Path | None) -> VideoS
     """The images of a COCO JSON that training, or testing, may use: by the lists of `split`, else every fifth is held
     out."""
     if split is not None:
+        lists = read_json(split)
+        if isinstance(lists, dict) and set(lists.get("train", ())) & set(lists.get("val", ())):
+            raise InputError(f"{split}: an image is in both lists, train and val")
         return COCO(annotations=str(images), split=str(split), part="train" if part == "train" else "val").read()
     held = COCO(annotations=str(images)).read()
     fifth = [n for n in range(len(held.videos)) if (n % 5 == 0) == (part == "test")]
@@ -144,15 +172,23 @@ def runs(out: Path, name: SetName, sets: Sets, plan: Plan, rows: Sequence[str], 
 
 
 def compare(wanted: Sequence[Run], jobs: int, tell: Callable[[Run, dict[str, float]], None]) -> None:
-    """Do what is not done, each trial in a process of its own, so that the memory measured is its own."""
-    # a process for each trial: the memory that one has used must not count for the next
-    with ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1) as pool:
+    """Do what is not done, each trial in a process of its own, so that the memory measured is its own.
+
+    The first that fails ends the comparison, once those are finished that have begun; raises InputError where a process
+    was ended from outside, as for want of memory.
+    """
+    pool = ProcessPoolExecutor(jobs, mp_context=get_context("spawn"), max_tasks_per_child=1)
+    try:
         futures = {pool.submit(run): run for run in wanted if not run.done}
         for future in as_completed(futures):
             tell(futures[future], future.result())
+    except BrokenProcessPool:
+        raise InputError("the process of a trial was ended from outside; is there memory for so many?") from None
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
-def summarise(out: Path, name: SetName, plan: Plan) -> dict[str, Any]:
+def summarise(out: Path, name: SetName, plan: Plan, device: str = "cpu") -> dict[str, Any]:
     """Everything that the tables show of the finished trials in `out`, as plain JSON; raises InputError for none."""
     test = ytvis.read(out / "sets" / f"{name}-test" / "instances.json")
     folders = {row: _folders(out / name, row) for row in ROWS}
@@ -165,16 +201,16 @@ def summarise(out: Path, name: SetName, plan: Plan) -> dict[str, Any]:
         gain = _gain([found[BASE][seed].matches for seed in shared], [held[seed].matches for seed in shared])
         rows[row] = {
             "about": ROWS[row].about.removeprefix("small "),
-            "trials": [{"seed": seed, **one.figures} for seed, one in held.items()],
+            "trials": [{"seed": seed, **one.figures, AGNOSTIC: one.agnostic} for seed, one in held.items()],
             "grades": [one.grades for one in held.values()],
             "failures": [one.failures for one in held.values()],
             "gain": None if gain is None or row == BASE else [gain.value, gain.low, gain.high],
             "paper": published(row),
         }
-    machine = {"processor": _processor(), "torch": torch.__version__, "tubelet": __version__}
+    machine = {"processor": _processor(device), "torch": torch.__version__, "tubelet": __version__}
     truths = sum(not t.ignore for video in test.videos for t in video.tracks or ())
     size = {"videos": len(test.videos), "frames": sum(map(len, test.videos)), "objects": truths}
-    return {"set": name, "plan": plan.model_dump(), "test": size, "machine": machine, "rows": rows}
+    return {"set": name, "plan": plan.model_dump(mode="json"), "test": size, "machine": machine, "rows": rows}
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +219,7 @@ class _Trial:
     grades: dict[str, float]  # AP of each grade
     failures: dict[str, int]
     matches: Matches
+    agnostic: float  # AP with all classes taken as one
 
 
 def _folders(out: Path, row: str) -> dict[int, Path]:
@@ -204,7 +241,8 @@ def _read(place: Path, test: VideoSet, name: SetName) -> _Trial:
     counts = Counter(failure.kind for failure in failures(cases(pairs)))
     figures = json.loads((place / TRIAL).read_text())
     grades = _by_grade(test, guesses) if name == "generated" else {}
-    return _Trial(figures, grades, dict(sorted(counts.items())), match(pairs, average.AREAS[:1]))
+    agnostic = average.evaluate(test.videos, guesses, agnostic=True)["AP"]
+    return _Trial(figures, grades, dict(sorted(counts.items())), match(pairs, average.AREAS[:1]), agnostic)
 
 
 def _by_grade(test: VideoSet, guesses: Sequence[Prediction]) -> dict[str, float]:
@@ -224,16 +262,16 @@ def _gain(base: Sequence[Matches], other: Sequence[Matches]) -> Interval | None:
 
 
 def published(row: str) -> dict[str, float]:
-    """The paper's figures of a system in percent, on YouTube-VIS 2019's validation set; none for most ablations."""
+    """The paper's figures of a system in percent, on YouTube-VIS 2019 (STA: on its test set); none for ablations."""
     from tubelet.recipes import find
 
     return dict(find(PUBLISHED[row]).paper) if row in PUBLISHED else {}
 
 
-def _processor() -> str:
+def _processor(device: str) -> str:
     """What the machine computes with, in words."""
-    if torch.cuda.is_available():
-        return torch.cuda.get_device_name()
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
     listed = Path("/proc/cpuinfo")
     lines = listed.read_text().splitlines() if listed.is_file() else []
     models: Iterator[str] = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
@@ -241,7 +279,8 @@ def _processor() -> str:
 
 
 SHARES = ("AP", "AP50", "AP75", "AR1", "AR10", "J&F")
-IDENTITY = ("IDF1", "IDF1_best", "MOTA", "HOTA", "IDs")
+AGNOSTIC = "AP, any class"
+IDENTITY = (AGNOSTIC, "IDF1", "IDF1_best", "MOTA", "HOTA", "IDs")
 COST = ("fps", "peak_mb", "parameters", "train_s")
 
 
@@ -252,39 +291,25 @@ def comparison_tables(summary: Mapping[str, Any], rows: Sequence[str]) -> str:
     accuracy = [
         [
             one["about"],
-            *_spread(one["trials"], SHARES),
+            *cells(one["trials"], SHARES),
             _told(one["gain"]),
             _paper(one["paper"]),
             str(len(one["trials"])),
         ]
         for one in held.values()
     ]
-    identity = [[one["about"], *_spread(one["trials"], IDENTITY)] for one in held.values()]
-    cost = [[one["about"], *_spread(one["trials"], COST)] for one in held.values()]
+    identity = [[one["about"], *cells(one["trials"], IDENTITY)] for one in held.values()]
+    cost = [[one["about"], *cells(one["trials"], COST)] for one in held.values()]
     parts = [
-        _markdown(head, accuracy),
-        _markdown(["system", *IDENTITY], identity),
-        _markdown(["system", "frames a second", "MB", "M parameters", "s of training"], cost),
+        markdown(head, accuracy),
+        markdown(["system", *IDENTITY], identity),
+        markdown(["system", "frames a second", "MB", "M parameters", "s of training"], cost),
     ]
     grades = list(next(iter(held.values()))["grades"][0]) if held else []
     if grades:
-        lines = [[one["about"], *_spread(one["grades"], grades)] for one in held.values()]
-        parts.append(_markdown(["AP of", *grades], lines))
+        lines = [[one["about"], *cells(one["grades"], grades)] for one in held.values()]
+        parts.append(markdown(["AP of", *grades], lines))
     return "\n\n".join(parts)
-
-
-def _spread(trials: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
-    cells = []
-    for name in names:
-        values = [trial[name] / SCALES.get(name, 0.01) for trial in trials if trial[name] != -1 or name == "MOTA"]
-        deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-        digits = 0 if name in ("peak_mb", "train_s") else 2 if name == "parameters" else 1
-        mean = statistics.fmean(values) if values else float("nan")
-        cells.append(f"{mean:,.{digits}f}" + ("" if name == "parameters" else f" ± {deviation:,.{digits}f}"))
-    return cells
-
-
-SCALES = {"IDs": 1, "fps": 1, "peak_mb": 1, "parameters": 1e6, "train_s": 1}
 
 
 def _told(gain: Sequence[float] | None) -> str:
@@ -297,8 +322,3 @@ def _told(gain: Sequence[float] | None) -> str:
 
 def _paper(figures: Mapping[str, float]) -> str:
     return f"{figures['AP']:.1f}" if "AP" in figures else ""
-
-
-def _markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])

@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+import torch
 
 from tubelet.core import masks
 from tubelet.core.types import Prediction, Track, VideoSet
@@ -33,8 +34,9 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
 
     Shares are fractions: AP AP50 AP75 AR1 AR10 (YouTube-VIS), J&F J F (DAVIS, unsupervised, at most 20 proposals),
     IDF1 MOTA IDs HOTA (on masks, scores from 0.3 on) and IDF1_best (the same at the best of all thresholds, chosen on
-    the test videos: an upper bound). Then frames a second (prediction alone), peak megabytes of the process so far,
-    parameters, and seconds of training. On a CPU seconds are those of its cores, so that other work beside it does not
+    the test videos: an upper bound). Then frames a second of prediction, from files to tracks; peak megabytes of the
+    process so far, or of the accelerator; parameters; and seconds of training, of its last part alone where it was
+    resumed. On a CPU seconds are those of its cores, so that other work beside it does not
     count; elsewhere they are the clock's.
     """
     done = out / TRIAL
@@ -43,15 +45,17 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
         return figures
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()
-    experiment.run(out, device=device, resume=(out / "checkpoints").is_dir())
+    if experiment.run(out, device=device, resume=(out / "checkpoints").is_dir()).model is None:
+        raise KeyboardInterrupt  # the training was asked to end, and has said how to go on
     trained = clock()
     model = weights.load(out, device=device)
+    opened = clock()
     guesses = [predict(model, video, threshold=0.0) for video in test.videos]
-    seconds = clock() - trained
+    seconds = clock() - opened
     ytvis_files.write_predictions(out / PREDICTIONS, guesses)
     figures = measure(test, guesses)
     figures["fps"] = sum(len(video) for video in test.videos) / seconds
-    figures["peak_mb"] = _peak_megabytes()
+    figures["peak_mb"] = _peak_megabytes(device)
     figures["parameters"] = sum(p.numel() for p in model.parameters())
     figures["train_s"] = trained - began
     with replacing(done) as temporary:
@@ -82,20 +86,29 @@ def spread(trials: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, floa
 
 def table(rows: Mapping[str, Sequence[Mapping[str, float]]], names: Sequence[str]) -> str:
     """A Markdown table of systems by figures, mean +- deviation; shares in percent, the rest as they are."""
-    lines = ["| | " + " | ".join(names) + " |", "|---" * (len(names) + 1) + "|"]
-    for system, trials in rows.items():
-        figures = spread(trials)
-        cells = [_cell(name, *figures[name]) if name in figures else "" for name in names]
-        lines.append(f"| {system} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+    return markdown(["", *names], [[system, *cells(trials, names)] for system, trials in rows.items()])
 
 
-SHARES = frozenset(["AP", "AP50", "AP75", "AR1", "AR10", "J&F", "J", "F", "IDF1", "IDF1_best", "MOTA", "HOTA"])
+def cells(trials: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
+    """Mean +- deviation of each figure as a table shows it, empty where it is missing."""
+    figures = spread(trials)
+    return [_cell(name, *figures[name]) if name in figures else "" for name in names]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, names to the left and figures to the right."""
+    lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+# what is no share: the factor and the digits with which it is shown
+SHOWN = {"IDs": (1, 1), "fps": (1, 1), "peak_mb": (1, 0), "parameters": (1e-6, 2), "train_s": (1, 0)}
 
 
 def _cell(name: str, mean: float, deviation: float) -> str:
-    factor = 100 if name in SHARES else 1
-    return f"{mean * factor:,.1f} ± {deviation * factor:,.1f}"
+    factor, digits = SHOWN.get(name, (100, 1))
+    told = f"{mean * factor:,.{digits}f}"
+    return told if name == "parameters" else f"{told} ± {deviation * factor:,.{digits}f}"
 
 
 def _maps(truth: Sequence[Track], guess: Prediction) -> LabelledSequence:
@@ -114,6 +127,8 @@ def _painted(tracks: Sequence[Track], of: Prediction) -> Iterator[np.ndarray]:
         yield labels
 
 
-def _peak_megabytes() -> float:
+def _peak_megabytes(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 1e6
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1e6 if sys.platform == "darwin" else 1e3)

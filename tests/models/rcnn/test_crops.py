@@ -279,6 +279,7 @@ def test_trust_scales_the_scores_that_are_told_and_nothing_else(build: Build, ma
         memory, told = plain.step(plain.start(), clip)
         other, scaled = trusting.step(trusting.start(), clip)
     assert torch.equal(memory.descriptors, other.descriptors)
+    assert torch.equal(memory.scores, other.scores)
     assert torch.equal(told.masks, scaled.masks)
     assert torch.equal(told.ids, scaled.ids)
     assert not torch.equal(told.scores, scaled.scores)

@@ -76,8 +76,8 @@ def load_model(name: str, device: str) -> Any:
 
 
 def _main(connection: Connection, open_model: OpenModel, names: list[str]) -> None:
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the server says when to end
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for stop in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the server says when to end
+        signal.signal(stop, signal.SIG_IGN)
     _Workshop(connection, open_model, names).run()
 
 
