@@ -17,17 +17,29 @@ def accuracy_over_speed(rows: Mapping[str, Mapping[str, Any]], out: Path) -> Non
     `rows` are those of `recipes.comparison.summarise`: `{"sta": {"about": "STA", "trials": [{"AP": 0.2, ...}]}}`.
     """
     from matplotlib.figure import Figure  # slow to import, and only drawing needs it
+    from matplotlib.ticker import LogLocator, NullFormatter
 
-    figure = Figure(figsize=(7.5, 4.6), dpi=110, layout="constrained")
+    figure = Figure(figsize=(8.5, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     for n, row in enumerate(rows.values()):
         across, up = (_values(row["trials"], name) for name in ("fps", "AP"))
         shade = tuple(value / 255 for value in colour(n))
         x, y = statistics.fmean(across), 100 * statistics.fmean(up)
-        axes.errorbar(x, y, xerr=_deviation(across), yerr=100 * _deviation(up), fmt="o", color=shade, capsize=2, ms=7)
-        axes.annotate(str(row["about"]), (x, y), xytext=(7, 5), textcoords="offset points", fontsize=8)
-    axes.set(xlabel="frames a second, one core", ylabel="AP", xscale="log")
-    axes.margins(x=0.15)
+        axes.errorbar(
+            x,
+            y,
+            xerr=_deviation(across),
+            yerr=100 * _deviation(up),
+            fmt="o",
+            color=shade,
+            capsize=2,
+            label=row["about"],
+        )
+    axes.set(xlabel="frames a second", ylabel="AP", xscale="log")
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter(NullFormatter())
+    figure.legend(loc="outside right center", frameon=False, fontsize=8)
     plain(axes)
     save(figure, out)
 
