@@ -34,6 +34,7 @@ from tubelet.inference.stitch import Stitcher
 from tubelet.models.tags.inputs import draw_truth
 from tubelet.models.tags.model import TagModel
 from tubelet.recipes.experiment import AnyForm, Experiment, YouTubeVIS
+from tubelet.recipes.small import TINY
 from tubelet.recipes.tags import GENERATED, ROWS, row
 from tubelet.recipes.trial import measure, run_trial, table
 
@@ -53,18 +54,7 @@ WORLD = synthetic.Synthetic(
     noise=0,
     blur=0,
 )
-TINY = (
-    "model.input_size=[48,80]",
-    "model.channels=32",
-    "model.bottleneck=48",
-    "model.generator=16",
-    "model.tag_features=16",
-    "model.encoder.width=8",
-    "model.decoder.widths=[32,16,8]",
-    "model.spatio_temporal.keys=16",
-    "model.tag_attention.keys=16",
-    "model.window.length=6",
-    "sampler.frames=6",
+TRAINING = (
     "train.precision=bf16",
     "train.checkpoint_every=100000",
     "train.batch_size=1",
@@ -138,7 +128,7 @@ def table3(out: Path, seeds: int, iterations: int, videos: int, rows: Sequence[s
         if not (out / name).exists():
             synthetic.write(out / name, WORLD, seed, count)
     test = ytvis.read(out / ("unseen" if unseen else "train") / "instances.json")
-    full = GENERATED.override(*TINY, f"train.iterations={iterations}").model_copy(
+    full = GENERATED.override(*TINY, *TRAINING, f"train.iterations={iterations}").model_copy(
         update={"data": YouTubeVIS(annotations=str(out / "train" / "instances.json"))}
     )
     found: dict[str, list[dict[str, float]]] = {}

@@ -117,7 +117,7 @@ def _ifr(cross_frame: float, iterations: int = 280) -> Experiment:
     return row.model_copy(update=update)
 
 
-_TAGS = tags.GENERATED.override(
+TINY = (  # an eightieth of the paper's tag-based model
     "model.input_size=[48,80]",
     "model.channels=32",
     "model.bottleneck=48",
@@ -129,8 +129,11 @@ _TAGS = tags.GENERATED.override(
     "model.tag_attention.keys=16",
     "model.window.length=6",
     "sampler.frames=6",
-    "model.loss.weight=0.02",  # at 1, the tagging loss keeps so small a network from learning what is foreground
-).model_copy(update={"about": "small tag-based system", "data": _VIDEOS, "train": _budget(1400, 10.0, batch_size=1)})
+)
+# at a weight of 1, the tagging loss keeps so small a network from learning what is foreground
+_TAGS = tags.GENERATED.override(*TINY, "model.loss.weight=0.02").model_copy(
+    update={"about": "small tag-based system", "data": _VIDEOS, "train": _budget(1400, 10.0, batch_size=1)}
+)
 
 SYSTEMS = {
     "masktrack": _MASKTRACK,
