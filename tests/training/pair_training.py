@@ -192,3 +192,5 @@ def silence(patience: float) -> dict[str, object]:
 if __name__ == "__main__":
     torch.set_num_threads(1)
     together(Path(sys.argv[1]), sys.argv[2:])
+    sys.stderr.flush()
+    os._exit(0)  # as the command ends after a silent fellow: threads that wait for it would abort an ordinary end

@@ -120,7 +120,14 @@ def _backbones() -> None:
 def main() -> None:
     """The entry point."""
     catch_termination()
-    sys.exit(call(sys.argv[1:]))
+    code = call(sys.argv[1:])
+    group = sys.modules.get("torch.distributed")
+    if group is not None and group.is_available() and group.is_initialized():
+        # a fault has broken the group; its threads wait for a process that is gone, and would abort an ordinary end
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def call(arguments: Sequence[str]) -> int:
