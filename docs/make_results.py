@@ -1,7 +1,7 @@
 """Writes the tables of results.md from the summaries in bench/: `python docs/make_results.py`.
 
-A summary is what `tubelet bench vis` leaves, `DIR/<set>.json`. The tables stand between `<!-- SET ROWS -->` and
-`<!-- end -->`, such as `<!-- generated systems -->`; what is written around them stays.
+A summary is what `tubelet bench vis` leaves, `DIR/<set>.json`; here its name may tell the plan too. The tables stand
+between `<!-- SUMMARY ROWS -->` and `<!-- end -->`, such as `<!-- generated systems -->`; what is written around them stays.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from tubelet.recipes.comparison import BASE, comparison_tables
 DOCS = Path(__file__).parent
 PAGE = DOCS / "results.md"
 ROWS = {"systems": list(small.SYSTEMS), "ablations": [BASE, *small.ABLATIONS]}
-PLACE = re.compile(r"(<!-- (generated|pasted) (systems|ablations) -->\n).*?(<!-- end -->)", re.DOTALL)
+PLACE = re.compile(r"(<!-- ([a-z-]+) (systems|ablations) -->\n).*?(<!-- end -->)", re.DOTALL)
 
 
 def page() -> str:

@@ -42,7 +42,7 @@ def vis(
     rows: Annotated[
         str, typer.Option(metavar="NAMES", help="systems, ablations, all, or names with commas.")
     ] = "systems",
-    plan: Annotated[str, typer.Option(help="How much: check, cpu or full.")] = "cpu",
+    plan: Annotated[str, typer.Option(help="How much: check, cpu, long or full.")] = "cpu",
     seeds: Annotated[str | None, typer.Option(metavar="N,N", help="Seeds.", show_default="the plan's")] = None,
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Trials at once, each on one core.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
