@@ -231,8 +231,9 @@ def test_all_commands_are_there(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 SLOW = """
-import sys
+import signal, sys
 sys.path.insert(0, sys.argv[1])
+signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are started without it
 import time, types
 from toy import Toy
 from tubelet.apps import cli

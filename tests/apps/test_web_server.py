@@ -383,8 +383,12 @@ if __name__ == "__main__":  # not in the worker, which imports this file too
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
-def test_ctrl_c_ends_the_server_at_once_and_the_running_job_waits_for_the_next_start(
-    tmp_path: Path, long: bytes
+@pytest.mark.parametrize(
+    ("asked_by", "code", "told"),
+    [(signal.SIGINT, 130, ["tubelet: interrupted; nothing half-written is left"]), (signal.SIGTERM, 143, [])],
+)
+def test_a_signal_ends_the_server_at_once_and_the_running_job_waits_for_the_next_start(
+    tmp_path: Path, long: bytes, asked_by: signal.Signals, code: int, told: list[str]
 ) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
     command = [sys.executable, str(tmp_path / "program.py"), str(Path(__file__).parents[1]), str(tmp_path / "data")]
@@ -398,13 +402,13 @@ def test_ctrl_c_ends_the_server_at_once_and_the_running_job_waits_for_the_next_s
             with asking.stream("GET", f"/api/jobs/{job}/events") as events:  # a page that watches
                 assert any('"done": 3' in line or '"done":3' in line for line in events.iter_lines())
                 asked = time.monotonic()
-                os.killpg(ran.pid, signal.SIGINT)  # as a terminal does: the worker hears it too
+                os.killpg(ran.pid, asked_by)  # as a terminal or a supervisor does: the worker hears it too
                 _, said = ran.communicate(timeout=30)
     finally:
         ran.kill()
     assert time.monotonic() - asked < 10
-    assert ran.returncode == 130
-    assert said.splitlines() == ["tubelet: loading the model", "tubelet: interrupted; nothing half-written is left"]
+    assert ran.returncode == code
+    assert said.splitlines() == ["tubelet: loading the model", *told]
     store = Store(tmp_path / "data")
     assert [(left.id, left.state, left.attempts) for left in store.jobs()] == [(job, "queued", 0)]
     assert not any((tmp_path / "data" / "scratch").iterdir())
