@@ -43,6 +43,9 @@ from tubelet.models import weights
 from tubelet.models.rcnn.model import MaskTrackRCNN
 from tubelet.video.reader import open_video
 
+# average precision asks for a hundred answers an image, however weak
+EVERY = ("detector.max_detections=100", "detector.score_threshold=0.005")
+
 
 def average_precision(model: MaskTrackRCNN, folder: Path, part: str, out: Path | None) -> None:
     keep = set(json.loads((folder / "split.json").read_text())[part])
@@ -140,7 +143,7 @@ def main() -> None:
     if arguments.time:
         frame_times(model)
     if arguments.coco:
-        average_precision(_opened(model, "detector.max_detections=100"), arguments.coco, arguments.split, arguments.out)
+        average_precision(_opened(model, *EVERY), arguments.coco, arguments.split, arguments.out)
     if arguments.davis:
         single_objects(model, arguments.davis, arguments.out)
 

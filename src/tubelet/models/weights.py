@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import torch
+import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
@@ -218,8 +219,8 @@ def start_from(model: nn.Module, source: str) -> list[str]:
         tensors = _fetch_torchvision(source)
     else:
         tensors = _ours(read_tensors(find(source)), model)
-    tensors = _trunks(tensors) | tensors
     own = model.state_dict()
+    tensors = _stretched(_trunks(tensors) | tensors, own)
     fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
     if not fitting:
         raise WeightsError(f"{source}: none of its {len(tensors)} tensors fits this model")
@@ -245,6 +246,15 @@ def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         if backbone.keys() & own:
             return backbone
     return tensors
+
+
+def _stretched(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """What a mask head learned of places in its crops (rcnn/crops.py), for crops of another size."""
+    learned, wanted = (held.get("mask.position") for held in (tensors, own))
+    if learned is None or wanted is None or learned.ndim != 4 or learned.shape[:2] != wanted.shape[:2]:
+        return tensors
+    size = wanted.shape[-2:]
+    return tensors | {"mask.position": F.interpolate(learned, size, mode="bilinear", align_corners=False)}
 
 
 def _trunks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:

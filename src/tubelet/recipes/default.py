@@ -44,14 +44,14 @@ START = MaskTrackConfig(
         iou_weight=6.0, label_weight=4.0, doubt=2.4, assignment="optimal", birth=0.28, leash=0.4, shadow=0.5, keep=30
     ),
     persistence=0.98,
-    recall=RecallConfig(agreement=0.3),
+    recall=RecallConfig(agreement=0.3, overlap=0.7, change=3.0),
     vote="score",
 )
 # The margins were chosen by the masks' overlap with the truth: in those sequences, where a detection fits the merged
 # mask, and on the training images; the trust in masks by the average precision on these (docs/papers/default.md).
 MODEL = START.model_copy(
     update={
-        "mask": CropMaskConfig(margins=(0.15, 0.3), several=3, trust=2.0, typical=0.85),
+        "mask": CropMaskConfig(size=128, margins=(0.15, 0.3), several=3, trust=2.0, typical=0.85),
         "detector": START.detector.model_copy(update={"frozen_pyramid": True}),
     }
 )
@@ -90,7 +90,7 @@ RECIPES = {
             lr=8e-4, weight_decay=0.02, warmup=50, schedule=Cosine(), parts={"mask.encoder": 0.25, "match": 0.0}
         ),
         train=TrainConfig(
-            iterations=1200, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.998
+            iterations=5600, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.999
         ),
     ),
 }
@@ -105,6 +105,7 @@ RECIPES["finetune"] = (
         "optim.lr=6e-4",
         "optim.parts={}",
         "train.iterations=1000",
+        "train.ema=0.998",
         "train.checkpoint_every=200",
     )
     .model_copy(update={"about": "the bundled default model, all of it, on videos and classes of your own"})

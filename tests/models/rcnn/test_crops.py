@@ -213,6 +213,17 @@ def test_it_starts_with_the_trunk_of_the_detector(tmp_path: Path, build: Build) 
     assert own is not model.detector.body.conv_stem.weight
 
 
+def test_a_start_for_crops_of_another_size_keeps_what_was_learned_of_places(tmp_path: Path, build: Build) -> None:
+    small, large = build(*CROPS), build(*CROPS, "mask.size=64")
+    learned = torch.randn_like(small.mask.position)
+    small.mask.position.data.copy_(learned)
+    save_file({k: t.contiguous() for k, t in small.state_dict().items()}, tmp_path / "start.safetensors")
+    assert start_from(large, str(tmp_path / "start.safetensors")) == []
+    assert large.mask.position.shape == (1, 16, 8, 8)
+    assert torch.allclose(large.mask.position.mean((2, 3)), learned.mean((2, 3)), atol=1e-6)
+    assert large.mask.position[0, :, 0, 0].allclose(learned[0, :, 0, 0])
+
+
 def test_without_margins_every_box_is_cut_once_as_the_training_cuts_it() -> None:
     boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0], [0.0, 0.0, 10.0, 10.0]])
     regions, rows = views(boxes, CropMaskConfig(margin=0.1))
