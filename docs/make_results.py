@@ -1,7 +1,7 @@
 """Writes the tables of results.md from the summaries in bench/: `python docs/make_results.py`.
 
 A summary is what `tubelet bench vis` leaves, `DIR/<set>.json`; here its name may tell the plan too. The tables stand
-between `<!-- SUMMARY ROWS -->` and `<!-- end -->`, such as `<!-- generated systems -->`; what is written around them stays.
+between `<!-- SUMMARY ROWS -->` and `<!-- end -->`, such as `<!-- generated systems -->`; what is around them stays.
 """
 
 from __future__ import annotations
