@@ -135,7 +135,9 @@ def test_the_notebook_runs_from_top_to_bottom_and_holds_no_outputs(tmp_path: Pat
     assert path.stat().st_size < 20_000
     notebook = nbformat.read(path, as_version=4)
     assert all(not cell.outputs and cell.execution_count is None for cell in notebook.cells if cell.cell_type == "code")
-    NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    NotebookClient(
+        notebook, startup_timeout=300, timeout=300, resources={"metadata": {"path": str(tmp_path)}}
+    ).execute()
     printed = "".join(output.text for cell in notebook.cells for output in cell.get("outputs", []) if "text" in output)
     assert "right    {'AP': 1.0, 'IDF1': 1.0}" in printed
     assert (tmp_path / "notebook-out" / "overlay.mp4").is_file()
