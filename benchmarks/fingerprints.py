@@ -62,8 +62,8 @@ def record(file: Path, names: list[str]) -> None:
             os.chdir(scratch)  # so that printed paths are the same each time
             recorded[name] = parts[name]()
             os.chdir(file.parent)
+        file.write_text(json.dumps(recorded, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
         print(f"{name:18s} {len(recorded[name]):5d} fingerprints {time.process_time() - began:6.1f} s", flush=True)
-    file.write_text(json.dumps(recorded, indent=0, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def home() -> Path:
