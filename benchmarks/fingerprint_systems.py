@@ -28,6 +28,7 @@ WHOLE = (True,) * 6
 
 RCNN = ("detector.score_threshold=0",)
 ONE_STAGE = (*RCNN, "detector.calibration=[1, 0]", "association.birth=0", "association.leash=0")
+QUERIES = ("linking.top=20",)
 TAGS = ("clustering.reach=0.02", "clustering.smooth=0.01", "clustering.bin=0.002", "clustering.least=0")
 # of each system: the frames of its training clips, and the fields that let it find more
 SYSTEMS: dict[str, tuple[tuple[bool, ...], tuple[str, ...]]] = {
@@ -37,8 +38,8 @@ SYSTEMS: dict[str, tuple[tuple[bool, ...], tuple[str, ...]]] = {
     "objprop-neck": (PAIR, RCNN),
     "objprop-affinity": (PAIR, RCNN),
     "compfeat": (SUPPORTED, RCNN),
-    "mask2former": (BOTH, ()),
-    "ifr": (BOTH, ()),
+    "mask2former": (BOTH, QUERIES),
+    "ifr": (BOTH, QUERIES),
     "tags": (WHOLE, TAGS),
 }
 OF_QUERIES = ("mask2former", "ifr")
@@ -96,7 +97,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 }
 MASK_TRANSFORMERS = ("small/mask2former", "small/ifr", "small/ifr-without-cross-frame")
 CLIPS = {"small/tags": WHOLE, **dict.fromkeys(MASK_TRANSFORMERS, BOTH)}
-OPENED = {"small/tags": TAGS, "default-start": ONE_STAGE, **dict.fromkeys(MASK_TRANSFORMERS, ())}
+OPENED = {"small/tags": TAGS, "default-start": ONE_STAGE, **dict.fromkeys(MASK_TRANSFORMERS, QUERIES)}
 
 SEED = 7
 FRAMES = 12
