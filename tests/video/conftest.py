@@ -60,9 +60,13 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
         gop: int = 10,
         b_frames: int | None = 2,
         turned: int = 0,
+        aspect: Fraction | None = None,
         options: dict[str, str] | None = None,
     ) -> Path:
-        """`times` in seconds, else 25 frames a second; `turned` quarters clockwise on disk, with a note to undo it."""
+        """`times` in seconds, else 25 frames a second; `turned` quarters clockwise on disk, with a note to undo it.
+
+        `aspect` is the width of a pixel over its height.
+        """
         if codec not in av.codecs_available:
             pytest.skip(f"this FFmpeg has no {codec}")
         path = tmp_path / name
@@ -74,6 +78,8 @@ def make_clip(tmp_path: Path) -> Callable[..., Path]:
             stream.pix_fmt = pixels
             stream.codec_context.time_base = unit
             stream.codec_context.gop_size = gop
+            if aspect is not None:
+                stream.codec_context.sample_aspect_ratio = aspect
             if b_frames is not None:
                 stream.codec_context.max_b_frames = b_frames
             if turned:

@@ -7,6 +7,7 @@ import pickle
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -96,6 +97,27 @@ def test_a_clip_that_starts_late_starts_at_zero(make_clip: Make, number_of: Numb
         assert [number_of(video.frames[t]) for t in (29, 0, 15)] == [29, 0, 15]
 
 
+def test_pixels_that_are_not_square_are_told(make_clip: Make, tmp_path: Path) -> None:
+    for turned, expected in ((0, Fraction(16, 11)), (1, Fraction(11, 16))):
+        path = make_clip(f"{turned}.mp4", length=3, size=(96, 64), turned=turned, aspect=Fraction(16, 11))
+        video = open_video(path)
+        assert video.pixel_aspect == expected
+        assert video.shown_size == (96, round(64 * expected))
+    assert open_video(make_clip("square.mp4", length=3)).pixel_aspect == 1
+
+
+@pytest.mark.parametrize("name", ["12:30:05.mp4", "file:a.mp4", "concat:b.mp4", "a|b.mp4", "%03d.mp4"])
+def test_a_relative_name_is_no_address(
+    name: str, make_clip: Make, number_of: Number, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = make_clip("clip.mp4", length=5)
+    monkeypatch.chdir(path.parent)
+    path.rename(name)
+    frames = open_video(name).frames
+    assert [number_of(frame) for frame in frames] == list(range(5))
+    assert number_of(frames[3]) == 3
+
+
 def test_colours_survive(make_clip: Make, picture: Callable[..., np.ndarray]) -> None:
     frame = open_video(make_clip("clip.mp4", size=(96, 128), options={"crf": "4"})).frames[5]
     error = np.abs(frame.permute(1, 2, 0).numpy().astype(int) - picture(5, (96, 128)))
@@ -112,7 +134,7 @@ def test_a_clip_without_its_first_keyframe_starts_at_the_next(make_clip: Make, r
     assert [number_of(video.frames[t]) for t in (20, 0, 9)] == [numbers[20], numbers[0], numbers[9]]
 
 
-@pytest.mark.filterwarnings("ignore::tubelet.video.decoding.TruncatedVideoWarning")
+@pytest.mark.filterwarnings("ignore::tubelet.video.shortage.TruncatedVideoWarning")
 def test_frames_that_must_be_counted_are_counted_from_the_first_keyframe(
     make_clip: Make, remux: Make, number_of: Number
 ) -> None:
@@ -140,9 +162,8 @@ def test_a_hidden_picture_of_vp8_is_no_frame(make_clip: Make, remux: Make, numbe
 def test_what_is_there_of_a_truncated_video_is_kept_and_said(name: str, make_clip: Make, number_of: Number) -> None:
     codec = {"webm": "libvpx", "avi": "msmpeg4v2"}.get(name[-4:].strip("."), "libx264")
     # a heavy picture, so that the header is a small part of the file
-    options = {"movflags": "+faststart"} if name == "clip.mp4" else {}
     path = make_clip(name, codec, length=60, size=(240, 320), b_frames=0, options={"qmin": "1", "b": "2M"})
-    path = _faststart(path) if options else path
+    path = _remuxed(path, {"movflags": "+faststart"}) if name == "clip.mp4" else path
     data = path.read_bytes()
     path.write_bytes(data[: int(0.6 * len(data))])
     with pytest.warns(TruncatedVideoWarning, match=r"clip\.\w+: is incomplete, .* are in the file"):
@@ -154,10 +175,31 @@ def test_what_is_there_of_a_truncated_video_is_kept_and_said(name: str, make_cli
         assert torch.equal(video.frames[t], in_order[t]), f"frame {t}"
 
 
-def _faststart(path: Path) -> Path:
-    """The same clip with its table of contents in front, as on the web."""
+def test_a_fragmented_recording_that_broke_off_says_so(make_clip: Make, number_of: Number) -> None:
+    path = _remuxed(make_clip("clip.mp4", length=60, size=(240, 320), options={"crf": "10"}), FRAGMENTED)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(open_video(path)) == 60
+    data = path.read_bytes()
+    last = data.rindex(b"moof")
+    # inside a fragment's pictures, and inside its table
+    for end in (int(0.6 * len(data)), last + 20):
+        path.write_bytes(data[:end])
+        with pytest.warns(
+            TruncatedVideoWarning, match=r"clip\.mp4: is incomplete, its last part is cut off; \d+ frames"
+        ):
+            video = open_video(path)
+        assert 10 < len(video) < 60
+        assert [number_of(frame) for frame in video.frames] == list(range(len(video)))
+
+
+FRAGMENTED = {"movflags": "frag_keyframe+empty_moov+default_base_moof"}
+
+
+def _remuxed(path: Path, options: dict[str, str]) -> Path:
+    """The same clip, its packets copied into a file that is laid out in another way."""
     target = path.with_name("fast_" + path.name)
-    with av.open(str(path)) as given, av.open(str(target), "w", options={"movflags": "+faststart"}) as taken:
+    with av.open(str(path)) as given, av.open(str(target), "w", options=options) as taken:
         into = taken.add_stream_from_template(given.streams.video[0])
         for packet in given.demux(given.streams.video[0]):
             if packet.size:

@@ -117,7 +117,8 @@ def test_opening_a_folder_decodes_no_image(tmp_path: Path, monkeypatch: pytest.M
     for n in range(3):
         save(tmp_path / f"{n}.png", n)
     read: list[Path] = []
-    monkeypatch.setattr("tubelet.video.frames.read_image", lambda path: read.append(path) or torch.zeros(3, 6, 8))
+    blank = np.zeros((6, 8, 3), np.uint8)
+    monkeypatch.setattr("tubelet.video.frames.read_samples", lambda path: read.append(path) or blank)
     video = open_video(tmp_path)
     assert read == []
     assert video.frames[1].shape == (3, 6, 8)
@@ -125,7 +126,7 @@ def test_opening_a_folder_decodes_no_image(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_grey_transparent_palette_and_deep_images_become_rgb(tmp_path: Path) -> None:
-    grey = np.arange(48, dtype=np.uint8).reshape(6, 8)
+    grey = np.linspace(0, 255, 48).astype(np.uint8).reshape(6, 8)
     Image.fromarray(grey).save(tmp_path / "0.png")
     Image.fromarray(np.dstack([grey, grey, grey, grey])).save(tmp_path / "1.png")
     Image.fromarray(grey).convert("P").save(tmp_path / "2.png")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from tubelet.core.masks import RLE
@@ -51,6 +52,7 @@ class Video:
     fps: float = 25.0  # mean frame rate
     times: tuple[float, ...] | None = None  # seconds of each frame where the source tells; else t / fps
     tracks: tuple[Track, ...] | None = None  # truth
+    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height, as shown; sizes and masks count pixels
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -58,6 +60,12 @@ class Video:
     def __repr__(self) -> str:
         tracks = "unknown" if self.tracks is None else len(self.tracks)
         return f"Video(id={self.id!r}, size={self.size}, frames={len(self)}, fps={self.fps:.6g}, tracks={tracks})"
+
+    @property
+    def shown_size(self) -> tuple[int, int]:
+        """Height and width in square pixels, at which a player shows it."""
+        height, width = self.size
+        return height, max(round(width * self.pixel_aspect), 1)
 
     def time(self, t: int) -> float:
         """Seconds from the start at which frame t is shown."""

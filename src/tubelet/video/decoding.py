@@ -10,31 +10,34 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Iterator
+from fractions import Fraction
 from itertools import dropwhile
 from pathlib import Path
 from typing import NamedTuple
 from weakref import WeakKeyDictionary
 
 import av
-import numpy as np
-import torch
-from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from tubelet.core.errors import InputError
+from tubelet.video.conversion import Converter, quarter_turns
 from tubelet.video.frames import LazyFrames
 from tubelet.video.index import FrameIndex, demux, open_container, opened, scan
+from tubelet.video.shortage import TruncatedVideoWarning
 
 NEAR = 16  # so many frames ahead are reached by decoding on, even where a keyframe lies between
 MAX_OPEN = 8  # random access keeps so many files open in a process, whatever the number of videos
 MAX_THREADS = 4
 BIG_FRAME = 1920 * 1080  # pixels from which on decoding is worth more than one thread
+SLOW = 250  # so many frames decoded for one that is asked for are worth a warning
+SQUARE = Fraction(1)
+WIDEST_PIXEL = 16  # width over height; more is a broken header
 
 Positioned = tuple[int, av.VideoFrame]  # which frame it is, and its picture
 
 
-class TruncatedVideoWarning(UserWarning):
-    """A video of which a part is missing or does not decode; the rest is kept."""
+class SlowAccessWarning(UserWarning):
+    """Frames of a video are read out of order, and each needs the video decoded from its start."""
 
 
 class OpenedFile(NamedTuple):
@@ -43,6 +46,7 @@ class OpenedFile(NamedTuple):
     frames: FileFrames
     fps: float  # mean frame rate
     times: tuple[float, ...] | None  # seconds from the first frame; None where the file tells none
+    pixel_aspect: Fraction  # width of a pixel over its height
 
 
 def open_file(path: Path) -> OpenedFile:
@@ -55,6 +59,7 @@ def open_file(path: Path) -> OpenedFile:
     index = packets.frame_index()
     with opened(path) as (container, stream):
         first = next((frame for _, frame in _decode(container, stream, index)), None)
+        pixel_aspect = _pixel_aspect(stream)
     if first is None:
         raise InputError(f"{path}: no frame in it can be decoded")
     index = index.from_first(first.pts)
@@ -62,8 +67,9 @@ def open_file(path: Path) -> OpenedFile:
         what = f"is incomplete, {packets.shortage}; {index.length} frames are kept"
         warnings.warn(f"{path}: {what}", TruncatedVideoWarning, stacklevel=2)
     frames = FileFrames(path, index, (first.height, first.width), quarter_turns(first))
-    times = None if index.stamps is None else tuple(((index.stamps - index.stamps[0]) * packets.unit).tolist())
-    return OpenedFile(frames, _mean_rate(times, packets.nominal_rate), times)
+    times = packets.times(index)
+    shown_aspect = 1 / pixel_aspect if quarter_turns(first) % 2 else pixel_aspect
+    return OpenedFile(frames, _mean_rate(times, packets.nominal_rate), times, shown_aspect)
 
 
 class FileFrames(LazyFrames):
@@ -119,41 +125,18 @@ class FileFrames(LazyFrames):
             what = f"{missing} of {len(self)} frames do not decode; the frame before is shown in their place"
             warnings.warn(f"{self._path}: {what}", TruncatedVideoWarning, stacklevel=2)
 
-    def _converter(self) -> _Converter:
-        return _Converter(self._coded_size, self._turns)
+    def _converter(self) -> Converter:
+        return Converter(self._turns, self._coded_size)
 
     def _threads(self) -> int:
         height, width = self._coded_size
         return min(os.cpu_count() or 1, MAX_THREADS) if height * width >= BIG_FRAME else 1
 
 
-def quarter_turns(frame: av.VideoFrame) -> int:
-    """By how many quarters, counterclockwise, a frame must be turned to be upright: cameras only note how they lie."""
-    return round(frame.rotation / 90) % 4
-
-
-def upright(image: np.ndarray, turns: int) -> Tensor:
-    """An image [H, W, 3], turned by quarters -> [3, H, W]; not copied where it stands already."""
-    return torch.from_numpy(np.ascontiguousarray(np.rot90(image, turns))).permute(2, 0, 1)
-
-
-class _Converter:
-    """A decoded frame -> uint8 [3, H, W] RGB at one size, upright."""
-
-    def __init__(self, size: tuple[int, int], turns: int) -> None:
-        self._size, self._turns = size, turns
-        self._reformatter = VideoReformatter()  # one for all frames: each owns buffers
-
-    def __call__(self, frame: av.VideoFrame) -> Tensor:
-        height, width = self._size
-        image = self._reformatter.reformat(frame, width=width, height=height, format="rgb24", threads=1)
-        return upright(image.to_ndarray(), self._turns)
-
-
 class _Cursor:
     """One open file that remembers where it is, so that reading on needs no seek."""
 
-    def __init__(self, path: Path, index: FrameIndex, convert: _Converter) -> None:
+    def __init__(self, path: Path, index: FrameIndex, convert: Converter) -> None:
         self.process = os.getpid()
         self._path, self._index, self._convert = path, index, convert
         self._container, self._stream = open_container(path)
@@ -169,6 +152,7 @@ class _Cursor:
     def read(self, t: int) -> Tensor:
         if not self._leads_to(t):
             self._start(self._index.key_before(t))
+            self._warn_if_slow(t)
         step = 1
         while (shown := self._advance(t)) is None:
             # the jump arrived too late, or its first frames need others before it: start further back
@@ -194,6 +178,11 @@ class _Cursor:
             self._container.close()
             self._container, self._stream = open_container(self._path)
             self._frames = _decode(self._container, self._stream, self._index)
+
+    def _warn_if_slow(self, t: int) -> None:
+        if self._key == 0 and t >= SLOW:
+            what = "frames are read out of order, and each must be decoded from the first one on, which is slow"
+            warnings.warn(f"{self._path}: {what}", SlowAccessWarning, stacklevel=5)
 
     def _jump(self, key: int) -> bool:
         if self._index.stamps is None:
@@ -222,18 +211,20 @@ _cursors: WeakKeyDictionary[FileFrames, _Cursor] = WeakKeyDictionary()  # in ord
 
 def _decode(container: av.container.InputContainer, stream: av.VideoStream, index: FrameIndex) -> Iterator[Positioned]:
     """Frames from wherever the container stands, in the order of showing."""
-    for count, frame in enumerate(_pictures(container, stream, index.starts_at_key)):
+    for count, frame in enumerate(_pictures(container, stream, index)):
         position = count if index.stamps is None else index.position(frame.pts)
         if position is not None and position < index.length:
             yield position, frame
 
 
 def _pictures(
-    container: av.container.InputContainer, stream: av.VideoStream, starts_at_key: bool
+    container: av.container.InputContainer, stream: av.VideoStream, index: FrameIndex
 ) -> Iterator[av.VideoFrame]:
-    waiting = starts_at_key  # before a keyframe some decoders give grey pictures
+    waiting = index.starts_at_key  # before a keyframe some decoders give grey pictures
     for packet in demux(container, stream):
         waiting = waiting and not packet.is_keyframe
+        if index.by_offset is not None:
+            packet.pts = index.by_offset.at(packet.pos)
         if not waiting:
             yield from _decoded(stream, packet)
     yield from _decoded(stream, None)
@@ -244,6 +235,11 @@ def _decoded(stream: av.VideoStream, packet: av.Packet | None) -> list[av.VideoF
         return stream.decode(packet)
     except (av.FFmpegError, OSError):
         return []  # a damaged packet: the ones after it may be sound
+
+
+def _pixel_aspect(stream: av.VideoStream) -> Fraction:
+    aspect = Fraction(stream.sample_aspect_ratio or 0)
+    return aspect if 1 <= aspect * WIDEST_PIXEL <= WIDEST_PIXEL**2 else SQUARE
 
 
 def _mean_rate(times: tuple[float, ...] | None, nominal: float) -> float:

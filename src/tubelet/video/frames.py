@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import overload
 
@@ -11,11 +12,17 @@ import cv2
 import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from tubelet.core.errors import InputError
 
 EXIF_ORIENTATION = 0x0112
+PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
+PNG_DEPTH, PNG_COLOUR = 24, 25  # bytes of a PNG that tell its bits a sample and whether it has colours
+TIFF_BITS = 0x0102
+DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras give; a file of 16 bits may hold any of them
+LOOKED_AT = 8  # images of a folder that decide for all how many bits they hold
 
 
 class LazyFrames(Sequence[Tensor], ABC):
@@ -76,7 +83,8 @@ class ImageFrames(LazyFrames):
     """Image files as frames; nothing is read before it is asked for.
 
     `size` is the (height, width) that every image must have. Reading raises InputError, which names the file, for an
-    image that is missing, broken or of another size.
+    image that is missing, broken or of another size. Images of 16 bits may hold 10 or 12 alone: a few of them decide
+    for all, so that brightness does not flicker.
     """
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
@@ -89,7 +97,15 @@ class ImageFrames(LazyFrames):
     def read(self, t: int) -> Tensor:
         path = self._paths[t]
         check_size(path, self.size, expected_by="this video")
-        return read_image(path)
+        samples = read_samples(path)
+        bits = self._bits if samples.dtype == np.uint16 else 8
+        return torch.from_numpy(to_eight_bits(samples, bits)).permute(2, 0, 1)
+
+    @cached_property
+    def _bits(self) -> int:
+        """How many bits the images hold, judged by some from the first to the last."""
+        rows = np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).round().astype(int)
+        return max(bits_held(read_samples(self._paths[row])) for row in rows)
 
 
 def check_size(path: Path, size: tuple[int, int], *, expected_by: str) -> None:
@@ -115,13 +131,47 @@ def image_size(path: Path) -> tuple[int, int]:
 
 def read_image(path: Path) -> Tensor:
     """An image file -> uint8 [3, H, W] RGB, turned as its camera was held; raises InputError where it is broken."""
+    samples = read_samples(path)
+    return torch.from_numpy(to_eight_bits(samples, bits_held(samples))).permute(2, 0, 1)
+
+
+def read_samples(path: Path) -> np.ndarray:
+    """An image file -> RGB [H, W, 3], upright, uint8 or, where it has 16 bits, uint16; raises InputError."""
     try:
         data = np.fromfile(path, np.uint8)
         is_jpeg = data[:2].tobytes() == b"\xff\xd8"
-        image = _decode_jpeg(data) if is_jpeg else _decode_other(path)
+        return _decode_jpeg(data) if is_jpeg else _decode_other(path, data)
     except (cv2.error, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
         raise InputError(f"{path}: not an image that can be read ({_reason(error)})") from None
-    return torch.from_numpy(image).permute(2, 0, 1)
+
+
+def bits_held(samples: np.ndarray) -> int:
+    """The bits a sample that the largest one needs, as far as cameras give such: 8, 10, 12, 14 or 16.
+
+    A PNG can say so itself, but where it does, its samples were stretched to 16 bits already.
+    """
+    largest = int(samples.max(initial=0))
+    return next(bits for bits in DEPTHS if largest < 1 << bits)
+
+
+def to_eight_bits(samples: np.ndarray, bits: int) -> np.ndarray:
+    """Samples of so many bits -> uint8; larger ones become white."""
+    return samples if samples.dtype == np.uint8 else np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
+
+
+def picture_samples(image: Image.Image) -> np.ndarray:
+    """The current picture of an open file -> RGB [H, W, 3], uint8 or, where it is grey of 16 bits, uint16.
+
+    Raises ValueError for samples of 32 bits, which have no white.
+    """
+    if image.mode == "F":
+        raise ValueError("expected 8 or 16 bits a sample, got floating point")
+    if not image.mode.startswith("I"):
+        return np.array(image.convert("RGB"))
+    grey = np.asarray(image)
+    if grey.min(initial=0) < 0 or grey.max(initial=0) >= 1 << 16:
+        raise ValueError("expected 8 or 16 bits a sample, got 32")
+    return np.repeat(grey.astype(np.uint16)[..., None], 3, axis=2)
 
 
 def _decode_jpeg(data: np.ndarray) -> np.ndarray:
@@ -132,12 +182,24 @@ def _decode_jpeg(data: np.ndarray) -> np.ndarray:
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
 
 
-def _decode_other(path: Path) -> np.ndarray:
+def _decode_other(path: Path, data: np.ndarray) -> np.ndarray:
     with Image.open(path) as image:
-        if image.mode.startswith("I"):  # 16 bits of grey, which Pillow would clip
-            grey = (np.asarray(image) >> 8).astype(np.uint8)
-            return np.repeat(grey[..., None], 3, axis=2)
-        return np.array(image.convert("RGB"))
+        if not _has_deep_colours(image, data):
+            return picture_samples(image)
+    # Pillow would keep the upper 8 of the 16 bits, where a camera's 12 leave almost nothing
+    deep = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
+    if deep is None:
+        raise ValueError("the file is broken or cut short")
+    return cv2.cvtColor(deep, cv2.COLOR_BGR2RGB)
+
+
+def _has_deep_colours(image: Image.Image, data: np.ndarray) -> bool:
+    """Whether a PNG or TIFF holds 16 bits a sample of more than one channel."""
+    if isinstance(image, TiffImageFile):
+        bits = image.tag_v2.get(TIFF_BITS, ())
+        return len(bits) > 1 and max(bits) == 16
+    is_png = data[: len(PNG_SIGNATURE)].tobytes() == PNG_SIGNATURE and len(data) > PNG_COLOUR
+    return is_png and data[PNG_DEPTH] == 16 and bool(data[PNG_COLOUR] & 2)
 
 
 def _reason(error: Exception) -> str:

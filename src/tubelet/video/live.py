@@ -15,9 +15,13 @@ import torch
 from torch import Tensor
 
 from tubelet.core.errors import InputError
-from tubelet.video.decoding import quarter_turns, upright
+from tubelet.core.masks import MAX_PIXELS
+from tubelet.video.conversion import Converter, quarter_turns
 
 TIMEOUT = 10.0  # seconds without a frame after which a stream counts as broken off
+PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
+# those, and what they are made of; no "file": a playlist from outside must not read this machine's disk
+WHITELIST = ",".join((*PROTOCOLS, "crypto", "httpproxy", "rtmpt", "rtmpts", "tls"))
 
 Stamped = tuple[float, Tensor]  # seconds from the first frame, uint8 [3, H, W] RGB
 
@@ -105,7 +109,7 @@ class LiveVideo:
 
 
 def open_stream(source: int | str) -> LiveVideo:
-    """A camera by its index (0 is the first) or a stream by its address (rtsp://, http://, udp://, ...).
+    """A camera by its index (0 is the first) or a stream by its address (rtsp://, http://, ...: see PROTOCOLS).
 
     Raises InputError where it cannot be opened, and while reading where it breaks off before its first frame.
     """
@@ -146,27 +150,51 @@ def _camera_frames(number: int, camera: cv2.VideoCapture) -> Generator[Stamped, 
 
 
 def _open_address(address: str, name: str) -> av.container.InputContainer:
-    options = {"rtsp_transport": "tcp"} if address.startswith("rtsp") else {}  # over UDP, lost packets smear pictures
+    scheme, _, rest = address.partition("://")
+    protocol = scheme.lower()  # as FFmpeg wants it
+    if protocol not in PROTOCOLS:
+        raise InputError(f"{name}: cannot be opened as a stream (expected {', '.join(PROTOCOLS)}, got {protocol!r})")
+    options = {"protocol_whitelist": WHITELIST}
+    if protocol in ("rtsp", "rtsps"):
+        options["rtsp_transport"] = "tcp"  # over UDP, lost packets smear pictures
     try:
-        container = av.open(address, metadata_errors="ignore", options=options, timeout=TIMEOUT)
+        container = av.open(f"{protocol}://{rest}", metadata_errors="ignore", options=options, timeout=TIMEOUT)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "unknown address"
         raise InputError(f"{name}: cannot be opened as a stream ({reason.lower()})") from None
-    if not container.streams.video:
+    try:
+        _check_stream(container, name)
+    except InputError:
         container.close()
-        raise InputError(f"{name}: no video in this stream")
+        raise
     return container
+
+
+def _check_stream(container: av.container.InputContainer, name: str) -> None:
+    if not container.streams.video:
+        raise InputError(f"{name}: no video in this stream")
+    context = container.streams.video[0].codec_context
+    if context is None:
+        raise InputError(f"{name}: the video in this stream cannot be decoded")
+    _check_pixels(context.width, context.height, name)
+
+
+def _check_pixels(width: int, height: int, name: str) -> None:
+    if width * height > MAX_PIXELS:
+        raise InputError(f"{name}: frames of {width}x{height} pixels are too large")
 
 
 def _stream_frames(name: str, container: av.container.InputContainer) -> Generator[Stamped, None, None]:
     """Frames of a stream with its own times; the clock where it tells none."""
     start: float | None = None
+    convert: Converter | None = None
     try:
         for frame in container.decode(container.streams.video[0]):
             now = time.monotonic() if frame.time is None else frame.time
             start = now if start is None else start
-            image = frame.to_ndarray(format="rgb24", threads=1)
-            yield max(now - start, 0.0), upright(image, quarter_turns(frame))
+            _check_pixels(frame.width, frame.height, name)  # a stream may change its size
+            convert = convert or Converter(quarter_turns(frame))
+            yield max(now - start, 0.0), convert(frame)
     except (av.FFmpegError, OSError) as error:
         if start is None:
             raise InputError(f"{name}: no frame can be decoded ({str(error.strerror).lower()})") from None

@@ -12,9 +12,11 @@ from torch import Tensor
 
 from tubelet.core.errors import InputError
 from tubelet.core.types import Video
-from tubelet.video.decoding import FileFrames, TruncatedVideoWarning, open_file
+from tubelet.video.animated import open_animated
+from tubelet.video.decoding import FileFrames, SlowAccessWarning, open_file
 from tubelet.video.frames import ArrayFrames, ImageFrames, check_size, image_size, read_image
 from tubelet.video.live import LiveVideo, open_stream
+from tubelet.video.shortage import TruncatedVideoWarning
 
 __all__ = [
     "IMAGE_SUFFIXES",
@@ -22,6 +24,7 @@ __all__ = [
     "FileFrames",
     "ImageFrames",
     "LiveVideo",
+    "SlowAccessWarning",
     "TruncatedVideoWarning",
     "is_live",
     "natural_order",
@@ -30,7 +33,7 @@ __all__ = [
     "read_image",
 ]
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 DEFAULT_FPS = 25.0  # of frames that carry no time
 
 Source = str | Path | np.ndarray | Tensor | Video | int  # int and addresses are for streams, and refused as videos
@@ -40,9 +43,11 @@ def open_video(source: Source, *, id: str | None = None, fps: float | None = Non
     """A video whose frames are decoded only when asked for.
 
     `source` is a path to a video file (whatever FFmpeg decodes), to a folder of images (in natural order, all of one
-    size) or to one image, a uint8 array [T, H, W, 3] or tensor [T, 3, H, W] in RGB, or a Video, which stays as it is.
-    `id` defaults to the name of the file or folder. `fps` replaces the times that a file tells; images and arrays have
-    25 frames a second where it is not given.
+    size) or to one image (each picture of an animated one is a frame), a uint8 array [T, H, W, 3] or tensor
+    [T, 3, H, W] in RGB, or a Video, which stays as it is. `id` defaults to the name of the file or folder. `fps`
+    replaces the times that a file tells; images and arrays have 25 frames a second where it is not given.
+
+    High dynamic range (PQ, HLG) is shown as sRGB, and the two fields of an interlaced frame as one moment.
 
     Raises InputError, in one line, for anything that cannot be read. Warns with TruncatedVideoWarning about a file
     that ends early or has frames that do not decode; the others are kept.
@@ -83,9 +88,26 @@ def _open_path(path: Path, id: str | None) -> Video:
     if path.is_dir():
         return _open_images(_images_in(path), id or path.resolve().name)
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _open_images([path], id or path.stem)
-    frames, fps, times = open_file(path)
-    return Video(id=id or path.stem, size=frames.size, frames=frames, fps=fps, times=times)
+        return _open_animated(path, id or path.stem) or _open_images([path], id or path.stem)
+    file = open_file(path)
+    return Video(
+        id=id or path.stem,
+        size=file.frames.size,
+        frames=file.frames,
+        fps=file.fps,
+        times=file.times,
+        pixel_aspect=file.pixel_aspect,
+    )
+
+
+def _open_animated(path: Path, id: str) -> Video | None:
+    """An image file that holds several pictures; None where it holds one."""
+    opened = open_animated(path)
+    if opened is None:
+        return None
+    frames, times = opened
+    fps = (len(times) - 1) / times[-1] if times and len(times) > 1 else DEFAULT_FPS
+    return Video(id=id, size=frames.size, frames=frames, fps=fps, times=times)
 
 
 def _images_in(folder: Path) -> list[Path]:
