@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import base64
+from fractions import Fraction
 
 import cv2
 import numpy as np
@@ -42,3 +43,10 @@ def test_a_picture_shows_the_frame_and_the_object() -> None:
     assert abs(full[112, 150].astype(int) - 200).max() > 12
     grey = decoded(film.picture(video, 0, [track], ["cow"], frames=False))
     assert abs(grey.astype(int) - film.BACKGROUND).max() < 12
+
+
+def test_a_picture_has_the_shape_that_a_player_shows() -> None:
+    frames = [torch.zeros(3, 240, 320, dtype=torch.uint8)]
+    video = Video(id="v", size=(240, 320), frames=frames, pixel_aspect=Fraction(1, 2))
+    for has_frames in (True, False):
+        assert decoded(film.picture(video, 0, [], ["cow"], frames=has_frames)).shape == (240, 160, 3)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import errno
 import json
+from dataclasses import replace
+from fractions import Fraction
 from pathlib import Path
 
 import av
@@ -17,6 +19,7 @@ from tubelet.core.errors import InputError
 from tubelet.inference import results
 from tubelet.inference.predict import predict
 from tubelet.inference.results import VideoPrediction, check_folder, render
+from tubelet.video.reader import open_video
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +53,17 @@ def test_the_overlay_has_every_frame_at_its_time(prediction: VideoPrediction, tm
     with av.open(str(tmp_path / "overlay.mp4")) as file:
         times = [frame.time for frame in file.decode(video=0)]
     assert times == pytest.approx([t / 25 for t in range(7)])
+
+
+def test_pixels_that_are_not_square_stay_so_in_what_is_drawn(prediction: VideoPrediction, tmp_path: Path) -> None:
+    wide = replace(prediction, source=replace(prediction.source, pixel_aspect=Fraction(2)))
+    wide.save(tmp_path / "wide")
+    prediction.save(tmp_path / "square")
+    overlay = open_video(tmp_path / "wide" / "overlay.mp4")
+    assert (overlay.size, overlay.pixel_aspect) == (prediction.size, 2)
+    # fewer columns of wider cells, so another shape of the whole sheet
+    sheets = [cv2.imread(str(tmp_path / name / "contact_sheet.png")) for name in ("wide", "square")]
+    assert sheets[0].shape != sheets[1].shape
 
 
 def test_without_a_video_the_contact_sheet_is_the_same(prediction: VideoPrediction, tmp_path: Path) -> None:

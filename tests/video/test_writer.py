@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from fractions import Fraction
 from itertools import pairwise
 from pathlib import Path
 
@@ -63,6 +64,22 @@ def test_a_browser_can_play_and_seek_it(tmp_path: Path, picture: Picture) -> Non
         assert stream.duration * stream.time_base == pytest.approx(95 / 30, abs=1e-3)
     assert len(keys) >= 4
     assert max(np.diff(keys)) <= 1.001
+
+
+@pytest.mark.parametrize("name", ["clip.mp4", "clip.mkv", "clip.mov"])
+def test_pixels_that_are_not_square_stay_so(name: str, tmp_path: Path, picture: Picture) -> None:
+    with VideoWriter(tmp_path / name, SIZE, pixel_aspect=Fraction(16, 11)) as writer:
+        for t in range(3):
+            writer.write(picture(t, SIZE))
+    video = open_video(tmp_path / name)
+    assert (video.size, video.pixel_aspect) == (SIZE, Fraction(16, 11))
+
+
+def test_a_relative_name_is_no_address(tmp_path: Path, picture: Picture, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in ("12:30:05.mp4", "12:30/clip.mp4"):
+        write_video(Path(name), picture, length=3)
+        assert len(open_video(name)) == 3
 
 
 def test_colours_come_back_as_they_were(tmp_path: Path) -> None:

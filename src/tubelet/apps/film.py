@@ -41,7 +41,7 @@ def _thinned(frames: Sequence[int], count: int) -> list[int]:
 
 def picture(video: Video, t: int, tracks: Sequence[Track], classes: Sequence[str], *, frames: bool) -> str:
     """One frame with these tracks drawn in, as the address of an embedded JPEG."""
-    height, width = video.size
+    height, width = video.shown_size
     scale = min(1.0, WIDTH / width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     if frames:

@@ -96,18 +96,20 @@ class VideoPrediction(Prediction):
             names=tuple(self.classes[track.label] for track, _ in shown),
         )
 
+    def _film(self, path: Path, threads: int) -> VideoWriter:
+        return VideoWriter(path, self.size, self.source.fps, pixel_aspect=self.source.pixel_aspect, threads=threads)
+
     def _draw(self, folder: Path, video: bool, threads: int, progress: Progress) -> None:
         chosen = evenly(self.length, SHEET_FRAMES)
         sheet: list[np.ndarray] = []
         with ExitStack() as stack:
-            film = VideoWriter(folder / OVERLAY, self.size, self.source.fps, threads=threads) if video else None
-            writer = None if film is None else stack.enter_context(film)
+            writer = stack.enter_context(self._film(folder / OVERLAY, threads)) if video else None
             for done, frame in enumerate(self.frames() if video else map(self.at, chosen), start=1):
                 picture = render(frame)
                 if writer is not None:
                     writer.write(picture, frame.time)
                 if frame.index in chosen:
-                    sheet.append(picture)
+                    sheet.append(_in_square_pixels(picture, self.source))
                 progress(done, self.length if video else len(chosen))
         captions = [caption(t, self.source.time(t)) for t in chosen]
         _write_image(folder / CONTACT_SHEET, contact_sheet(sheet, captions, SHEET_WIDTH))
@@ -159,6 +161,11 @@ def _remove_empty(folder: Path, first_made: Path) -> None:
             return
         if path == first_made:
             return
+
+
+def _in_square_pixels(picture: np.ndarray, video: Video) -> np.ndarray:
+    height, width = video.shown_size
+    return picture if (height, width) == video.size else cv2.resize(picture, (width, height))
 
 
 def _write_image(path: Path, image: np.ndarray) -> None:

@@ -84,7 +84,7 @@ def save_semantic(
 
 
 def _draw(video: Video, maps: Path, out: Path, names: tuple[str, ...]) -> None:
-    with VideoWriter(out, video.size, video.fps) as writer:
+    with VideoWriter(out, video.size, video.fps, pixel_aspect=video.pixel_aspect) as writer:
         for t, frame in enumerate(video.frames):
             with Image.open(maps / f"{t:05d}.png") as stored:  # read again, so that maps need not be held
                 classes = np.asarray(stored)

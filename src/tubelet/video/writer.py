@@ -25,6 +25,7 @@ import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
 from tubelet.core.errors import InputError
+from tubelet.video.index import plain_path
 
 CONTAINERS = {".mp4": "mp4", ".m4v": "mp4", ".mov": "mov", ".mkv": "matroska"}
 ENCODER = "libx264"
@@ -35,6 +36,7 @@ AVX512 = 256  # OpenCV's number of the processor's feature (AVX512-SKX)
 UP_TO_AVX2 = "MMX2,SSE2,SSE3,SSSE3,SSE4,SSE42,AVX,FMA3,BMI1,BMI2,AVX2"
 BT709 = 1  # primaries, transfer and matrix of HD video, in the numbering of ITU-T H.273
 LIMITED_RANGE = 1
+SQUARE = Fraction(1)
 MARKER = ".written-by-tubelet"
 OUR_NAMES = re.compile(rf"\d{{5,}}\.png|{re.escape(MARKER)}")
 
@@ -91,12 +93,21 @@ class VideoWriter(FrameWriter):
     """Frames -> H.264 (4:2:0, BT.709, a keyframe each second, contents first) in an .mp4, .m4v, .mov or .mkv.
 
     `size` is (height, width) of every frame. H.264 needs even sizes: an odd one gets its last row or column twice.
-    `fps` times the frames that are written without a time. `threads` encode, 0: as many as there are processors; the
+    `fps` times the frames that are written without a time. `pixel_aspect` is a pixel's width over its height, for
+    players; nothing is scaled. `threads` encode, 0: as many as there are processors; the
     same frames are the same bytes every time, though other bytes with another number of threads. Raises InputError for
     another ending, for frames of another size, where nothing was written, and where the disk refuses.
     """
 
-    def __init__(self, path: str | Path, size: tuple[int, int], fps: float = 25.0, *, threads: int = 0) -> None:
+    def __init__(
+        self,
+        path: str | Path,
+        size: tuple[int, int],
+        fps: float = 25.0,
+        *,
+        pixel_aspect: Fraction = SQUARE,
+        threads: int = 0,
+    ) -> None:
         path = Path(path)
         if path.suffix.lower() not in CONTAINERS:
             raise InputError(f"{path}: expected a name that ends in {', '.join(CONTAINERS)}")
@@ -106,13 +117,14 @@ class VideoWriter(FrameWriter):
             raise InputError(f"{path}: the FFmpeg of this PyAV has no H.264 encoder ({ENCODER})")
         super().__init__(path)
         self.size, self.fps = size, fps
+        self._pixel_aspect = pixel_aspect
         self._first_time: float | None = None
         self._stamp = -1
         self._reformatter = VideoReformatter()
         with self._guarded():
             options = {"movflags": "+faststart"} if CONTAINERS[path.suffix.lower()] != "matroska" else {}
             form = CONTAINERS[path.suffix.lower()]
-            self._container = av.open(str(self._temporary), "w", format=form, options=options)
+            self._container = av.open(plain_path(self._temporary), "w", format=form, options=options)
         self._stream = self._add_stream(threads)
 
     def write(self, frame: np.ndarray, time: float | None = None) -> None:
@@ -137,6 +149,7 @@ class VideoWriter(FrameWriter):
         assert isinstance(stream, av.VideoStream)
         stream.width, stream.height, stream.pix_fmt = width + width % 2, height + height % 2, "yuv420p"
         context = stream.codec_context
+        context.sample_aspect_ratio = self._pixel_aspect
         context.thread_count = threads
         context.time_base = Fraction(1, CLOCK)
         context.gop_size = max(round(self.fps), 1)

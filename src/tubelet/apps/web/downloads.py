@@ -28,7 +28,8 @@ def make(name: str, prediction: VideoPrediction, folder: Path, check: Callable[[
 
 
 def _overlay(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
-    with VideoWriter(path, prediction.size, prediction.source.fps) as writer:
+    source = prediction.source
+    with VideoWriter(path, prediction.size, source.fps, pixel_aspect=source.pixel_aspect) as writer:
         for frame in prediction.frames():
             check()
             writer.write(render(frame), frame.time)
