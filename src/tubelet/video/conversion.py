@@ -9,10 +9,12 @@ import av
 import numpy as np
 import torch
 from av.filter import Graph
-from av.video.reformatter import Colorspace, VideoReformatter
+from av.video.reformatter import VideoReformatter
 from torch import Tensor
 
 from tubelet.video.hdr import TRANSFERS, tone_mapped
+
+BT2020 = 9  # FFmpeg's number of the colour matrix, which PyAV 17 has no name for
 
 
 def quarter_turns(frame: av.VideoFrame) -> int:
@@ -35,7 +37,7 @@ class Converter:
         image = self._to_srgb(frame) if frame.color_trc in TRANSFERS else self._to_rgb(frame, "rgb24")
         return torch.from_numpy(np.ascontiguousarray(np.rot90(image, self._turns))).permute(2, 0, 1)
 
-    def _to_rgb(self, frame: av.VideoFrame, form: str, colours: Colorspace | None = None) -> np.ndarray:
+    def _to_rgb(self, frame: av.VideoFrame, form: str, colours: int | None = None) -> np.ndarray:
         height, width = self._size or (frame.height, frame.width)
         converted = self._reformatter.reformat(
             frame, width=width, height=height, format=form, src_colorspace=colours, threads=1
@@ -43,7 +45,7 @@ class Converter:
         return converted.to_ndarray()
 
     def _to_srgb(self, frame: av.VideoFrame) -> np.ndarray:
-        return tone_mapped(self._to_rgb(frame, "rgb48le", Colorspace.BT2020), frame.color_trc)
+        return tone_mapped(self._to_rgb(frame, "rgb48le", BT2020), frame.color_trc)
 
 
 class Deinterlacer:
