@@ -19,6 +19,7 @@ from toy import Toy, moving_patches
 from tubelet.apps import batch as command
 from tubelet.apps.batch_inputs import find_jobs, named
 from tubelet.apps.cli import call
+from tubelet.core.atomic import scratch_name
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference import batch, workers
@@ -241,8 +242,10 @@ def test_a_folder_without_its_marker_is_not_finished(films: Path, tmp_path: Path
     segment_all([job], out, SETTINGS)
     whole = tree(out)
     (out / "a" / MARKER).write_text((out / "a" / MARKER).read_text()[:40])
-    (out / "a" / ".unfinished-xyz").mkdir()
-    (out / "a" / ".unfinished-xyz" / "overlay.mp4").write_bytes(b"half")
+    mine = scratch_name(out / "a" / "results")
+    left = mine.with_name(mine.name.replace(f"-{os.getpid()}-", "-99999999-"))  # no process has such a number
+    left.mkdir()
+    (left / "overlay.mp4").write_bytes(b"half")
     (out / "a" / "notes.txt").write_text("mine")
     assert batch.earlier(job, out, SETTINGS).outcome is None
     segment_all([job], out, SETTINGS)

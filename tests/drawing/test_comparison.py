@@ -40,5 +40,5 @@ def test_a_system_more_is_a_colour_more(draw, tmp_path: Path) -> None:  # type: 
 
 def test_a_place_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(InputError, match="cannot be written"):
+    with pytest.raises(InputError, match="expected a folder to write to, found a file"):
         failure_bars(ROWS, tmp_path / "file" / "x.png")

@@ -33,10 +33,9 @@ def attend(
     """Draw where each attention module looks in other frames, for one point of one frame."""
     import cv2
 
+    from tubelet.core.atomic import check_folder, together
     from tubelet.core.errors import ConfigError
-    from tubelet.data.atomic import replacing
     from tubelet.inference.attend import attention_maps, check, film, picture
-    from tubelet.inference.results import check_folder
     from tubelet.models import weights
     from tubelet.video.reader import open_video
 
@@ -51,13 +50,14 @@ def attend(
     if not glances:
         raise ConfigError(f"{model}: this model has no attention modules that look from this point")
     sheet = picture(opened, frame, point, glances)
-    with replacing(folder / PICTURE) as temporary:
-        temporary.write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
-    show(*(f"{glance.name}: frame {glance.frame}" for glance in glances), str(folder / PICTURE))
-    if video:
-        with progress_bar("drawing") as progress:
-            film(network, opened, frame, point, folder / FILM, window=reading, panels=len(glances), progress=progress)
-        show(str(folder / FILM))
+    with together(folder) as scratch:
+        (scratch / PICTURE).write_bytes(cv2.imencode(".png", sheet[..., ::-1])[1].tobytes())
+        if video:
+            panels = len(glances)
+            with progress_bar("drawing") as progress:
+                film(network, opened, frame, point, scratch / FILM, window=reading, panels=panels, progress=progress)
+    show(*(f"{glance.name}: frame {glance.frame}" for glance in glances))
+    show(*(str(folder / name) for name in [PICTURE] + [FILM] * video))
 
 
 def _point(text: str) -> tuple[float, float]:

@@ -63,8 +63,8 @@ def batch(
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
 ) -> None:
     """Segment many videos; finished ones are skipped when it is started again."""
+    from tubelet.core.atomic import check_folder
     from tubelet.inference.batch import Settings
-    from tubelet.inference.results import check_folder
 
     if ray is not None:
         require_ray()
@@ -177,26 +177,30 @@ def sort(jobs: Sequence[Job], out: Path, settings: Settings) -> tuple[list[Outco
 
 def write_summary(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
     """summary.csv, and summary.parquet where pyarrow is there, sorted by folder; what was written."""
-    from tubelet.data.atomic import replacing
+    from tubelet.core.atomic import together
+    from tubelet.core.text import plain_tree
 
-    rows = [asdict(outcome) for outcome in sorted(outcomes, key=lambda outcome: outcome.folder)]
+    rows = [plain_tree(asdict(outcome)) for outcome in sorted(outcomes, key=lambda outcome: outcome.folder)]
     for row in rows:
         row["seconds"] = round(row["seconds"], 3)
-    written = [out / f"{SUMMARY}.csv"]
-    with replacing(written[0]) as path, path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-    if find_spec("pyarrow") is not None:
-        import pyarrow
-        from pyarrow import parquet
+    with together(out) as folder:
+        with (folder / f"{SUMMARY}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        if find_spec("pyarrow") is not None:
+            _write_parquet(folder / f"{SUMMARY}.parquet", rows)
+        names = sorted(path.name for path in folder.iterdir())
+    return [out / name for name in names]
 
-        kinds = {"objects": pyarrow.int64(), "frames": pyarrow.int64(), "seconds": pyarrow.float64()}
-        schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
-        with replacing(out / f"{SUMMARY}.parquet") as path:
-            parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
-        written.append(out / f"{SUMMARY}.parquet")
-    return written
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {"objects": pyarrow.int64(), "frames": pyarrow.int64(), "seconds": pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
 
 
 def _run(

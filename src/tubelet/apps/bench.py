@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json as json_module
 from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
@@ -48,8 +47,10 @@ def vis(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
 ) -> None:
     """Train and test the systems in small; print the tables and write DIR/<set>.json. Goes on where it was stopped."""
+    from tubelet.core.atomic import check_folder
     from tubelet.recipes import comparison
 
+    check_folder(out)
     chosen, wanted = _rows(rows), _plan(plan, seeds)
     if videos is SetChoice.generated and (coco or split):
         raise InputError("--coco and --split are for --set pasted: the generated set needs no images")
@@ -77,8 +78,11 @@ def tables(
     ] = None,
 ) -> None:
     """Print the tables of a comparison again, from its summary alone."""
+    from tubelet.core.atomic import check_folder, together
     from tubelet.recipes import comparison
 
+    if pictures is not None:
+        check_folder(pictures)
     held = _read(summary)
     chosen = [row for row in _rows(rows) if row in held["rows"]]
     if not chosen:
@@ -87,11 +91,12 @@ def tables(
         from tubelet.drawing.comparison import accuracy_over_speed, failure_bars
 
         systems = {row: held["rows"][row] for row in chosen}
-        pictures.mkdir(parents=True, exist_ok=True)
-        for name, draw in (("speed", accuracy_over_speed), ("failures", failure_bars)):
-            place = pictures / f"{held['set']}-{name}.png"
-            draw(systems, place)
-            say(str(place))
+        drawn = {f"{held['set']}-speed.png": accuracy_over_speed, f"{held['set']}-failures.png": failure_bars}
+        with together(pictures) as scratch:
+            for name, draw in drawn.items():
+                draw(systems, scratch / name)
+        for name in drawn:
+            say(str(pictures / name))
     show(comparison.comparison_tables(held, chosen))
 
 
@@ -134,7 +139,8 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _write(path: Path, summary: dict[str, Any]) -> None:
-    from tubelet.data.atomic import replacing
+    from tubelet.core.atomic import replacing
+    from tubelet.core.text import to_json
 
     with replacing(path) as temporary:
-        temporary.write_text(json_module.dumps(summary, indent=1) + "\n")
+        temporary.write_text(to_json(summary, indent=1) + "\n", encoding="utf-8")

@@ -1,7 +1,11 @@
-"""What commands say: a progress bar on stderr, results on stdout, and every fault as one line with an exit code."""
+"""What commands say: a progress bar on stderr, results on stdout, and every fault as one line with an exit code.
+
+Names and ids from outside pass through `core.text.printable` here, on their way to the terminal, and nowhere before.
+"""
 
 from __future__ import annotations
 
+import io
 import logging
 import signal
 import sys
@@ -11,10 +15,13 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import TYPE_CHECKING, TextIO
 
+from tubelet.core.text import MOST_OF_A_CELL, printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
 FAULT, INTERRUPTED, TERMINATED = 2, 130, 143
+MOST_OF_A_RESULT = 10_000  # characters of a line on stdout: a row of Markdown may be long
 
 
 class Leave(Exception):
@@ -31,6 +38,7 @@ def run(command: Callable[[], object]) -> int:
     2 and one line on stderr for what a user can cause: the errors of core/errors.py, wrong arguments, and whatever the
     system refuses (no such folder, no permission, a full disk). 130 after Ctrl-C.
     """
+    _never_fail_to_print()
     _say_instead_of_log()
     try:
         code = command()
@@ -53,8 +61,8 @@ def run(command: Callable[[], object]) -> int:
 
 
 def say(line: str) -> None:
-    """One line on stderr."""
-    print("tubelet:", " ".join(line.split()), file=sys.stderr)
+    """One line on stderr, of no more than a thousand characters."""
+    print("tubelet:", printable(" ".join(line.split())), file=sys.stderr)
 
 
 def terminate(number: int, frame: FrameType | None) -> None:
@@ -110,7 +118,11 @@ def show(*parts: Table | str) -> None:
     if not console.is_terminal:
         console.width = 1000  # a pipe has no edge to wrap or cut at
     for part in parts:
-        console.print(part, markup=False, soft_wrap=isinstance(part, str))
+        if isinstance(part, str):
+            lines = (printable(line, MOST_OF_A_RESULT) for line in part.split("\n"))
+            console.print("\n".join(lines), markup=False, soft_wrap=True)
+        else:
+            console.print(part, markup=False)
 
 
 def rows_of(made: Table, rows: Sequence[Sequence[object]]) -> Table:
@@ -118,7 +130,7 @@ def rows_of(made: Table, rows: Sequence[Sequence[object]]) -> Table:
     from rich.text import Text
 
     for row in rows:
-        made.add_row(*(Text(str(cell)) for cell in row))
+        made.add_row(*(Text(printable(str(cell), MOST_OF_A_CELL)) for cell in row))
     return made
 
 
@@ -128,6 +140,9 @@ def _line(error: Exception) -> str | None:
 
     if isinstance(error, TubeletError):
         return str(error)
+    if isinstance(error, UnicodeEncodeError):
+        name = error.object[error.start : error.end]
+        return f"{name!r} is no name for a file where names are {sys.getfilesystemencoding()}; set PYTHONUTF8=1"
     if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
         return f"{where}{(error.strerror or str(error)).lower()}"
@@ -137,10 +152,22 @@ def _line(error: Exception) -> str | None:
     return f"{usage().replace('Value error, ', '').rstrip('.')} (see tubelet --help)"
 
 
+class _OneLine(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return printable(super().format(record))
+
+
+def _never_fail_to_print() -> None:
+    """A terminal or a pipe that knows ASCII alone gets the rest escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
 def _say_instead_of_log() -> None:
     """Warnings, of the library and of Python, as lines like all others."""
     handler = logging.StreamHandler()
-    handler.setFormatter(logging.Formatter("tubelet: %(message)s"))
+    handler.setFormatter(_OneLine("tubelet: %(message)s"))
     logging.getLogger("tubelet").handlers[:] = [handler]
     warnings.showwarning = _show_warning
 

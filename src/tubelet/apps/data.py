@@ -56,8 +56,11 @@ def stats(
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw histograms.", show_default=False)] = None,
 ) -> None:
     """Numbers of a data set: objects, lengths, sizes, classes, occlusion, motion."""
+    from tubelet.core.atomic import check_file
     from tubelet.data.statistics import draw, measure
 
+    if out is not None:
+        check_file(out)
     videos = _open(path, form)
     with progress_bar("measuring") as progress:
         found = measure(videos, progress)
@@ -78,17 +81,19 @@ def browse(
     shots: Annotated[int, typer.Option(min=1, help="Frames per contact sheet.")] = 12,
 ) -> None:
     """Draw contact sheets: frames of a few videos with their objects."""
+    from tubelet.core.atomic import check_folder, together
     from tubelet.data.sampling import evenly
     from tubelet.data.storing import folder_names
 
+    check_folder(out)
     found = _open(path, form, frames)
     names = folder_names(found)
     chosen = sorted(set(evenly(len(found.videos), min(videos, len(found.videos)))))
-    out.mkdir(parents=True, exist_ok=True)
-    with progress_bar("drawing") as progress:
+    with together(out) as scratch, progress_bar("drawing") as progress:
         for done, n in enumerate(chosen, start=1):
-            show(str(_write_sheet(found.videos[n], found.classes, out / f"{names[n]}.jpg", shots)))
+            _write_sheet(found.videos[n], found.classes, scratch / f"{names[n]}.jpg", shots)
             progress(done, len(chosen))
+    show(*(str(out / f"{names[n]}.jpg") for n in chosen))
 
 
 @app.command()
@@ -104,16 +109,19 @@ def split(
     seed: Annotated[int, typer.Option(help="Settles ties.")] = 0,
 ) -> None:
     """Hold out videos for validation, each class in its share. Writes YouTube-VIS JSON; frames stay where they are."""
+    from tubelet.core.atomic import check_folder, together
     from tubelet.data import ytvis
     from tubelet.data.splitting import split
 
+    folder = out or (path if path.is_dir() else path.parent)
+    check_folder(folder)
     found = _open(path, form)
     training, validation = split(found, videos or max(1, round(share * len(found.videos))), seed)
-    folder = out or (path if path.is_dir() else path.parent)
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, part in (("train", training), ("val", validation)):
-        ytvis.write_set(folder / f"{name}.json", part)
-        show(f"{folder / name}.json: {len(part.videos)} videos")
+    parts = {"train.json": training, "val.json": validation}
+    with together(folder) as scratch:
+        for name, part in parts.items():
+            ytvis.write_set(scratch / name, part)
+    show(*(f"{folder / name}: {len(part.videos)} videos" for name, part in parts.items()))
 
 
 @app.command()
@@ -125,8 +133,10 @@ def convert(
     no_frames: Annotated[bool, typer.Option("--no-frames", help="Write annotations only.")] = False,
 ) -> None:
     """Write a data set in another form, and say what that form cannot hold."""
+    from tubelet.core.atomic import check_new_folder
     from tubelet.data.forms import convert
 
+    check_new_folder(out)
     losses = convert(source, out, to=to, form=form, frames=not no_frames).lines()
     show(f"written: {out}")
     show("lost: nothing" if not losses else "lost:")
@@ -145,8 +155,10 @@ def synth(
     seed: Annotated[int, typer.Option(min=0, help="The same seed gives the same bytes.")] = 0,
 ) -> None:
     """Generate videos with exact truth: PNG frames and YouTube-VIS JSON."""
+    from tubelet.core.atomic import check_new_folder
     from tubelet.data.synthetic import Synthetic, write
 
+    check_new_folder(out)
     config = Synthetic().override(*(overrides or ()))
     with progress_bar("drawing") as progress:
         write(out, config, seed, videos, progress=lambda done: progress(done, videos))
@@ -175,19 +187,16 @@ def _show_report(report: Report, examples: int) -> None:
     show(f"{held}: {'fit to train on' if report.fit else 'not fit to train on'}")
 
 
-def _write_sheet(video: Video, classes: tuple[str, ...], path: Path, shots: int) -> Path:
+def _write_sheet(video: Video, classes: tuple[str, ...], path: Path, shots: int) -> None:
     import cv2
 
-    from tubelet.data.atomic import replacing
     from tubelet.data.sampling import evenly
     from tubelet.drawing.contact_sheet import caption, contact_sheet
 
     chosen = sorted(set(evenly(len(video), min(shots, len(video)))))
     images = [_drawn(video, t, classes) for t in chosen]
     sheet = contact_sheet(images, [caption(t, video.time(t)) for t in chosen])
-    with replacing(path) as temporary:
-        temporary.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes())
-    return path
+    path.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes())
 
 
 def _drawn(video: Video, t: int, classes: tuple[str, ...]) -> np.ndarray:

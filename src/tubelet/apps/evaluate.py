@@ -64,6 +64,7 @@ def ytvis(
     from tubelet.evaluation.partners import match
     from tubelet.evaluation.tables import sheet
 
+    _check(json)
     videos, answers = _read(truth, predictions, lenient)
     splits = (*measure.AREAS, *(subsets.occlusion_splits(videos.occlusion) if videos.occlusion else ()))
     pairs = pair(videos.videos, answers)
@@ -112,6 +113,7 @@ def davis(
     from tubelet.evaluation import davis as measure
     from tubelet.evaluation.tables import sheet
 
+    _check(json)
     faults = Faults(lenient=lenient)
     folder, answers = files.annotation_folder(truth), files.annotation_folder(predictions)
     sequences = []
@@ -151,6 +153,7 @@ def identity(
     from tubelet.evaluation import identity as measure
     from tubelet.evaluation.tables import sheet
 
+    _check(json, curve)
     videos, answers = _read(truth, predictions, lenient)
     thresholds = (threshold, *(t for t in measure.SWEEP if t != threshold)) if sweep or curve else (threshold,)
     swept = measure.sweep(
@@ -194,6 +197,7 @@ def semantic(
     from tubelet.evaluation import semantic as measure
     from tubelet.evaluation.tables import sheet
 
+    _check(json)
     if predictions.is_dir():
         videos, answers = _read_truth(truth, lenient), None
     else:
@@ -225,6 +229,7 @@ def failures(
     """Why AP is not higher: every failure named and counted, and what mending each kind would bring."""
     from dataclasses import asdict
 
+    _check(json)
     from tubelet.evaluation import cases, diagnosis, oracles
     from tubelet.evaluation.pairing import pair
     from tubelet.evaluation.tables import sheet
@@ -272,10 +277,12 @@ def submission(
     lenient: Lenient = False,
 ) -> None:
     """Pack predictions as the evaluation servers take them, checked before the file is written."""
+    from tubelet.core.atomic import check_file
     from tubelet.data import submission as packing
     from tubelet.data import ytvis as files
     from tubelet.data.ytvis_json import Faults
 
+    check_file(out)
     tables = files.read(truth) if truth is not None else files.read_tables(predictions)
     faults = Faults(lenient=lenient)
     held = files.read_predictions(predictions, tables, faults=faults)
@@ -283,6 +290,15 @@ def submission(
     packing.write(out, held, tables)
     tracks = sum(len(prediction.tracks) for prediction in held)
     show(f"{out}: {tracks} tracks of {sum(bool(p.tracks) for p in held)} videos")
+
+
+def _check(*outputs: Path | None) -> None:
+    """Raise InputError, before anything is measured, where a file cannot be written."""
+    from tubelet.core.atomic import check_file
+
+    for path in outputs:
+        if path is not None:
+            check_file(path)
 
 
 def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list[Prediction]]:
@@ -335,24 +351,17 @@ def _tell_faults(faults: Faults) -> None:
 def _tell(
     sheets: Sequence[Sheet], numbers: Mapping[str, object], json: Path | None, *, markdown: bool, latex: bool
 ) -> None:
-    from json import dumps
-
+    from tubelet.core.text import to_json
     from tubelet.evaluation import tables
 
     if json is not None:
-        _write(json, dumps(numbers, indent=2) + "\n")
+        _write(json, to_json(numbers, indent=2) + "\n")
     for one in sheets:
         show(tables.markdown(one) if markdown else tables.latex(one) if latex else tables.screen(one))
 
 
 def _write(path: Path, text: str) -> None:
-    """The file appears whole or not at all."""
-    import os
+    from tubelet.core.atomic import replacing
 
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
+    with replacing(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)

@@ -34,6 +34,7 @@ def export(
     frames: Annotated[int, typer.Option(min=1, metavar="N", help="Frames of a clip, for models that take one.")] = 4,
 ) -> None:
     """Write a model's network, without association and memory, for programs without tubelet."""
+    from tubelet.core.atomic import check_file
     from tubelet.core.errors import ConfigError
     from tubelet.models import weights
     from tubelet.models.export import exportable, write_onnx, write_torch
@@ -41,6 +42,7 @@ def export(
     kind = format or SUFFIXES.get(out.suffix.lower())
     if kind is None:
         raise ConfigError(f"{out}: expected a name that ends in .pt2 or .onnx, or --format")
+    check_file(out)
     what = exportable(weights.load(model, device="cpu", precision="fp32"), parsed(size), frames)
     if kind is Format.onnx:
         differs = write_onnx(what, out)

@@ -71,8 +71,8 @@ def segment(
     semantic: bool = False,
 ) -> VideoPrediction:
     """Predict, save, and say what was found and where it is."""
+    from tubelet.core.atomic import check_folder
     from tubelet.inference import predict as inference
-    from tubelet.inference.results import check_folder
     from tubelet.models import weights
     from tubelet.video.reader import open_video
 

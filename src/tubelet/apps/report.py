@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,8 +9,10 @@ from pathlib import Path
 import numpy as np
 
 from tubelet.apps import film
+from tubelet.core.atomic import check_file, replacing
 from tubelet.core.errors import ConfigError
 from tubelet.core.rest import Prediction
+from tubelet.core.text import plain
 from tubelet.data import ytvis as files
 from tubelet.data.ytvis_json import Faults
 from tubelet.data.ytvis_set import AnnotatedSet
@@ -62,18 +63,14 @@ def write(
     if len({path.stem for path in predictions}) < len(predictions):
         names = [path.stem for path in predictions]
         raise ConfigError(f"files to compare need names of their own, got {', '.join(names)}")
+    check_file(out / NAME)
     videos = files.read(truth, frames, faults=Faults(lenient=lenient))
     results: list[Result] = []
     for path in predictions:
         results.append(measure(path, videos, results[0] if results else None, jobs=jobs, lenient=lenient))
     page = render(truth.name, videos, results, frames=frames is not None or film.has_frames(videos.videos))
-    out.mkdir(parents=True, exist_ok=True)
-    temporary = out / f".{NAME}.{os.getpid()}.part"
-    try:
-        temporary.write_text(page, encoding="utf-8")
-        os.replace(temporary, out / NAME)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(out / NAME) as temporary:
+        temporary.write_text(plain(page), encoding="utf-8")
     return out / NAME
 
 

@@ -3,7 +3,8 @@
     ValueError
     └── TubeletError            one clear line: what was expected, what came, where
         ├── InputError          a path, video, image or stream that cannot be read as asked
-        │   └── TruncatedVideo  a video that ends early; what could be decoded is kept
+        │   ├── TruncatedVideo  a video that ends early; what could be decoded is kept
+        │   └── WriteError      a file or folder that the system does not let us write
         ├── FormatError         a file that is not of the form it claims (JSON, RLE, checkpoint)
         ├── ConfigError         an unknown recipe, field or value; names the nearest right one
         └── WeightsError        weights that do not fit the model, are not there, or are not safe to read
@@ -27,6 +28,12 @@ class InputError(TubeletError):
 
 class TruncatedVideo(InputError):
     """A video that ends before its end; raised only where keeping the decoded part is impossible."""
+
+
+class WriteError(InputError):
+    """A file or folder that the system does not let us write; `code` is the system's number of the reason."""
+
+    code: int | None = None
 
 
 class FormatError(TubeletError):

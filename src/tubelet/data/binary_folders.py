@@ -13,9 +13,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import new_folder
 from tubelet.data.files import Files, StoredFrames, decode_image, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_binary
 from tubelet.data.lazy import LazyVideos

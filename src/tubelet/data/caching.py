@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from tubelet.core import masks
+from tubelet.core.atomic import replacing
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import replacing
 from tubelet.data.files import clean_name, decode_image
 from tubelet.data.geometry import ResizeWithin
 from tubelet.data.lazy import LazyVideos

@@ -114,6 +114,18 @@ def load_tracks(
     return drop_absent(Tracks(ids=ids, scores=scores, masks=masks, index=index))
 
 
+def require_objects(videos: VideoSet) -> None:
+    """Raise InputError where no video holds an object with a mask that is not to be ignored."""
+    if any(len(valid_frames(video)) for video in videos.videos):
+        return
+    tracks = [track for video in videos.videos for track in video.tracks or ()]
+    ignored = sum(track.ignore for track in tracks)
+    raise InputError(
+        "expected videos or images with at least one object to learn from, found "
+        f"{len(videos.videos)} without any: {len(tracks)} annotations, {ignored} of them crowds or ignored regions"
+    )
+
+
 def _annotated_frames(videos: VideoSet) -> list[tuple[int, int]]:
     frames = [(n, int(t)) for n, video in enumerate(videos.videos) for t in valid_frames(video)]
     if not frames:

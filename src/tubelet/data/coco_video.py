@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -10,9 +9,10 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError
+from tubelet.core.text import to_json
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import new_folder
 from tubelet.data.coco_json import Annotation, Document, Id, Image, label_of, load
 from tubelet.data.files import Files, StoredFrames, check_size, clean_name, open_files
 from tubelet.data.lazy import LazyVideos
@@ -67,7 +67,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
                 annotation["image_id"] += first
                 tree["annotations"].append({**annotation, "video_id": number})
         tree["categories"] = [{"id": n, "name": name} for n, name in enumerate(videos.classes, start=1)]
-        (root / "instances.json").write_text(json.dumps(tree))
+        (root / "instances.json").write_text(to_json(tree), encoding="utf-8")
     return losses
 
 

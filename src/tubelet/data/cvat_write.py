@@ -9,11 +9,14 @@ from xml.sax.saxutils import escape, quoteattr
 import numpy as np
 
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.masks import RLE
+from tubelet.core.text import printable
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import new_folder
 from tubelet.data.cvat import CROWD
 from tubelet.data.storing import Losses, folder_names, store_frames
+
+LONGEST_NAME = 10_000  # characters
 
 
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
@@ -28,8 +31,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
             losses.note_scores(video.tracks or ())
             (root / name).mkdir(parents=True)
             if frames:
-                for file in store_frames(video, root / name / "images", digits=6):
-                    (root / name / "images" / file).rename(root / name / "images" / f"frame_{file}")
+                store_frames(video, root / name / "images", digits=6, prefix="frame_")
             (root / name / "annotations.xml").write_text(_document(name, video, videos.classes), encoding="utf-8")
     return losses
 
@@ -38,13 +40,13 @@ def _document(name: str, video: Video, classes: Sequence[str]) -> str:
     attribute = f"<attribute><name>{CROWD}</name><mutable>False</mutable><input_type>checkbox</input_type>"
     attribute += "<default_value>false</default_value><values>false</values></attribute>"
     labels = [
-        f"<label><name>{escape(label)}</name><type>mask</type><attributes>{attribute}</attributes></label>"
+        f"<label><name>{escape(_name(label))}</name><type>mask</type><attributes>{attribute}</attributes></label>"
         for label in classes
     ]
     head = [
         '<?xml version="1.0" encoding="utf-8"?>',
         "<annotations><version>1.1</version><meta><task>",
-        f"<name>{escape(name)}</name><size>{len(video)}</size><mode>interpolation</mode>",
+        f"<name>{escape(_name(name))}</name><size>{len(video)}</size><mode>interpolation</mode>",
         f"<labels>{''.join(labels)}</labels>",
         f"<original_size><width>{video.size[1]}</width><height>{video.size[0]}</height></original_size>",
         "</task></meta>",
@@ -55,7 +57,7 @@ def _document(name: str, video: Video, classes: Sequence[str]) -> str:
 
 def _track_lines(track: Track, label: str) -> list[str]:
     """The mask of every frame; after the last frame of a stretch, the same mask once more, as outside."""
-    lines = [f'<track id="{track.id}" label={quoteattr(label)} source="manual">']
+    lines = [f'<track id="{track.id}" label={quoteattr(_name(label))} source="manual">']
     last: RLE | None = None
     for t, rle in enumerate(track.rles):
         if rle is not None:
@@ -76,3 +78,8 @@ def _mask_line(t: int, rle: RLE, crowd: bool, *, outside: bool) -> str:
         f'left="{x1}" top="{y1}" width="{x2 - x1}" height="{y2 - y1}" z_order="0">'
         f'<attribute name="{CROWD}">{str(crowd).lower()}</attribute></mask>'
     )
+
+
+def _name(text: str) -> str:
+    """XML cannot hold control characters, not even escaped."""
+    return printable(text, LONGEST_NAME)

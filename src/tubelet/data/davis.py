@@ -12,9 +12,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError, nearest
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import new_folder
 from tubelet.data.classes import DAVIS
 from tubelet.data.files import Files, FormatWarning, StoredFrames, decode_image, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate

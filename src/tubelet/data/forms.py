@@ -7,10 +7,10 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
 from tubelet.data import binary_folders, coco, coco_video, cvat, cvat_write, davis, mots, ytvis
-from tubelet.data.atomic import new_folder
 from tubelet.data.files import Files, open_files
 from tubelet.data.storing import Losses, folder_names, store_frames
 from tubelet.data.ytvis_json import Faults

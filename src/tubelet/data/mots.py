@@ -15,10 +15,11 @@ from typing import NamedTuple
 import numpy as np
 
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
+from tubelet.core.text import plain
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import new_folder
 from tubelet.data.classes import MOTS
 from tubelet.data.files import Files, StoredFrames, check_size, decode_image, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
@@ -216,7 +217,8 @@ def write(out: str | Path, videos: VideoSet, *, text: bool = True, frames: bool 
     losses = Losses()
     with new_folder(out) as root:
         if videos.classes != MOTS:
-            (root / _CLASSES).write_text("".join(f"{name}\n" for name in videos.classes))
+            names = "".join(f"{plain(name)}\n" for name in videos.classes)
+            (root / _CLASSES).write_text(names, encoding="utf-8")
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)
             numbers = _new_numbers(video, losses)
@@ -227,7 +229,7 @@ def write(out: str | Path, videos: VideoSet, *, text: bool = True, frames: bool 
             maps = enumerate(label_maps(video, numbers, losses))
             if text:
                 lines = [line for t, merged in maps for line in _lines(t, merged)]
-                (place / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines))
+                (place / f"{name}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
             else:
                 for t, merged in maps:
                     (place / f"{t:06d}.png").write_bytes(encode_map(merged, wide=True))

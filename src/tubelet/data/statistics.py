@@ -10,8 +10,8 @@ from pathlib import Path
 import numpy as np
 
 from tubelet.core import masks
+from tubelet.core.atomic import replacing
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.atomic import replacing
 
 
 @dataclass(slots=True)

@@ -9,6 +9,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from tubelet.core.errors import InputError
+from tubelet.core.text import plain
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.data import png
 from tubelet.data.files import StoredFrames, clean_name
@@ -42,7 +43,7 @@ class Losses:
 
 def folder_names(videos: VideoSet) -> list[str]:
     """A folder for each video: what its files call it, without slashes; raises InputError where two would be one."""
-    names = [name.replace("\\", "/").strip("/").replace("/", "-") for name in video_names(videos)]
+    names = [plain(name).replace("\\", "/").strip("/").replace("/", "-") for name in video_names(videos)]
     for name, count in Counter(names).items():
         clean_name(name, "video names")
         if count > 1:
@@ -50,15 +51,15 @@ def folder_names(videos: VideoSet) -> list[str]:
     return names
 
 
-def store_frames(video: Video, folder: Path, *, first: int = 0, digits: int = 5) -> tuple[str, ...]:
-    """Write every frame into `folder` as 00000.jpg, 00001.jpg, ...; returns the names.
+def store_frames(video: Video, folder: Path, *, first: int = 0, digits: int = 5, prefix: str = "") -> tuple[str, ...]:
+    """Write every frame into `folder` as 00000.jpg, 00001.jpg, ..., after a prefix; returns the names.
 
     Frames that are files are copied as they are; others are written as PNG.
     """
     folder.mkdir(parents=True, exist_ok=True)
     names = []
     for t, (data, suffix) in enumerate(_encoded(video)):
-        names.append(f"{first + t:0{digits}d}{suffix}")
+        names.append(f"{prefix}{first + t:0{digits}d}{suffix}")
         (folder / names[-1]).write_bytes(data)
     return tuple(names)
 

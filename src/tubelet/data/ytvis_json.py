@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import math
 import mmap
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -21,6 +20,7 @@ import msgspec
 import numpy as np
 
 from tubelet.core import masks
+from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.tubes import Broken, Tube, pack_counts
 
@@ -271,15 +271,8 @@ def finite(value: Any) -> float | None:
 def save(path: Path, head: bytes, entries: Iterable[dict[str, Any]], tail: bytes) -> None:
     """Write `head`, the entries with commas between, and `tail`; the file appears whole or not at all."""
     encode = msgspec.json.Encoder().encode
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("wb") as file:
-            file.write(head)
-            for n, entry in enumerate(entries):
-                file.write((b",\n" if n else b"") + encode(entry))
-            file.write(tail)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be written ({error.strerror})") from None
-    finally:
-        temporary.unlink(missing_ok=True)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        file.write(head)
+        for n, entry in enumerate(entries):
+            file.write((b",\n" if n else b"") + encode(entry))
+        file.write(tail)

@@ -9,11 +9,12 @@ from typing import Any
 import msgspec
 
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, nearest
 from tubelet.core.rest import Prediction, Track, Video, VideoSet
+from tubelet.core.text import plain
 from tubelet.core.tubes import Tube, pack
 from tubelet.data import png
-from tubelet.data.atomic import new_folder
 from tubelet.data.ytvis_json import save
 from tubelet.data.ytvis_set import Frames, category_numbers, numbers_of, video_names, video_numbers
 
@@ -49,7 +50,7 @@ def write_folder(out: str | Path, videos: VideoSet, progress: Callable[[int], No
     """
     with new_folder(out) as folder:
         for done, video in enumerate(videos.videos, start=1):
-            place = folder / "JPEGImages" / video.id
+            place = folder / "JPEGImages" / plain(video.id)
             place.mkdir(parents=True)
             for t, frame in enumerate(video.frames):
                 (place / f"{t:05d}.png").write_bytes(png.encode(frame.permute(1, 2, 0).numpy()))
@@ -123,13 +124,13 @@ def _categories(prediction: Prediction, truth: VideoSet) -> dict[int, int]:
 
 
 def _head(videos: list[dict[str, Any]], categories: Iterable[int], classes: Sequence[str]) -> bytes:
-    listed = [{"id": number, "name": name} for number, name in zip(categories, classes, strict=True)]
+    listed = [{"id": number, "name": plain(name)} for number, name in zip(categories, classes, strict=True)]
     encode = msgspec.json.encode
     return b'{"videos":' + encode(videos) + b',\n"categories":' + encode(listed) + b',\n"annotations":['
 
 
 def _video(number: int, name: str, size: tuple[int, int], length: int) -> dict[str, Any]:
-    return {"id": number, "name": name, "height": size[0], "width": size[1], "length": length}
+    return {"id": number, "name": plain(name), "height": size[0], "width": size[1], "length": length}
 
 
 def _annotation(number: int, video: int, category: int, track: Track, tube: Tube) -> dict[str, Any]:
@@ -159,5 +160,5 @@ def _tubes(tracks: Sequence[Track], size: tuple[int, int]) -> list[Tube]:
 
 def _file_names(video: Video, suffix: str) -> list[str]:
     if isinstance(video.frames, Frames):
-        return list(video.frames.files)
-    return [f"{video.id}/{t:05d}{suffix}" for t in range(len(video))]
+        return [plain(name) for name in video.frames.files]
+    return [f"{plain(video.id)}/{t:05d}{suffix}" for t in range(len(video))]

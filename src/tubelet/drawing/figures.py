@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import os
-import uuid
-from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tubelet.core.errors import InputError
+from tubelet.core.atomic import replacing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -23,13 +20,5 @@ def plain(axes: Axes) -> None:
 
 def save(figure: Any, out: Path) -> None:
     """Write a figure as a PNG at `out`; raises InputError where that cannot be written."""
-    temporary = out.with_name(f".{out.name}.{uuid.uuid4().hex[:8]}.part")
-    try:
-        out.parent.mkdir(parents=True, exist_ok=True)
+    with replacing(out) as temporary:
         figure.savefig(temporary, format="png")
-        os.replace(temporary, out)
-    except OSError as error:
-        raise InputError(f"{out}: cannot be written ({str(error.strerror).lower()})") from None
-    finally:
-        with suppress(OSError):  # gone already, or its folder never was
-            temporary.unlink()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from tubelet.core.text import printable
 from tubelet.drawing.colours import Colour, readable_on
 
 LONGEST = 64  # characters; a class name from outside may be of any length
@@ -33,8 +33,7 @@ def label(text: str, height: int, background: Colour) -> np.ndarray:
 
     The text is black or white, whichever is readable on the background.
     """
-    text = re.sub(r"[\x00-\x1f\x7f]", " ", text)  # a line break would make it two lines
-    text = text if len(text) <= LONGEST else text[: LONGEST - 1] + "…"
+    text = printable(text, LONGEST)  # a line break would make it two lines
     font = _font(height, any(ord(character) >= FIRST_EAST_ASIAN for character in text))
     margin = max(round(0.3 * height), 2)
     left, _, right, _ = font.getbbox(text)

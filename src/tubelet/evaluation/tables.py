@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from tubelet.core.text import MOST_OF_A_CELL, printable
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -46,9 +48,9 @@ def screen(sheet: Sheet) -> Table:
 
     made = Table(box=SIMPLE_HEAD, pad_edge=False, header_style="bold", title=sheet.title or None, title_justify="left")
     for n, name in enumerate(sheet.columns):
-        made.add_column(name, justify="right" if n else "left", no_wrap=True)
+        made.add_column(printable(name, MOST_OF_A_CELL), justify="right" if n else "left", no_wrap=True)
     for row in sheet.rows:
-        made.add_row(*(Text(shown(cell)) for cell in row))
+        made.add_row(*(Text(printable(shown(cell), MOST_OF_A_CELL)) for cell in row))
     return made
 
 

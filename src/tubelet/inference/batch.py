@@ -10,8 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
-import shutil
 import time
 import warnings
 from collections.abc import Callable
@@ -24,8 +22,10 @@ import cv2
 import torch
 
 from tubelet import __version__
+from tubelet.core.atomic import replacing, sweep
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError, TubeletError
+from tubelet.core.text import to_json
 from tubelet.inference.predict import Model, predict
 from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
 from tubelet.video.reader import open_video
@@ -186,16 +186,14 @@ def _count(folder: Path) -> int:
 
 def _clear(folder: Path) -> None:
     """Remove what an earlier run or try left of ours, the marker first."""
+    sweep(folder)  # of a worker that ended, while this process may have swept there before
     for name in _OURS:
         (folder / name).unlink(missing_ok=True)
-    for scratch in folder.glob(".unfinished-*"):
-        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _write(path: Path, told: dict[str, Any]) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(told, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    os.replace(partial, path)
+    with replacing(path) as temporary:
+        temporary.write_text(to_json(told, indent=1) + "\n", encoding="utf-8")
 
 
 def _stamp(source: Path) -> str:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +14,7 @@ import torch
 from torch import Tensor
 
 from tubelet.core import masks
-from tubelet.core.errors import InputError, TubeletError
+from tubelet.core.atomic import together
 from tubelet.core.types import Frame, Prediction, Video
 from tubelet.data.storing import Losses
 from tubelet.data.ytvis import write_predictions
@@ -56,7 +53,7 @@ class VideoPrediction(Prediction):
         All of them appear at the end, together; an interruption or a full disk leaves the folder as it was. `threads`
         are the video encoder's, 0: as many as there are processors; their number decides the bytes of the video.
         """
-        with _together(Path(folder)) as scratch:
+        with together(folder) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])
             self._draw(scratch, video, threads, progress or (lambda done, total: None))
 
@@ -119,48 +116,6 @@ def render(frame: Frame) -> np.ndarray:
     """A frame with its objects drawn on it, uint8 [H, W, 3] RGB; an identity keeps its colour."""
     image = np.ascontiguousarray(frame.image.permute(1, 2, 0).cpu().numpy())
     return draw(image, frame.masks.cpu().numpy(), frame.ids.tolist(), frame.names, frame.scores.tolist())
-
-
-def check_folder(folder: Path) -> None:
-    """Raise InputError where results cannot be put into `folder`, before any work is done for them."""
-    for path in [folder, *folder.parents]:
-        if path.exists():
-            if not path.is_dir():
-                raise InputError(f"{path}: expected a folder to write to, found a file")
-            if not os.access(path, os.W_OK):
-                raise InputError(f"{path}: no permission to write to this folder")
-            return
-
-
-@contextmanager
-def _together(folder: Path) -> Iterator[Path]:
-    """A scratch folder whose files move into `folder` when all are finished; else nothing of it is left."""
-    check_folder(folder)
-    missing = next((parent for parent in [*reversed(folder.parents), folder] if not parent.exists()), None)
-    folder.mkdir(parents=True, exist_ok=True)
-    scratch = Path(tempfile.mkdtemp(prefix=".unfinished-", dir=folder))
-    try:
-        yield scratch
-        for path in sorted(scratch.iterdir()):
-            os.replace(path, folder / path.name)
-        missing = None
-    except TubeletError as error:  # which names the scratch folder, unknown to the user
-        raise type(error)(str(error).replace(str(scratch), str(folder))) from None
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-        if missing is not None:
-            _remove_empty(folder, missing)
-
-
-def _remove_empty(folder: Path, first_made: Path) -> None:
-    """Undo the folders that were made, from `folder` up to `first_made`, as far as they are empty."""
-    for path in [folder, *folder.parents]:
-        try:
-            path.rmdir()
-        except OSError:
-            return
-        if path == first_made:
-            return
 
 
 def _in_square_pixels(picture: np.ndarray, video: Video) -> np.ndarray:

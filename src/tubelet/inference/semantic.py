@@ -5,9 +5,7 @@ A model that has no such branch still shows classes: those of its objects, the s
 
 from __future__ import annotations
 
-import json
 import re
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,10 +17,11 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from tubelet.core.atomic import together
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.protocol import Window
+from tubelet.core.text import to_json
 from tubelet.core.types import Clip, Video
-from tubelet.data.atomic import replacing
 from tubelet.data.label_maps import PALETTE, encode_map
 from tubelet.drawing.semantic import tint
 from tubelet.evaluation.semantic import MOST_CLASSES, class_map
@@ -68,19 +67,21 @@ def save_semantic(
 ) -> None:
     """Write semantic/00000.png ... (palette PNG), semantic/classes.json (what the numbers mean) and semantic.mp4.
 
-    Each appears whole or not at all; maps of an earlier run are replaced. Raises InputError where `semantic` holds
+    They appear together or not at all; maps of an earlier run are replaced. Raises InputError where `semantic` holds
     other files.
     """
-    folder = Path(folder)
     names = ("background", *prediction.classes)
-    with _renewed(folder / MAPS) as place:
+    _check_earlier(Path(folder) / MAPS)
+    with together(folder) as scratch:
+        place = scratch / MAPS
+        place.mkdir()
         for t, classes in enumerate(maps):
             (place / f"{t:05d}.png").write_bytes(encode_map(classes))
             if progress is not None:
                 progress(t + 1, prediction.length)
-        (place / LEGEND).write_text(json.dumps(dict(enumerate(names)), ensure_ascii=False, indent=1), encoding="utf-8")
-    if video:
-        _draw(prediction.source, folder / MAPS, folder / OVERLAY, names)
+        (place / LEGEND).write_text(to_json(dict(enumerate(names)), indent=1), encoding="utf-8")
+        if video:
+            _draw(prediction.source, place, scratch / OVERLAY, names)
 
 
 def _draw(video: Video, maps: Path, out: Path, names: tuple[str, ...]) -> None:
@@ -155,18 +156,12 @@ def most_probable(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return classes
 
 
-@contextmanager
-def _renewed(place: Path) -> Iterator[Path]:
-    """A new folder in the place of an earlier one of the same kind."""
+def _check_earlier(place: Path) -> None:
+    """Raise InputError where something other than class maps would be replaced."""
     earlier = sorted(place.iterdir()) if place.is_dir() else []
     strange = [path.name for path in earlier if not re.fullmatch(rf"\d{{5,}}\.png|{re.escape(LEGEND)}", path.name)]
     if strange or (place.exists() and not place.is_dir()):
         raise InputError(f"{place}: expected a folder of class maps or nothing, found {(strange or ['a file'])[0]}")
-    with replacing(place) as temporary:
-        temporary.mkdir()
-        yield temporary
-        if place.is_dir():
-            shutil.rmtree(place)
 
 
 @contextmanager

@@ -12,10 +12,6 @@ from __future__ import annotations
 
 import copy
 import json
-import os
-import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -27,6 +23,7 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.export import ExportedProgram
 
+from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.models.export_parts import Resize, cells_of_every_level, found_by
@@ -109,7 +106,7 @@ def exportable(model: nn.Module, size: tuple[int, int] = (360, 640), frames: int
 
 def write_torch(what: Exportable, path: str | Path) -> None:
     """Write a .pt2 file; `torch.export.load` needs `import torchvision` before it, for the operators of regions."""
-    with _replacing(Path(path)) as partial:
+    with replacing(path) as partial:
         torch.export.save(what.trace(), partial, extra_files={"about.json": json.dumps(what.about())})
 
 
@@ -122,7 +119,7 @@ def write_onnx(what: Exportable, path: str | Path) -> float:
     missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
     if missing:
         raise InputError(f"ONNX needs {', '.join(missing)}: install the extra, pip install 'tubelet[export]'")
-    with _replacing(Path(path)) as partial:
+    with replacing(path) as partial:
         _to_onnx(what, partial)
         differs = difference(what, partial)
         if not differs <= TOLERANCE:
@@ -254,14 +251,3 @@ def _to_onnx(what: Exportable, path: Path) -> None:
     for key, value in what.about().items():
         onnx.helper.set_model_props(model, {**{p.key: p.value for p in model.metadata_props}, key: value})
     onnx.save(model, path)
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[Path]:
-    """A name beside `path` to write to, which takes its place at the end."""
-    if not path.parent.is_dir():
-        raise InputError(f"{path}: no such folder to write to")
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f".{path.name}.") as scratch:
-        partial = Path(scratch) / path.name
-        yield partial
-        os.replace(partial, path)

@@ -23,11 +23,11 @@ import numpy as np
 import torch
 
 from tubelet import __version__
+from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.types import Prediction, VideoSet
 from tubelet.data import graded, ytvis
-from tubelet.data.atomic import replacing
 from tubelet.data.files import Folder, read_json
 from tubelet.data.ytvis_set import video_names
 from tubelet.evaluation import ytvis as average
@@ -94,9 +94,8 @@ def prepare(out: Path, name: SetName, plan: Plan, images: Path | None = None, sp
     made |= {"images": _digest(images), "split": _digest(split)} if name == "pasted" else {}
     note = out / "sets" / f"{name}.json"
     if not note.exists():
-        note.parent.mkdir(parents=True, exist_ok=True)
         with replacing(note) as temporary:
-            temporary.write_text(json.dumps(made))
+            temporary.write_text(json.dumps(made), encoding="utf-8")
     elif (held := read_json(note)) != made:
         raise InputError(f"{out} was begun with {held}, and now {made} is asked for: choose another --out")
     sets = Sets(train=out / "sets" / f"{name}-train", test=out / "sets" / f"{name}-test")
@@ -233,7 +232,7 @@ def _read(place: Path, test: VideoSet, name: SetName) -> _Trial:
     guesses = ytvis.read_predictions(place / PREDICTIONS, test)
     pairs = pair(test.videos, guesses)
     counts = Counter(failure.kind for failure in failures(cases(pairs)))
-    figures = json.loads((place / TRIAL).read_text())
+    figures = json.loads((place / TRIAL).read_text(encoding="utf-8"))
     grades = _by_grade(test, guesses) if name == "generated" else {}
     agnostic = average.evaluate(test.videos, guesses, agnostic=True)["AP"]
     return _Trial(figures, grades, dict(sorted(counts.items())), match(pairs, average.AREAS[:1]), agnostic)

@@ -9,19 +9,21 @@ from typing import Annotated, Literal
 import torch
 from pydantic import Field
 
+from tubelet.core.atomic import check_folder
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
 from tubelet.data import coco, forms, synthetic, ytvis
 from tubelet.data.classes import class_map, translate
-from tubelet.data.clips import ClipDataset
+from tubelet.data.clips import ClipDataset, require_objects
 from tubelet.data.files import read_json
 from tubelet.data.lazy import JoinedVideos
 from tubelet.data.sampling import AnySampler, RandomPair
 from tubelet.data.transforms import AnyTransform
 from tubelet.models.weights import ModelConfig, start_from
-from tubelet.training.loop import Outcome, TrainConfig, train
+from tubelet.training import checkpoint
+from tubelet.training.loop import CHECKPOINTS, Outcome, TrainConfig, train
 from tubelet.training.optim import OptimConfig
 
 
@@ -127,12 +129,18 @@ class Experiment(Config):
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
     def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> Outcome:
-        """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors."""
+        """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors.
+
+        `resume` goes on from whatever is there, be it nothing. Raises InputError where `out` cannot be written, or
+        where no video holds an object to learn from.
+        """
+        check_folder(out)
         videos = self.data.read()
+        require_objects(videos)
         clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, per=self.per, keep_ignored=True)
         torch.manual_seed(self.train.seed)
         model = self.model.build(videos.classes)
-        if self.init is not None and not resume:
+        if self.init is not None and not (resume and checkpoint.saved(out / CHECKPOINTS)):
             start_from(model, self.init)
         describe = {
             "config": self.model.model_dump_json(),

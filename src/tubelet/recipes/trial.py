@@ -17,14 +17,15 @@ import numpy as np
 import torch
 
 from tubelet.core import masks
+from tubelet.core.atomic import replacing
 from tubelet.core.types import Prediction, Track, VideoSet
 from tubelet.data import ytvis as ytvis_files
-from tubelet.data.atomic import replacing
 from tubelet.evaluation import davis, identity, ytvis
 from tubelet.evaluation.davis import MOST_PROPOSALS, LabelledSequence
 from tubelet.inference.predict import predict
 from tubelet.models import weights
 from tubelet.recipes.experiment import Experiment
+from tubelet.training.loop import CHECKPOINTS
 
 TRIAL, PREDICTIONS = "trial.json", "predictions.json"
 
@@ -41,11 +42,11 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
     """
     done = out / TRIAL
     if done.is_file():
-        figures: dict[str, float] = json.loads(done.read_text())
+        figures: dict[str, float] = json.loads(done.read_text(encoding="utf-8"))
         return figures
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()
-    if experiment.run(out, device=device, resume=(out / "checkpoints").is_dir()).model is None:
+    if experiment.run(out, device=device, resume=(out / CHECKPOINTS).is_dir()).model is None:
         raise KeyboardInterrupt  # the training was asked to end, and has said how to go on
     trained = clock()
     model = weights.load(out, device=device)
@@ -59,7 +60,7 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
     figures["parameters"] = sum(p.numel() for p in model.parameters())
     figures["train_s"] = trained - began
     with replacing(done) as temporary:
-        temporary.write_text(json.dumps(figures, indent=1))
+        temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
 
 

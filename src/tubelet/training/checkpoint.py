@@ -17,7 +17,6 @@ import errno
 import json
 import os
 import re
-import shutil
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -29,7 +28,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError
+from tubelet.core.atomic import discard, replacing, replacing_folder
+from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError, WriteError
 from tubelet.training.optim import Average, load_state_tensors, state_tensors
 from tubelet.training.slices import cut_like, whole
 
@@ -46,14 +46,8 @@ def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, st
     this form, is added. Raises TubeletError where it cannot.
     """
     tensors = model.state_dict() if isinstance(model, nn.Module) else model
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            _write_tensors(partial, tensors, {**metadata, "tubelet": FORMAT})
-            os.replace(partial, path)
-        finally:
-            partial.unlink(missing_ok=True)
+    with writing(path), replacing(path, durable=True) as partial:
+        _write_tensors(partial, tensors, {**metadata, "tubelet": FORMAT})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -114,20 +108,11 @@ def save(folder: Path, settings: dict[str, Any], state: State, *, main: bool = T
     tensors = {name: whole(of_one_file, keep=main) for name, of_one_file in tensors.items()}
     if not main:
         return path
-    partial = path.with_name(f".{path.name}.partial")
-    with writing(path):
-        try:
-            shutil.rmtree(partial, ignore_errors=True)
-            partial.mkdir(parents=True)
-            for name, of_one_file in tensors.items():
-                _write_tensors(partial / f"{name}.safetensors", of_one_file, {"tubelet": FORMAT})
-            _write_json(partial / "settings.json", settings)
-            _write_json(partial / "progress.json", asdict(state.progress))
-            _discard(path)  # the same step again: only an incomplete one can be there
-            os.rename(partial, path)
-            _sync(folder)
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+    with writing(path), replacing_folder(path, durable=True) as partial:  # of the same step, an incomplete one at most
+        for name, of_one_file in tensors.items():
+            _write_tensors(partial / f"{name}.safetensors", of_one_file, {"tubelet": FORMAT})
+        _write_json(partial / "settings.json", settings)
+        _write_json(partial / "progress.json", asdict(state.progress))
     return path
 
 
@@ -165,11 +150,9 @@ def saved(folder: Path) -> list[Path]:
 
 
 def prune(folder: Path, keep: int) -> None:
-    """Remove all but the last `keep` checkpoints, and what kills left half-written or half-removed."""
+    """Remove all but the last `keep` checkpoints."""
     for path in saved(folder)[:-keep]:
-        _discard(path)
-    for path in folder.glob(".step-*"):
-        shutil.rmtree(path, ignore_errors=True)
+        discard(path)
 
 
 def load_weights(model: nn.Module, tensors: Tensors, where: Path) -> None:
@@ -199,21 +182,12 @@ def writing(path: Path) -> Iterator[None]:
     """Around a write: a full disk, or a folder that may not be written, is a TubeletError of one line."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
-        code = error.errno if isinstance(error, OSError) else _system_code(str(error))
+    except (OSError, WriteError) as error:
+        code = error.code if isinstance(error, WriteError) else error.errno
         if code is None:
             raise
         hint = "; what was written before is intact: free some space and --resume" if code in NO_SPACE else ""
         raise TubeletError(f"cannot write {path}: {os.strerror(code)}{hint}") from None
-
-
-def _discard(path: Path) -> None:
-    """Remove a checkpoint; interrupted in the middle, what is left no longer bears a checkpoint's name."""
-    if path.exists():
-        doomed = path.with_name(f".{path.name}.discarded")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.rename(path, doomed)
-        shutil.rmtree(doomed, ignore_errors=True)
 
 
 def _system_code(message: str) -> int | None:
@@ -222,9 +196,17 @@ def _system_code(message: str) -> int | None:
 
 
 def _write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
-    save_file(_separate(tensors), path, metadata=metadata)
+    path.touch()
+    mode = path.stat().st_mode
+    try:
+        save_file(_separate(tensors), path, metadata=metadata)
+    except SafetensorError as error:
+        code = _system_code(str(error))
+        if code is None:
+            raise
+        raise OSError(code, os.strerror(code)) from None
+    path.chmod(mode)  # safetensors puts a file of its own there, which only its owner may read
     _sort_metadata(path)
-    _sync(path)
 
 
 def _sort_metadata(path: Path) -> None:
@@ -253,7 +235,6 @@ def _separate(tensors: Tensors) -> dict[str, Tensor]:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
-    _sync(path)
 
 
 def _read_json(path: Path) -> dict[str, Any]:
@@ -264,15 +245,6 @@ def _read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise FormatError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value
-
-
-def _sync(path: Path) -> None:
-    """Onto the disk now: a rename may otherwise survive a power cut that the content does not."""
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -11,7 +11,6 @@ waiting for data. Only the last two differ when a training is repeated.
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,6 +22,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.progress import Progress as Bar
 
+from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
 from tubelet.training.checkpoint import Progress, writing
 
@@ -105,8 +105,5 @@ def _means(progress: Progress) -> dict[str, float]:
 
 def _truncate(path: Path, step: int) -> None:
     kept = [record for record in read_metrics(path) if record["step"] <= step] if path.exists() and step else []
-    partial = path.with_name(f".{path.name}.partial")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with writing(path):
-        partial.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")
-        os.replace(partial, path)
+    with writing(path), replacing(path) as temporary:
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in kept), encoding="utf-8")

@@ -36,6 +36,8 @@ from tubelet.training.slices import whole
 from tubelet.training.spreading import Alone
 from tubelet.training.stopping import Diverged, plain_faults, stop_signals
 
+CHECKPOINTS = "checkpoints"  # the folder of them, in that of a training
+
 logger = logging.getLogger("tubelet.training")
 
 
@@ -149,9 +151,9 @@ def train(
                 if last or progress.step % config.log_every == 0:
                     log.write(rate)
                 if last or stop or progress.step % config.checkpoint_every == 0:
-                    checkpoint.save(out / "checkpoints", settings, state, main=world.main)
+                    checkpoint.save(out / CHECKPOINTS, settings, state, main=world.main)
                     if world.main:
-                        checkpoint.prune(out / "checkpoints", config.keep)
+                        checkpoint.prune(out / CHECKPOINTS, config.keep)
                         _draw_curve(out)
                 log.show(losses)
         return _finish(state, config, out, describe or {}, world)
@@ -193,7 +195,7 @@ def _draw_curve(out: Path) -> None:
 
 def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bool, world: World) -> None:
     """The latest checkpoint, or one written now, before the first step: a random start is part of what is repeated."""
-    folder = out / "checkpoints"
+    folder = out / CHECKPOINTS
     found = checkpoint.saved(folder)
     if found and not resume:
         raise InputError(f"{out} holds a training already: --resume goes on with it, another --out begins anew")
@@ -207,7 +209,7 @@ def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bo
 
 def _finish(state: State, config: TrainConfig, out: Path, describe: Mapping[str, str], world: World) -> Outcome:
     step, total = state.progress.step, config.iterations
-    written = checkpoint.path_of(out / "checkpoints", step)
+    written = checkpoint.path_of(out / CHECKPOINTS, step)
     if step < total:
         if world.main:
             logger.warning("stopped after step %d of %d; the same command with --resume goes on", step, total)

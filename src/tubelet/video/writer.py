@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import contextlib
 import math
-import os
 import re
 import shutil
-import uuid
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from fractions import Fraction
@@ -24,6 +22,7 @@ import cv2
 import numpy as np
 from av.video.reformatter import Colorspace, VideoReformatter
 
+from tubelet.core.atomic import move, scratch_name, sweep
 from tubelet.core.errors import InputError
 from tubelet.video.index import plain_path
 
@@ -47,9 +46,10 @@ class FrameWriter(ABC):
     def __init__(self, target: Path) -> None:
         self.target = target
         self.count = 0  # frames written
-        self._temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
+        self._temporary = scratch_name(target)
         with self._guarded():
             target.parent.mkdir(parents=True, exist_ok=True)
+            sweep(target.parent)
 
     @abstractmethod
     def write(self, frame: np.ndarray, time: float | None = None) -> None:
@@ -177,7 +177,7 @@ class VideoWriter(FrameWriter):
         self._container.close()
 
     def _replace(self) -> None:
-        os.replace(self._temporary, self.target)
+        move(self._temporary, self.target)
 
     def _discard(self) -> None:
         with contextlib.suppress(av.FFmpegError, OSError, ValueError):
@@ -201,7 +201,9 @@ class ImageWriter(FrameWriter):
         self._size: tuple[int, int] | None = None
         with self._guarded():
             self._temporary.mkdir()
-            (self._temporary / MARKER).write_text("This folder is replaced when its frames are written anew.\n")
+            (self._temporary / MARKER).write_text(
+                "This folder is replaced when its frames are written anew.\n", encoding="utf-8"
+            )
 
     def write(self, frame: np.ndarray, time: float | None = None) -> None:
         """Append one frame, uint8 [H, W, 3] RGB, of the same size as the first."""
@@ -217,16 +219,7 @@ class ImageWriter(FrameWriter):
         """Each image is complete as soon as it is written."""
 
     def _replace(self) -> None:
-        old = self._temporary.with_suffix(".old")
-        if self.target.exists():
-            os.rename(self.target, old)
-        try:
-            os.rename(self._temporary, self.target)
-        except OSError:
-            if old.exists():
-                os.rename(old, self.target)
-            raise
-        shutil.rmtree(old, ignore_errors=True)
+        move(self._temporary, self.target)
 
     def _discard(self) -> None:
         shutil.rmtree(self._temporary, ignore_errors=True)
