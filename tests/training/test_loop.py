@@ -139,6 +139,16 @@ def test_a_killed_training_goes_on_to_the_last_bit(fit, metrics, tmp_path: Path)
     assert (tmp_path / "killed/model.safetensors").read_bytes() == (tmp_path / "whole/model.safetensors").read_bytes()
 
 
+def test_a_training_killed_at_any_write_goes_on_to_the_last_bit(tmp_path: Path):
+    command = [sys.executable, str(Path(toy.__file__).with_name("killed_training.py")), str(tmp_path)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(told) == 1, told
+    kills, _, ended = told[0].partition(" kills, the last run ended with ")
+    assert int(kills) > 20
+    assert ended == "0"
+
+
 def test_a_training_killed_before_its_first_checkpoint_keeps_its_random_start(fit, metrics, tmp_path: Path):
     class Stop(Exception):
         pass

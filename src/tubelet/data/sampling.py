@@ -110,7 +110,8 @@ class SupportReference(Config):
 class NearbyPair(Config):
     """A random frame and others at most `reach` frames away, sorted in time (Mask2Former-VIS, IFR: 2 frames within 20).
 
-    Frames differ wherever the video has enough of them near by. `frames` is the length of the clip.
+    Frames differ wherever the video has enough of them near by; a video of one frame is an image, for a transform to
+    set in motion. `frames` is the length of the clip.
     """
 
     kind: Literal["nearby"] = "nearby"
@@ -119,6 +120,8 @@ class NearbyPair(Config):
 
     def sample(self, video: Video, rng: np.random.Generator, current: int | None = None) -> Sample:
         """Sorted frames, all to be predicted."""
+        if len(video) == 1:
+            return Repeat(frames=self.frames).sample(video, rng, 0)
         current = int(rng.integers(len(video))) if current is None else current
         around = np.arange(max(0, current - self.reach), min(len(video), current + self.reach + 1))
         others = around[around != current]

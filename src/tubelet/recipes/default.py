@@ -99,7 +99,7 @@ RECIPES["finetune"] = (
     .override(
         "model.detector.frozen=false",
         "model.detector.frozen_pyramid=false",
-        'data={"kind": "ytvis"}',
+        'data={"kind": "ytvis", "stills": true}',
         'sampler={"kind": "nearby"}',
         "init=default",
         "optim.lr=6e-4",
@@ -108,5 +108,5 @@ RECIPES["finetune"] = (
         "train.ema=0.998",
         "train.checkpoint_every=200",
     )
-    .model_copy(update={"about": "the bundled default model, all of it, on videos and classes of your own"})
+    .model_copy(update={"about": "the bundled default model, all of it, on videos (or images) and classes of your own"})
 )

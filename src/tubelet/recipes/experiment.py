@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -11,7 +12,7 @@ from pydantic import Field
 
 from tubelet.core.atomic import check_folder
 from tubelet.core.config import Config
-from tubelet.core.errors import ConfigError
+from tubelet.core.errors import ConfigError, FormatError, TubeletError
 from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
 from tubelet.data import coco, forms, synthetic, ytvis
@@ -33,9 +34,14 @@ class YouTubeVIS(Config):
     kind: Literal["ytvis"] = "ytvis"
     annotations: str | None = None  # the JSON
     frames: str | None = None  # the folder of frames; JPEGImages beside the JSON where not given
+    stills: bool = False  # a COCO JSON of images will do too; each is then a video of one frame
 
     def read(self) -> VideoSet:
         path = _given(self.annotations, "data.annotations", "a YouTube-VIS JSON")
+        if _holds_images(Path(path)):
+            if self.stills:
+                return coco.read(path, self.frames)
+            raise FormatError(f"{path}: expected videos, found COCO images; the recipe finetune takes them")
         return ytvis.read(path, Path(self.frames) if self.frames else None)
 
 
@@ -148,6 +154,12 @@ class Experiment(Config):
             "recipe": self.model_dump_json(include={"sampler", "transforms"}),
         }
         return train(model, clips, self.train, self.optim, out, resume=resume, device=device, describe=describe)
+
+
+def _holds_images(path: Path) -> bool:
+    with suppress(TubeletError):  # who reads it in full says what is wrong with it
+        return path.suffix.lower() == ".json" and forms.detect(path) == "coco"
+    return False
 
 
 def _given(value: str | None, field: str, what: str) -> str:

@@ -11,6 +11,7 @@ waiting for data. Only the last two differ when a training is repeated.
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -78,6 +79,8 @@ class Log:
         if self.main:
             with writing(self.path), self.path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(line) + "\n")
+                file.flush()
+                os.fsync(file.fileno())  # a checkpoint that survives a power cut must not know more than the log
         self._since, self._samples, self._waited = now, progress.samples, 0.0
         progress.made, progress.losses, progress.grad_norm = 0, {}, 0.0
 

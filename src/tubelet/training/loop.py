@@ -22,6 +22,7 @@ import torch
 from pydantic import Field
 from torch import Tensor, nn
 
+from tubelet.core.atomic import sweep
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip
@@ -114,7 +115,7 @@ def train(
         if config.ema is not None and (world.main or spread.sliced):
             state.average = Average(model, config.ema)
         settings = _settings(config, optim, world, clips, describe or {})
-        _find_start(out, settings, state, resume=resume, world=world)
+        _find_start(out, settings, state, resume=resume, keep=config.keep, world=world)
         progress = state.progress
         ahead = numbers(
             progress.samples, (config.iterations - progress.step) * config.accumulate, config.batch_size, world
@@ -154,6 +155,7 @@ def train(
                     checkpoint.save(out / CHECKPOINTS, settings, state, main=world.main)
                     if world.main:
                         checkpoint.prune(out / CHECKPOINTS, config.keep)
+                    if world.main and not last:
                         _draw_curve(out)
                 log.show(losses)
         return _finish(state, config, out, describe or {}, world)
@@ -193,9 +195,12 @@ def _draw_curve(out: Path) -> None:
             training_curve(out / "metrics.jsonl", out / "curve.png")
 
 
-def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bool, world: World) -> None:
+def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bool, keep: int, world: World) -> None:
     """The latest checkpoint, or one written now, before the first step: a random start is part of what is repeated."""
     folder = out / CHECKPOINTS
+    if world.main:
+        sweep(out)
+        sweep(folder)
     found = checkpoint.saved(folder)
     if found and not resume:
         raise InputError(f"{out} holds a training already: --resume goes on with it, another --out begins anew")
@@ -203,6 +208,8 @@ def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bo
     world.same(state.progress.step, "the step of the latest checkpoint")  # and only then may rank 0 write one
     if not found:
         checkpoint.save(folder, settings, state, main=world.main)
+    if world.main:
+        checkpoint.prune(folder, keep)  # a kill may have come between the latest checkpoint and the end of an older one
     if world.main and resume:
         logger.info("resuming after step %d of the training in %s", state.progress.step, out)
 
@@ -217,6 +224,7 @@ def _finish(state: State, config: TrainConfig, out: Path, describe: Mapping[str,
     final = out / "model.safetensors"
     weights = whole(state.model.state_dict() if state.average is None else state.average.weights, keep=world.main)
     if world.main:
+        _draw_curve(out)
         checkpoint.save_model(final, weights, describe)
     return Outcome(step=step, checkpoint=written, model=final)
 

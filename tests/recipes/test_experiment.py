@@ -1,0 +1,170 @@
+"""Where a training begins: its data, its weights, and what was there before."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from tubelet.apps.cli import call
+from tubelet.core.errors import FormatError
+from tubelet.core.types import Clip
+from tubelet.data.clips import ClipDataset
+from tubelet.models.rcnn.model import MaskTrackConfig
+from tubelet.recipes import experiment, find
+from tubelet.recipes.experiment import Experiment
+from tubelet.training import checkpoint, loop
+from tubelet.training.log import read_metrics
+
+SQUARE = [[2.0, 2.0, 30.0, 2.0, 30.0, 30.0, 2.0, 30.0]]
+
+
+class Pull(nn.Module):
+    """Its loss tells where it began."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.rand(3))
+
+    def forward(self, clips: list[Clip]) -> dict[str, Tensor]:
+        return {"pull": (self.weight - clips[0].frames.float().mean() / 255).square().sum()}
+
+
+@pytest.fixture
+def recipe(monkeypatch: pytest.MonkeyPatch) -> Experiment:
+    """A recipe of a toy model whose pretrained weights are all 5."""
+
+    def start_from(model: nn.Module, source: str) -> None:
+        nn.init.constant_(next(model.parameters()), 5.0)
+
+    monkeypatch.setattr(MaskTrackConfig, "build", lambda self, classes: Pull())
+    monkeypatch.setattr(experiment, "start_from", start_from)
+    monkeypatch.setattr(loop, "training_curve", lambda metrics, out: None)
+    small = ("frames=2", "height=32", "width=48")
+    return find("small/masktrack").override(
+        "init=somewhere",
+        "data.videos=2",
+        *(f"data.world.{change}" for change in small),
+        "transforms=[]",
+        "optim.parts={}",
+        "train.iterations=3",
+        "train.log_every=1",
+        "train.workers=0",
+    )
+
+
+def losses(out: Path) -> list[float]:
+    return [line["loss"] for line in read_metrics(out / "metrics.jsonl")]
+
+
+def no_checkpoint(*arguments: Any, **named: Any) -> None:
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize("state", ["nothing", "empty", "killed before the first checkpoint", "killed after it"])
+def test_resuming_from_any_state_gives_the_same_losses(
+    recipe: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, state: str
+) -> None:
+    recipe.run(tmp_path / "whole", device="cpu")
+    out = tmp_path / "resumed"
+    if state == "empty":
+        (out / "checkpoints").mkdir(parents=True)
+    if state.startswith("killed"):
+        with monkeypatch.context() as patched:
+            patched.setattr(*((checkpoint, "save") if "before" in state else (loop, "Log")), no_checkpoint)
+            with pytest.raises(KeyboardInterrupt):
+                recipe.run(out, device="cpu")
+        assert bool(checkpoint.saved(out / "checkpoints")) == ("after" in state)
+    recipe.run(out, device="cpu", resume=True)
+    assert losses(out) == losses(tmp_path / "whole")
+    assert losses(out)[0] > 40  # three weights of 5, not of 0 to 1
+
+
+def test_pretrained_weights_are_not_asked_for_where_a_checkpoint_is(
+    recipe: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe.run(tmp_path, device="cpu")
+    monkeypatch.setattr(experiment, "start_from", no_checkpoint)
+    recipe.run(tmp_path, device="cpu", resume=True)
+
+
+# data
+
+
+def write_images(folder: Path, change: Callable[[dict[str, Any]], object] = lambda tree: None) -> Path:
+    """Two images with a square each, in COCO's form."""
+    (folder / "images").mkdir()
+    for number in (1, 2):
+        noise = np.random.default_rng(number).integers(0, 256, (40, 60, 3), dtype=np.uint8)
+        cv2.imwrite(str(folder / "images" / f"{number}.png"), noise)
+    tree = {
+        "images": [{"id": n, "file_name": f"{n}.png", "height": 40, "width": 60} for n in (1, 2)],
+        "categories": [{"id": 1, "name": "boat"}],
+        "annotations": [{"id": n, "image_id": n, "category_id": 1, "segmentation": SQUARE} for n in (1, 2)],
+    }
+    change(tree)
+    (folder / "coco.json").write_text(json.dumps(tree))
+    return folder / "coco.json"
+
+
+def all_crowds(tree: dict[str, Any]) -> None:
+    for annotation in tree["annotations"]:
+        annotation["iscrowd"] = 1
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda tree: tree["annotations"].clear(), "found 2 without any: 0 annotations, 0 of them crowds"),
+        (all_crowds, "found 2 without any: 2 annotations, 2 of them crowds"),
+        (lambda tree: (tree["images"].clear(), tree["annotations"].clear()), "found 0 without any"),
+    ],
+)
+@pytest.mark.parametrize("name", ["finetune", "default"])
+def test_nothing_to_learn_from_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], name: str, change: Callable[[Any], object], found: str
+) -> None:
+    annotations = write_images(tmp_path, change)
+    assert call(["train", name, f"data.annotations={annotations}", "--out", str(tmp_path / "out")]) == 2
+    told = capsys.readouterr().err
+    assert f"expected videos or images with at least one object to learn from, {found}" in told
+    assert told.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_split_that_leaves_no_object_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    annotations = write_images(tmp_path, lambda tree: tree["annotations"].pop())
+    (tmp_path / "split.json").write_text('{"train": [2]}')
+    given = [f"data.annotations={annotations}", f"data.split={tmp_path / 'split.json'}"]
+    assert call(["train", "default", *given, "--out", str(tmp_path / "out")]) == 2
+    assert "found 1 without any: 0 annotations" in capsys.readouterr().err
+
+
+def test_finetune_takes_images_as_pseudo_videos(tmp_path: Path) -> None:
+    recipe = find("finetune").override(f"data.annotations={write_images(tmp_path)}")
+    videos = recipe.data.read()
+    clip = ClipDataset(videos, recipe.sampler, recipe.transforms, recipe.train.seed)[0]
+    assert videos.classes == ("boat",)
+    assert clip.index.tolist() == [0, 1]
+    assert clip.key.all()
+    assert not torch.equal(clip.frames[0], clip.frames[1])
+    assert clip.tracks is not None
+    assert clip.tracks.masks[0].any(-1).any(-1).all()
+
+
+def test_other_recipes_say_which_one_takes_images(tmp_path: Path) -> None:
+    recipe = find("masktrack/ytvis2019").override(f"data.annotations={write_images(tmp_path)}")
+    with pytest.raises(FormatError, match=r"coco\.json: expected videos, found COCO images; the recipe finetune takes"):
+        recipe.data.read()
+
+
+def test_where_nothing_can_be_written_nothing_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["train", "finetune", "data.annotations=missing.json", "--out", "/proc/run"]) == 2
+    assert "/proc: cannot be written" in capsys.readouterr().err
