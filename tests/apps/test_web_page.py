@@ -58,14 +58,11 @@ EDGES = """() => {
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server in a thread, at a free port."""
-    import uvicorn
-
     store = Store(tmp_path_factory.mktemp("page"))
     jobs = Jobs(store, Limits(), web_models.open_model, ["slow", "attending", "stuck"])
     jobs.open()
     listener = serve.listen("127.0.0.1", 0)
-    settings = uvicorn.Config(server.build(jobs, Access()), log_config=None, ws="none", lifespan="off")
-    running = uvicorn.Server(settings)
+    running = serve.configured(server.build(jobs, Access()))
     thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
     thread.start()
     yield f"http://127.0.0.1:{listener.getsockname()[1]}"

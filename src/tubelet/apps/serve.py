@@ -20,11 +20,14 @@ from tubelet.apps.console import say, show
 from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP
 
 if TYPE_CHECKING:
+    import uvicorn
+
     from tubelet.apps.web.guard import Access
+    from tubelet.apps.web.limits import Patience
 
 TOKEN = "TUBELET_TOKEN"
 SHORTEST_TOKEN = 16
-MAX_CONNECTIONS = 200
+MAX_CONNECTIONS = 400
 BACKLOG = 128
 LOOPBACK = ("127.0.0.1", "::1", "localhost")
 
@@ -51,6 +54,12 @@ def serve(
     max_frames: Annotated[int, typer.Option(min=1, help="Of one video.")] = 9000,
     queue: Annotated[int, typer.Option(min=1, help="Videos that may wait.")] = 8,
     keep: Annotated[int, typer.Option(min=1, help="Videos that are kept; the oldest make place.")] = 50,
+    each: Annotated[
+        int, typer.Option(metavar="N", min=0, help="Requests of one address at the same time; 0 is no limit.")
+    ] = 40,
+    silence: Annotated[
+        float, typer.Option(metavar="SECONDS", min=1, help="Without news of a job, until it is given up.")
+    ] = 900,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
 ) -> None:
     """Serve the page: drop a video, watch its objects, compare models, download results."""
@@ -61,7 +70,9 @@ def serve(
     from tubelet.apps.web.store import Store
     from tubelet.apps.web.worker import load_model
 
-    limits = Limits(megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep)
+    limits = Limits(
+        megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep, requests_each=each, silence=silence
+    )
     access = choose_access(host, public)
     with closing(listen(host, port)) as listener, closing(Store(data)) as store:
         jobs = Jobs(store, limits, partial(load_model, device=device), list(dict.fromkeys(model or ["default"])))
@@ -133,7 +144,22 @@ def announce(host: str, listener: socket.socket, access: Access) -> None:
 
 def run(app: Any, listener: socket.socket, *, proxied: bool, ending: Callable[[], None]) -> None:
     """Serve until Ctrl-C or SIGTERM; `ending` lets streams of events end, which would otherwise hold the server up."""
+    configured(app, proxied=proxied, ending=ending).run(sockets=[listener])
+
+
+def configured(
+    app: Any,
+    *,
+    proxied: bool = False,
+    ending: Callable[[], None] = lambda: None,
+    patience: Patience | None = None,
+    connections: int = MAX_CONNECTIONS,
+) -> uvicorn.Server:
+    """uvicorn with our bounds; `patience` is that of `limits.PATIENCE` by default."""
     import uvicorn
+
+    from tubelet.apps.web.connections import bounded
+    from tubelet.apps.web.limits import PATIENCE
 
     class Server(uvicorn.Server):
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
@@ -142,16 +168,17 @@ def run(app: Any, listener: socket.socket, *, proxied: bool, ending: Callable[[]
 
     settings = uvicorn.Config(
         app,
+        http=bounded(patience or PATIENCE),
         log_config=None,
         access_log=False,
         server_header=False,
         date_header=False,
-        proxy_headers=proxied,  # the scheme that the browser used, as a proxy on this machine tells it
+        proxy_headers=proxied,  # scheme and address of the browser, as a proxy on this machine tells them
         forwarded_allow_ips="127.0.0.1",
-        limit_concurrency=MAX_CONNECTIONS,
+        limit_concurrency=connections,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=2,
         ws="none",
         lifespan="off",
     )
-    Server(settings).run(sockets=[listener])
+    return Server(settings)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import logging
+import sqlite3
 from collections.abc import Callable
 from typing import Any
 
@@ -11,8 +14,12 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from tubelet.apps.web.jobs import RETRY_AFTER, Busy
+from tubelet.apps.web.jobs import FULL, RETRY_AFTER, Busy, Full
 from tubelet.core.errors import InputError
+
+NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+
+log = logging.getLogger("tubelet.web")
 
 
 class Refusal(Exception):
@@ -32,6 +39,9 @@ def add(app: FastAPI) -> None:
     handlers: dict[type[Exception], Callable[[Any], Response]] = {
         Refusal: lambda error: line(error.status, error.line),
         InputError: lambda error: line(422, str(error)),
+        Full: lambda error: line(507, str(error)),
+        OSError: lambda error: line(*_of_the_disk(error)),
+        sqlite3.Error: lambda error: line(*_of_the_list(error)),
         Busy: lambda error: line(503, str(error), {"Retry-After": str(RETRY_AFTER)}),
         KeyError: lambda error: line(404, "there is no such thing here, or it was removed"),
         RequestValidationError: lambda error: line(422, "this request is not of the form that the page sends"),
@@ -44,3 +54,19 @@ def add(app: FastAPI) -> None:
             return answer(error)
 
         app.add_exception_handler(kind, handler)
+
+
+def _of_the_disk(error: OSError) -> tuple[int, str]:
+    if error.errno in NO_SPACE:
+        return 507, FULL
+    if isinstance(error, FileNotFoundError):
+        return 404, "there is no such thing here, or it was removed"
+    log.error("the disk refused", exc_info=error)
+    return 500, "something went wrong in the server"
+
+
+def _of_the_list(error: sqlite3.Error) -> tuple[int, str]:
+    if "full" in str(error):
+        return 507, FULL
+    log.error("the list of jobs refused", exc_info=error)
+    return 500, "something went wrong in the server"

@@ -156,8 +156,11 @@ def _carried(headers: Headers) -> str | None:
 
 
 def _hostname(host: str) -> str | None:
+    if not host or set(host) & set("/@?#\\"):
+        return None
     try:
-        return urlsplit(f"//{host}").hostname if host and not set(host) & set("/@?#\\") else None
+        parts = urlsplit(f"//{host}")
+        return parts.hostname if parts.port != 0 else None  # asking for the port checks that it is one
     except ValueError:
         return None
 

@@ -15,7 +15,10 @@ from starlette.types import ASGIApp
 
 from tubelet.apps import serve
 from tubelet.apps.web.assets import asset
+from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.guard import Access, Guard
+from tubelet.apps.web.limits import Patience
+from tubelet.apps.web.shares import Shares
 
 if TYPE_CHECKING:
     from tubelet.core.types import Frame
@@ -23,6 +26,8 @@ if TYPE_CHECKING:
 QUALITY = 85
 BOUNDARY = "picture"
 MAX_VIEWERS = 8
+EACH = 6  # requests of one address at the same time
+PATIENCE = Patience(reader=15)
 POLL = 0.01  # seconds
 
 
@@ -53,11 +58,13 @@ def show_live(host: str, port: int) -> Iterator[Callable[[Frame, float], None]]:
     """Serve the page in a thread while the block runs; gives what takes the frames."""
     import uvicorn
 
+    from tubelet.apps.web.connections import bounded
+
     newest, access = Newest(), serve.choose_access(host, None)
     with closing(serve.listen(host, port)) as listener:
         settings = uvicorn.Config(
-            build(newest, access), log_config=None, access_log=False, server_header=False, ws="none", lifespan="off",
-            limit_concurrency=64, timeout_graceful_shutdown=1,
+            build(newest, access), http=bounded(PATIENCE), log_config=None, access_log=False, server_header=False,
+            ws="none", lifespan="off", limit_concurrency=64, timeout_graceful_shutdown=1,
         )  # fmt: skip
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="page", daemon=True)
@@ -94,7 +101,7 @@ def build(newest: Newest, access: Access) -> ASGIApp:
     def caption() -> Response:
         return PlainTextResponse(newest.caption)
 
-    return Guard(app, access)
+    return Bodies(Guard(Shares(app, EACH), access), PATIENCE)
 
 
 async def _pictures(newest: Newest) -> AsyncIterator[bytes]:

@@ -20,10 +20,12 @@ from starlette.types import ASGIApp
 from tubelet import __version__
 from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web import assets, faults, uploads
+from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.faults import Refusal
 from tubelet.apps.web.guard import Access, Guard
 from tubelet.apps.web.jobs import Jobs, described, known
-from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW
+from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
+from tubelet.apps.web.shares import Shares, address
 from tubelet.apps.web.store import Job
 from tubelet.apps.web.uploads import described_film
 
@@ -66,8 +68,8 @@ class Point(BaseModel):
     y: float = Field(ge=0, allow_inf_nan=False)
 
 
-def build(jobs: Jobs, access: Access) -> ASGIApp:
-    """The whole application with its guard."""
+def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
+    """The whole application with what stands before it."""
     app = FastAPI(title="tubelet", docs_url=None, redoc_url=None, openapi_url=None)
     faults.add(app)
     assets.add(app)
@@ -75,7 +77,7 @@ def build(jobs: Jobs, access: Access) -> ASGIApp:
     uploads.add(app, jobs)
     _add_jobs(app, jobs)
     _add_results(app, jobs)
-    return Guard(app, access)
+    return Bodies(Guard(Shares(app, jobs.limits.requests_each), access), patience, unbounded=uploads.PATH)
 
 
 def _add_lists(app: FastAPI, jobs: Jobs) -> None:
@@ -123,8 +125,7 @@ async def _events(jobs: Jobs, id: str) -> AsyncIterator[str]:
     """Server-sent events: the job each time it has changed, until it is over or gone."""
     last, told = "", time.monotonic()
     while not jobs.ending:
-        job = await anyio.to_thread.run_sync(jobs.store.job, id)
-        now = _job(job, jobs) if job is not None else {"id": id, "state": "gone"}
+        now = await anyio.to_thread.run_sync(_state, jobs, id)  # it may wait for a lock, and all others for it
         line = json.dumps(now)
         if line != last:
             last, told = line, time.monotonic()
@@ -135,6 +136,11 @@ async def _events(jobs: Jobs, id: str) -> AsyncIterator[str]:
         if now["state"] not in ("queued", "running"):
             return
         await asyncio.sleep(EVENT_SECONDS)
+
+
+def _state(jobs: Jobs, id: str) -> dict[str, Any]:
+    job = jobs.store.job(id)
+    return {"id": id, "state": "gone"} if job is None else _job(job, jobs)
 
 
 def _add_results(app: FastAPI, jobs: Jobs) -> None:
@@ -148,23 +154,23 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         return Response(gzip.decompress(path.read_bytes()), media_type="application/json")
 
     @app.get("/api/jobs/{id}/files/{name}")
-    def download(id: str, name: str, threshold: float = 0.5) -> Response:
-        path = _made(jobs, _finished(jobs, id), name, threshold)
+    def download(request: Request, id: str, name: str, threshold: float = 0.5) -> Response:
+        path = _made(jobs, _finished(jobs, id), name, threshold, address(request))
         film = known(store.video(known(store.job(id)).video))
         return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{_stem(film.name)}-{name}")
 
     @app.post("/api/jobs/{id}/files/{name}")
-    def prepare(id: str, name: str, threshold: float = 0.5) -> dict[str, int]:
-        return {"bytes": _made(jobs, _finished(jobs, id), name, threshold).stat().st_size}
+    def prepare(request: Request, id: str, name: str, threshold: float = 0.5) -> dict[str, int]:
+        return {"bytes": _made(jobs, _finished(jobs, id), name, threshold, address(request)).stat().st_size}
 
     @app.post("/api/videos/{id}/attention")
-    def attention(id: str, point: Point) -> dict[str, Any]:
+    def attention(request: Request, id: str, point: Point) -> dict[str, Any]:
         film = known(store.video(id))
         model = next((model for model in jobs.models if model["name"] == point.model), None)
         if model is None or not model["attends"]:
             raise Refusal(422, "this model has no attention modules to show")
         order = {"do": "attend", "source": str(jobs.source(film)), "name": film.name, **point.model_dump()}
-        return {"maps": jobs.ask(order, ERRAND_SECONDS)["maps"]}
+        return {"maps": jobs.ask(order, ERRAND_SECONDS, address(request))["maps"]}
 
 
 def _finished(jobs: Jobs, id: str) -> Job:
@@ -174,7 +180,7 @@ def _finished(jobs: Jobs, id: str) -> Job:
     return job
 
 
-def _made(jobs: Jobs, job: Job, name: str, threshold: float) -> Path:
+def _made(jobs: Jobs, job: Job, name: str, threshold: float, asker: str) -> Path:
     """A download, made when it is first asked for; of each kind the newest threshold is kept."""
     if name not in DOWNLOADS or not BASE_THRESHOLD <= threshold <= 1:
         raise KeyError(name)
@@ -186,7 +192,7 @@ def _made(jobs: Jobs, job: Job, name: str, threshold: float) -> Path:
     with jobs.store.scratch() as scratch:
         files = {"source": str(jobs.source(film)), "result": str(folder / "result.json.gz"), "out": str(scratch)}
         order = {"do": "download", "file": name, "name": film.name, "threshold": percent / 100, **files}
-        jobs.ask(order, ERRAND_SECONDS)
+        jobs.ask(order, ERRAND_SECONDS, asker)
         known(jobs.store.job(job.id))  # removed meanwhile: its folder must not come back
         for older in folder.glob(f"[0-9][0-9][0-9]-{name}"):
             older.unlink(missing_ok=True)
@@ -195,7 +201,7 @@ def _made(jobs: Jobs, job: Job, name: str, threshold: float) -> Path:
 
 
 def _job(job: Job, jobs: Jobs) -> dict[str, Any]:
-    return described(job, *jobs.progress(job))
+    return described(job, *jobs.progress(job), full=jobs.waits_for_space)
 
 
 def _stem(name: str) -> str:

@@ -1,6 +1,6 @@
 """What survives a restart: a list of videos and jobs in SQLite, their files in one folder each.
 
-    DIR/jobs.sqlite
+    DIR/jobs.sqlite                 the list; see joblist.py
     DIR/videos/<id>/source          as it was uploaded; the name it had is only a text in the list
     DIR/videos/<id>/play.mp4        where browsers cannot play the source
     DIR/jobs/<id>/result.json.gz    what the page shows; downloads made of it lie beside it
@@ -12,32 +12,23 @@ Names are made here and are random: nothing that a browser sends becomes part of
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import shutil
 import sqlite3
-import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
+from tubelet.apps.web.joblist import JobList
 from tubelet.core.errors import InputError
 
 State = Literal["queued", "running", "done", "failed"]
 MAX_ATTEMPTS = 2  # a video that takes the worker down with it must not do so for ever
-
-SCHEMA = """
-CREATE TABLE IF NOT EXISTS videos (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL, example INTEGER NOT NULL, bytes INTEGER NOT NULL, width INTEGER NOT NULL,
-    height INTEGER NOT NULL, frames INTEGER NOT NULL, seconds REAL NOT NULL, playable INTEGER NOT NULL,
-    webm INTEGER NOT NULL, created REAL NOT NULL);
-CREATE TABLE IF NOT EXISTS jobs (
-    id TEXT PRIMARY KEY, video TEXT NOT NULL REFERENCES videos(id) ON DELETE CASCADE, model TEXT NOT NULL,
-    length INTEGER, stride INTEGER, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, objects INTEGER,
-    seconds REAL, created REAL NOT NULL);
-"""
+ID = re.compile(r"[0-9a-f]{16}")  # what new_id makes: the name of a folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -75,61 +66,60 @@ class Job:
 
 
 class Store:
-    """The list and the folders. Safe to use from several threads; raises InputError where the folder is in use."""
+    """The list and the folders. Safe to use from several threads.
+
+    Raises InputError where the folder is in use, cannot be written to, or holds a list that is not ours.
+    """
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        for name in ("videos", "jobs", "scratch"):
-            (root / name).mkdir(parents=True, exist_ok=True)
-        self._lock = threading.RLock()
-        self._database = sqlite3.connect(root / "jobs.sqlite", check_same_thread=False, isolation_level=None, timeout=1)
-        self._database.row_factory = sqlite3.Row
         try:
-            # held until closed: a second server in this folder would take up the same jobs
-            self._database.execute("PRAGMA locking_mode = EXCLUSIVE")
-            # a killed process loses nothing so, a power cut the last moments at most; and the disk is rarely waited for
-            self._database.execute("PRAGMA journal_mode = WAL")
-            self._database.execute("PRAGMA synchronous = NORMAL")
-            self._database.execute("PRAGMA foreign_keys = ON")
-            self._database.execute("BEGIN IMMEDIATE")
-            self._database.execute("COMMIT")
-            self._database.executescript(SCHEMA)
-        except sqlite3.DatabaseError as error:
-            self._database.close()
-            reason = "is another server using it?" if "locked" in str(error) else str(error)
-            raise InputError(f"{root}: its list of jobs cannot be opened ({reason})") from None
-        self._recover()
+            for name in ("videos", "jobs", "scratch"):
+                (root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise InputError(f"{root}: expected a folder that can be written to ({reason})") from None
+        self._list = JobList(root / "jobs.sqlite")
+        try:
+            self._check_ids()
+            self._recover()
+        except BaseException:
+            self._list.close()
+            raise
 
     def close(self) -> None:
         """Let go of the folder."""
-        with self._lock:
-            self._database.close()
+        self._list.close()
+
+    def catch_up(self) -> bool:
+        """Write the changes that a full disk refused; whether none is left."""
+        return self._list.catch_up()
 
     def videos(self) -> list[Film]:
         """Newest first."""
-        return [_film(row) for row in self._all("SELECT * FROM videos ORDER BY created DESC")]
+        return [_film(row) for row in self._list.read("SELECT * FROM videos ORDER BY created DESC")]
 
     def video(self, id: str) -> Film | None:
         """None where there is none of this id."""
-        return next((_film(row) for row in self._all("SELECT * FROM videos WHERE id = ?", id)), None)
+        return next((_film(row) for row in self._list.read("SELECT * FROM videos WHERE id = ?", id)), None)
 
     def example(self) -> Film | None:
         """The bundled video, where it is in the list."""
-        return next((_film(row) for row in self._all("SELECT * FROM videos WHERE example = 1")), None)
+        return next((_film(row) for row in self._list.read("SELECT * FROM videos WHERE example = 1")), None)
 
     def jobs(self, state: State | None = None) -> list[Job]:
         """Oldest first."""
-        rows = self._all("SELECT * FROM jobs WHERE ? IS NULL OR state = ? ORDER BY created, rowid", state, state)
+        rows = self._list.read("SELECT * FROM jobs WHERE ? IS NULL OR state = ? ORDER BY created, rowid", state, state)
         return [_job(row) for row in rows]
 
     def job(self, id: str) -> Job | None:
         """None where there is none of this id."""
-        return next((_job(row) for row in self._all("SELECT * FROM jobs WHERE id = ?", id)), None)
+        return next((_job(row) for row in self._list.read("SELECT * FROM jobs WHERE id = ?", id)), None)
 
     def find(self, video: str, model: str, length: int | None, stride: int | None) -> Job | None:
         """A run of the same model over the same video in the same way that has not failed."""
         same = "video = ? AND model = ? AND length IS ? AND stride IS ? AND state != 'failed'"
-        rows = self._all(f"SELECT * FROM jobs WHERE {same}", video, model, length, stride)
+        rows = self._list.read(f"SELECT * FROM jobs WHERE {same}", video, model, length, stride)
         return next((_job(row) for row in rows), None)
 
     def add_video(self, film: Film, scratch: Path) -> None:
@@ -137,7 +127,7 @@ class Store:
         os.replace(scratch, self.video_folder(film.id))
         try:
             self._insert("videos", film)
-        except sqlite3.DatabaseError:
+        except sqlite3.Error:
             shutil.rmtree(self.video_folder(film.id), ignore_errors=True)
             raise
 
@@ -152,19 +142,19 @@ class Store:
 
     def start(self, id: str) -> None:
         """The job runs, once more."""
-        self._all("UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE id = ?", id)
+        self._list.change("UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE id = ?", id)
 
     def put_back(self, id: str) -> None:
         """The job was left for no fault of its own: it waits again, and the attempt does not count."""
-        self._all("UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ?", id)
+        self._list.change("UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ?", id)
 
     def finish(self, id: str, objects: int, seconds: float) -> None:
         """The job is done and its files are in their place."""
-        self._all("UPDATE jobs SET state = 'done', objects = ?, seconds = ? WHERE id = ?", objects, seconds, id)
+        self._list.change("UPDATE jobs SET state = 'done', objects = ?, seconds = ? WHERE id = ?", objects, seconds, id)
 
     def fail(self, id: str, error: str) -> None:
         """Keep the one line that says why; of the files nothing, nor of the video's where no other job needs them."""
-        self._all("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
+        self._list.change("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
         job = self.job(id)
         if job is not None and not self._needed(job.video):
@@ -173,7 +163,7 @@ class Store:
     def remove_job(self, id: str) -> None:
         """Leave nothing of it, nor of its video where no other job was made for that."""
         job = self.job(id)
-        self._all("DELETE FROM jobs WHERE id = ?", id)
+        self._list.change("DELETE FROM jobs WHERE id = ?", id)
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
         if job is not None and not self._needed(job.video):
             self.remove_video(job.video)
@@ -183,7 +173,7 @@ class Store:
         for job in self.jobs():
             if job.video == id:
                 shutil.rmtree(self.job_folder(job.id), ignore_errors=True)
-        self._all("DELETE FROM videos WHERE id = ?", id)  # and with it its jobs
+        self._list.change("DELETE FROM videos WHERE id = ?", id)  # and with it its jobs
         shutil.rmtree(self.video_folder(id), ignore_errors=True)
 
     def video_folder(self, id: str) -> Path:
@@ -219,7 +209,7 @@ class Store:
             if job.attempts >= MAX_ATTEMPTS:
                 self.fail(job.id, "the server stopped twice while this ran; it is not tried again")
             else:
-                self._all("UPDATE jobs SET state = 'queued' WHERE id = ?", job.id)
+                self._list.change("UPDATE jobs SET state = 'queued' WHERE id = ?", job.id)
         for film in self.videos():
             if not (self.video_folder(film.id) / "source").is_file() and self._needed(film.id):
                 self.remove_video(film.id)
@@ -234,14 +224,19 @@ class Store:
             if folder.name not in listed:
                 shutil.rmtree(folder, ignore_errors=True)
 
+    def _check_ids(self) -> None:
+        """An id becomes the name of a folder: a list with any other name in it was not written by us."""
+        try:
+            ids = [film.id for film in self.videos()] + [job.id for job in self.jobs()]
+        except sqlite3.Error:  # a text that is not UTF-8
+            ids = [""]
+        if not all(isinstance(id, str) and ID.fullmatch(id) for id in ids):
+            raise InputError(f"{self.root}: its list of jobs cannot be opened (it was not written by tubelet)")
+
     def _insert(self, table: str, row: Film | Job) -> None:
         names = [field.name for field in fields(row)]
         marks = ", ".join("?" * len(names))
-        self._all(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", *(getattr(row, n) for n in names))
-
-    def _all(self, statement: str, *values: Any) -> Sequence[sqlite3.Row]:
-        with self._lock:
-            return self._database.execute(statement, values).fetchall()
+        self._list.add(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", *(getattr(row, n) for n in names))
 
 
 def new_id() -> str:

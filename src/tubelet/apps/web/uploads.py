@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import shutil
+import threading
 import time
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -16,12 +19,14 @@ from starlette.responses import FileResponse, Response
 
 from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web.faults import Refusal
-from tubelet.apps.web.jobs import Busy, Jobs, known
-from tubelet.apps.web.limits import MEGABYTE
+from tubelet.apps.web.jobs import Busy, Full, Jobs, known
+from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.apps.web.probe import probe
+from tubelet.apps.web.shares import address
 from tubelet.apps.web.store import Film, new_id
 
-STALLED = 30.0  # seconds without a byte after which an upload is given up
+PATH = "/api/videos"
+PROBING = threading.BoundedSemaphore(2)  # a file from outside may take a processor and 2 GB until it is given up
 SPARE_BYTES = 200 * MEGABYTE  # that stay free on the disk
 LONGEST_NAME = 120
 
@@ -29,30 +34,28 @@ LONGEST_NAME = 120
 def add(app: FastAPI, jobs: Jobs) -> None:
     """Routes of uploads, the example and films."""
     limits, store = jobs.limits, jobs.store
-    app.state.uploading = 0
+    slots = _Slots(limits)
+    one_example = threading.Lock()
 
-    @app.post("/api/videos", status_code=201)
+    @app.post(PATH, status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
-        declared = request.headers.get("content-length", "")
-        await anyio.to_thread.run_sync(_check_before, jobs, int(declared) if declared.isdecimal() else 0)
-        if app.state.uploading >= limits.uploads:
-            raise Busy(f"busy: {app.state.uploading} uploads are under way; try again in a while")
-        app.state.uploading += 1
-        try:
-            with store.scratch() as folder:
-                size = await _receive(request, folder / "source", limits.bytes)
-                name = _shown_name(request.headers.get("x-name", ""))
-                return described_film(await anyio.to_thread.run_sync(_take_in, jobs, folder, name, size, False))
-        finally:
-            app.state.uploading -= 1
+        header = request.headers.get("content-length", "")
+        declared = int(header) if header.isdecimal() else 0
+        await anyio.to_thread.run_sync(_check_before, jobs, declared, slots.expected)
+        with slots.taken(address(request), declared), store.scratch() as folder:
+            size = await _receive(request, folder / "source", limits.bytes)
+            name = _shown_name(request.headers.get("x-name", ""))
+            return described_film(await anyio.to_thread.run_sync(_take_in, jobs, folder, name, size, False))
 
     @app.post("/api/example", status_code=201)
     def example() -> dict[str, Any]:
-        film = store.example()
-        if film is None:
-            with store.scratch() as folder:
-                shutil.copyfile(EXAMPLE, folder / "source")
-                film = _take_in(jobs, folder, "example", EXAMPLE.stat().st_size, True)
+        with one_example:
+            film = store.example()
+            if film is None:
+                _check_before(jobs, EXAMPLE.stat().st_size, slots.expected)
+                with store.scratch() as folder:
+                    shutil.copyfile(EXAMPLE, folder / "source")
+                    film = _take_in(jobs, folder, "example", EXAMPLE.stat().st_size, True)
         return described_film(film)
 
     @app.get("/api/videos/{id}/film")
@@ -65,28 +68,47 @@ def add(app: FastAPI, jobs: Jobs) -> None:
         return FileResponse(path, media_type="video/webm" if is_webm else "video/mp4")
 
 
-def _check_before(jobs: Jobs, declared: int) -> None:
-    """Refuse an upload before its bytes travel."""
+class _Slots:
+    """Uploads that are under way; used by the event loop alone."""
+
+    def __init__(self, limits: Limits) -> None:
+        self._limits = limits
+        self._addresses: Counter[str] = Counter()
+        self.expected = 0  # bytes that were declared by all of them
+
+    @contextmanager
+    def taken(self, address: str, declared: int) -> Iterator[None]:
+        """One of the slots; raises Busy where none is left, or none for this address."""
+        total = self._addresses.total()
+        if total >= self._limits.uploads:
+            raise Busy(f"busy: {total} uploads are under way; try again in a while")
+        if self._addresses[address] >= self._limits.uploads_each:
+            raise Busy(f"busy: {self._limits.uploads_each} of your uploads are under way; try again in a while")
+        self._addresses[address] += 1
+        self.expected += declared
+        try:
+            yield
+        finally:
+            self.expected -= declared
+            self._addresses[address] -= 1
+            self._addresses += Counter()  # drops those at 0
+
+
+def _check_before(jobs: Jobs, declared: int, others: int) -> None:
+    """Refuse an upload before its bytes travel; `others` are the bytes that uploads under way have declared."""
     limits = jobs.limits
     if declared > limits.bytes:
         raise Refusal(413, f"{declared / MEGABYTE:,.0f} MB are too many: at most {limits.megabytes} MB are taken")
     jobs.check_room()
-    if shutil.disk_usage(jobs.store.root).free < max(declared, MEGABYTE) + SPARE_BYTES:
-        raise Refusal(507, "the server's disk is nearly full")
+    if shutil.disk_usage(jobs.store.root).free < max(declared, MEGABYTE) + others + SPARE_BYTES:
+        raise Full("the server's disk is nearly full")
 
 
 async def _receive(request: Request, path: Path, limit: int) -> int:
     """Write the body to a file as it comes; how many bytes."""
     size = 0
-    chunks = request.stream().__aiter__()
     with path.open("wb") as file:
-        while True:
-            try:
-                chunk = await asyncio.wait_for(anext(chunks), STALLED)
-            except StopAsyncIteration:
-                break
-            except TimeoutError:
-                raise Refusal(408, "the upload stalled and was given up") from None
+        async for chunk in request.stream():
             size += len(chunk)
             if size > limit:
                 raise Refusal(413, f"this file is too large: at most {limit // MEGABYTE} MB are taken")
@@ -97,7 +119,8 @@ async def _receive(request: Request, path: Path, limit: int) -> int:
 
 
 def _take_in(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> Film:
-    facts = probe(folder / "source", jobs.limits.frames)
+    with PROBING:
+        facts = probe(folder / "source", jobs.limits.frames)
     film = Film(
         id=new_id(), name=name, example=example, bytes=size, width=facts.width, height=facts.height,
         frames=facts.frames, seconds=facts.seconds, playable=facts.playable, webm=facts.webm, created=time.time(),

@@ -1,7 +1,7 @@
 """A process of its own that holds the models: it can be ended at any time, and takes nothing with it.
 
 Both sides speak JSON over a pipe; nothing is unpickled from a process that reads files from outside. Within it, one
-thread runs jobs, one runs errands (downloads, attention), so that a long job keeps nobody waiting.
+thread runs jobs, one makes downloads, one looks at attention, so that none of them keeps the others waiting.
 """
 
 from __future__ import annotations
@@ -14,11 +14,16 @@ import queue
 import signal
 import threading
 from collections.abc import Callable, Sequence
+from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tubelet.apps.web import supervised
+
 Message = dict[str, Any]
 OpenModel = Callable[[str], Any]
+
+KINDS = ("segment", "download", "attend")  # of orders; each has a thread of its own
 
 log = logging.getLogger("tubelet.web")
 
@@ -35,7 +40,7 @@ class Worker:
         self._process = context.Process(target=_main, args=arguments, name="tubelet worker", daemon=True)
         self._process.start()
         theirs.close()
-        threading.Thread(target=self._listen, name="ear of the worker", daemon=True).start()
+        supervised.repeat(self._listen, "the worker's listener")
 
     @property
     def pid(self) -> int | None:
@@ -58,14 +63,16 @@ class Worker:
         """Wait until the process is gone."""
         self._process.join(5)
 
-    def _listen(self) -> None:
+    def _listen(self) -> bool:
+        """Pass one message on; whether more can come."""
         try:
-            while True:
-                self._heard(json.loads(self._connection.recv_bytes()))
+            message = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
-            pass
-        self._process.join(5)
-        self._heard(None)
+            self._process.join(5)
+            self._heard(None)
+            return False
+        self._heard(message)
+        return True
 
 
 def load_model(name: str, device: str) -> Any:
@@ -88,8 +95,7 @@ class _Workshop:
         self._connection, self._open_model, self._names = connection, open_model, names
         self._models: dict[str, Any] = {}
         self._sending = threading.Lock()
-        self._jobs: queue.Queue[Message] = queue.Queue()
-        self._errands: queue.Queue[Message] = queue.Queue()
+        self._orders: dict[str, queue.Queue[Message]] = {kind: queue.Queue() for kind in KINDS}
         self._stops: dict[Any, threading.Event] = {}
 
     def run(self) -> None:
@@ -100,8 +106,8 @@ class _Workshop:
         except (TubeletError, OSError) as error:
             self._send({"say": "refused", "error": str(error)})
             return
-        threading.Thread(target=self._work, args=(self._jobs,), daemon=True).start()
-        threading.Thread(target=self._work, args=(self._errands,), daemon=True).start()
+        for kind, orders in self._orders.items():
+            supervised.repeat(partial(self._work, orders), f"the worker's thread for orders to {kind}")
         self._send({"say": "ready", "models": [_described(name, model) for name, model in self._models.items()]})
         try:
             while True:
@@ -115,22 +121,23 @@ class _Workshop:
                 self._stops[message["key"]].set()
             return
         self._stops[message["key"]] = threading.Event()
-        (self._jobs if message["do"] == "segment" else self._errands).put(message)
+        self._orders[message["do"]].put(message)
 
-    def _work(self, orders: queue.Queue[Message]) -> None:
+    def _work(self, orders: queue.Queue[Message]) -> bool:
+        """Carry out one order; there is always another."""
         from tubelet.apps.web import work
 
-        while True:
-            order = orders.get()
-            key = order["key"]
-            try:
-                answer = {"say": "done", "key": key, **self._do(order, self._stops[key])}
-            except work.Stopped:
-                answer = {"say": "stopped", "key": key}
-            except Exception as error:
-                answer = {"say": "failed", "key": key, "error": work.line_of(error, order)}
-            del self._stops[key]
-            self._send(answer)
+        order = orders.get()
+        key = order["key"]
+        try:
+            answer = {"say": "done", "key": key, **self._do(order, self._stops[key])}
+        except work.Stopped:
+            answer = {"say": "stopped", "key": key}
+        except Exception as error:
+            answer = {"say": "failed", "key": key, "error": work.line_of(error, order)}
+        del self._stops[key]
+        self._send(answer)
+        return True
 
     def _do(self, order: Message, stop: threading.Event) -> Message:
         from tubelet.apps.web import work

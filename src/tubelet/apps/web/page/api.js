@@ -55,14 +55,34 @@ export function upload(file, progress) {
   return { done, abort: () => request.abort() };
 }
 
+const AGAIN = 3000; // milliseconds, after the server refused to tell
+
 /** Calls `changed(job)` until the job is over; returns a function that stops listening. */
 export function follow(id, changed) {
-  const source = new EventSource(`/api/jobs/${id}/events`);
-  source.onmessage = (event) => {
-    const job = JSON.parse(event.data);
-    if (!["queued", "running"].includes(job.state)) source.close();
-    changed(job);
-  };
-  source.onerror = () => source.readyState === EventSource.CLOSED && changed({ id, state: "gone" });
-  return () => source.close();
+  let source;
+  let timer;
+  let stopped = false;
+
+  function listen() {
+    if (stopped) return;
+    source = new EventSource(`/api/jobs/${id}/events`);
+    source.onmessage = (event) => {
+      const job = JSON.parse(event.data);
+      if (!["queued", "running"].includes(job.state)) source.close();
+      changed(job);
+    };
+    source.onerror = () => { // a browser connects again by itself, but not after a refusal
+      if (source.readyState === EventSource.CLOSED) timer = setTimeout(again, AGAIN);
+    };
+  }
+
+  function again() {
+    ask("GET", `/api/jobs/${id}`).then(listen, (error) => {
+      if (error.status === 404) changed({ id, state: "gone" });
+      else listen();
+    });
+  }
+
+  listen();
+  return () => { stopped = true; clearTimeout(timer); source.close(); };
 }

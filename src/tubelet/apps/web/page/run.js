@@ -23,6 +23,7 @@ export class ProgressCard {
 
 /** The lines of a card for a job as the server describes it. */
 export function describe(job) {
+  if (job.state === "queued" && job.full) return [null, "Waiting: the server's disk is full"];
   if (job.state === "queued") return [null, job.ahead ? `Waiting: ${count(job.ahead, "video")} before this one` : "Waiting"];
   if (!job.total) return [null, STAGES.starting];
   const parts = [STAGES[job.stage], `${job.done.toLocaleString("en")} of ${count(job.total, "frame")}`];
