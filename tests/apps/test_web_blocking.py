@@ -19,13 +19,13 @@ from starlette.types import Receive, Scope, Send
 import web_models
 from toy import moving_patches
 from tubelet.apps import serve
-from tubelet.apps.web import server
+from tubelet.apps.web import live, server
 from tubelet.apps.web.guard import Access
 from tubelet.apps.web.jobs import Busy, Jobs
 from tubelet.apps.web.limits import Limits, Patience
 from tubelet.apps.web.shares import Shares
 from tubelet.apps.web.store import Store
-from tubelet.apps.web.uploads import _Slots
+from tubelet.apps.web.uploads import Slots
 from tubelet.video.writer import VideoWriter
 
 WAIT = 60.0  # seconds within which anything has to end at all
@@ -263,8 +263,20 @@ def test_an_address_has_its_share_of_requests_and_no_more(proxied: bool) -> None
         until(lambda: ask("/").status_code == 200)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="more than one address of this machine")
+def test_viewers_of_one_address_leave_room_for_others() -> None:
+    look = b"GET /live HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n"
+    with serving(live.build(live.Newest(), Access())) as port, ExitStack() as stack:
+
+        def answer(source: str) -> bytes:
+            return stack.enter_context(connected(port, look, source)).recv(12)
+
+        assert [answer("127.0.0.1") for _ in range(live.EACH)] == [b"HTTP/1.1 200"] * live.EACH
+        assert [answer("127.0.0.1"), answer("127.0.0.2")] == [b"HTTP/1.1 503", b"HTTP/1.1 200"]
+
+
 def test_an_address_has_its_share_of_uploads_and_no_more() -> None:
-    slots = _Slots(Limits(uploads=3, uploads_each=2))
+    slots = Slots(Limits(uploads=3, uploads_each=2))
     with slots.taken("a", 5), slots.taken("a", 6):
         assert slots.expected == 11
         with pytest.raises(Busy, match="your uploads"), slots.taken("a", 1):

@@ -34,7 +34,7 @@ LONGEST_NAME = 120
 def add(app: FastAPI, jobs: Jobs) -> None:
     """Routes of uploads, the example and films."""
     limits, store = jobs.limits, jobs.store
-    slots = _Slots(limits)
+    slots = Slots(limits)
     one_example = threading.Lock()
 
     @app.post(PATH, status_code=201)
@@ -68,7 +68,7 @@ def add(app: FastAPI, jobs: Jobs) -> None:
         return FileResponse(path, media_type="video/webm" if is_webm else "video/mp4")
 
 
-class _Slots:
+class Slots:
     """Uploads that are under way; used by the event loop alone."""
 
     def __init__(self, limits: Limits) -> None:
