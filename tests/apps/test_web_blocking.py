@@ -55,13 +55,25 @@ def patches(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[int]:
-    """The port of the whole application, without a worker."""
+def jobs(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Jobs]:
+    """Without a worker: uploads need none."""
     store = Store(tmp_path_factory.mktemp("blocking") / "data")
-    jobs = Jobs(store, Limits(megabytes=1), web_models.open_model, ["toy"])
-    with serving(server.build(jobs, Access(), SHORT), patience=SHORT) as port:
-        yield port
+    yield Jobs(store, Limits(megabytes=1), web_models.open_model, ["toy"])
     store.close()
+
+
+@pytest.fixture(scope="module")
+def page(jobs: Jobs) -> Iterator[int]:
+    """The port of the whole application, with little patience for bodies."""
+    with serving(server.build(jobs, Access(), SHORT)) as port:
+        yield port
+
+
+@pytest.fixture(scope="module")
+def patient(jobs: Jobs) -> Iterator[int]:
+    """The same with much patience."""
+    with serving(server.build(jobs, Access(), Patience(body=WAIT, linger=WAIT))) as port:
+        yield port
 
 
 def connected(port: int, sent: bytes = b"", source: str | None = None) -> socket.socket:
@@ -123,7 +135,7 @@ def test_headers_that_do_not_come_close_the_connection(sent: bytes) -> None:
 
 
 def test_headers_of_a_second_request_have_to_come_as_well() -> None:
-    with serving(answering, patience=SHORT) as port:
+    with serving(answering, patience=Patience(head=2)) as port:
         connection = connected(port, b"GET / HTTP/1.1\r\nHost: a\r\n\r\n")
         assert connection.recv(1000).startswith(b"HTTP/1.1 200 ")
         connection.sendall(HALF)
@@ -173,19 +185,13 @@ def test_a_wish_that_comes_a_byte_now_and_then_is_given_up(page: int) -> None:
     assert b"HTTP/1.1 408 " in rest(connection)
 
 
-def test_an_upload_with_pauses_goes_through(tmp_path: Path, patches: bytes) -> None:
-    store = Store(tmp_path / "data")
-    jobs = Jobs(store, Limits(), web_models.open_model, ["toy"])
-    patience = Patience(body=WAIT, rate=1)
-    with serving(server.build(jobs, Access(), patience)) as port:
+def test_an_upload_with_pauses_goes_through(patient: int, patches: bytes) -> None:
+    def pieces() -> Iterator[bytes]:
+        for start in range(0, len(patches), 500):
+            time.sleep(0.02)
+            yield patches[start : start + 500]
 
-        def pieces() -> Iterator[bytes]:
-            for start in range(0, len(patches), 500):
-                time.sleep(0.02)
-                yield patches[start : start + 500]
-
-        assert httpx.post(f"http://127.0.0.1:{port}/api/videos", content=pieces(), timeout=WAIT).status_code == 201
-    store.close()
+    assert httpx.post(f"http://127.0.0.1:{patient}/api/videos", content=pieces(), timeout=WAIT).status_code == 201
 
 
 def test_an_upload_that_goes_on_past_the_limit_is_cut_off(page: int) -> None:
@@ -219,15 +225,15 @@ def test_after_an_answer_to_an_unread_body_the_connection_is_closed(page: int, h
     assert b"connection: close" in answer.lower()
 
 
-def test_the_refusal_can_be_read_by_a_sender_that_was_in_the_middle(page: int) -> None:
-    refused = httpx.post(f"http://127.0.0.1:{page}/api/videos", content=bytes(1_500_000), timeout=WAIT)
+def test_the_refusal_can_be_read_by_a_sender_that_was_in_the_middle(patient: int) -> None:
+    refused = httpx.post(f"http://127.0.0.1:{patient}/api/videos", content=bytes(1_500_000), timeout=WAIT)
     assert (refused.status_code, "at most 1 MB" in refused.json()["error"]) == (413, True)
 
 
-def test_a_wish_of_many_megabytes_is_not_kept_in_memory(page: int) -> None:
+def test_a_wish_of_many_megabytes_is_not_kept_in_memory(patient: int) -> None:
     wish = json.dumps({"video": "x", "model": "y" * 30_000_000}).encode()
     headers = {"Content-Type": "application/json"}
-    refused = httpx.post(f"http://127.0.0.1:{page}/api/jobs", content=wish, headers=headers, timeout=WAIT)
+    refused = httpx.post(f"http://127.0.0.1:{patient}/api/jobs", content=wish, headers=headers, timeout=WAIT)
     assert (refused.status_code, "too large" in refused.json()["error"]) == (413, True)
 
 
