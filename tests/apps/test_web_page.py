@@ -334,6 +334,25 @@ def test_a_running_job_is_cancelled_and_its_video_is_gone(seen: Page, film: Path
     playwright.expect(seen.locator(".film")).to_have_count(1)
 
 
+def test_a_page_that_was_refused_its_progress_asks_again(browser: Browser, address: str, film: Path) -> None:
+    page = opened(browser, address)
+    page.route("**/events", lambda route: route.fulfill(status=503, body="busy"), times=1)
+    page.set_input_files("#file", {"name": "busy.mp4", "mimeType": "video/mp4", "buffer": film.read_bytes()})
+    page.locator(".watch").wait_for()
+    page.request.delete(f"{address}/api/videos/{page.request.get(f'{address}/api/videos').json()[0]['id']}")
+
+
+def test_a_job_that_waits_for_space_on_the_disk_says_so(
+    browser: Browser, address: str, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = opened(browser, address)
+    monkeypatch.setattr(Jobs, "disk_is_full", lambda jobs: jobs.store.jobs("queued") != [])
+    page.set_input_files("#file", {"name": "full.mp4", "mimeType": "video/mp4", "buffer": film.read_bytes()})
+    playwright.expect(page.locator(".progress p")).to_have_text("Waiting: the server's disk is full")
+    page.get_by_role("button", name="Cancel").click()
+    page.locator(".drop").wait_for()
+
+
 def test_a_file_that_is_no_video_is_one_clear_line(browser: Browser, address: str, tmp_path: Path) -> None:
     page = opened(browser, address)
     (tmp_path / "film.mp4").write_bytes(b"not a film" * 100)

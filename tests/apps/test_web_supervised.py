@@ -88,7 +88,8 @@ def finished_in_silence(jobs: Jobs, asking: TestClient, job: str) -> dict[str, A
     """A job when it is over, as if it had been silent for long at every look."""
 
     def is_over() -> bool:
-        jobs._last_heard -= jobs.limits.silence
+        if jobs._current is not None and jobs._current.id == job:
+            jobs._last_heard -= jobs.limits.silence
         return state(asking, job) not in ("queued", "running")
 
     until(is_over)
@@ -202,8 +203,22 @@ def test_a_job_of_which_nothing_is_heard_is_given_up_and_the_next_one_runs(
     assert jobs.worker_pid != worker
 
 
+def test_errands_do_not_make_a_stuck_job_look_alive(jobs: Jobs, asking: TestClient, film: bytes) -> None:
+    until(lambda: jobs._ready.is_set())
+    video = upload(asking, film)
+    done = submit(asking, video)
+    finished(asking, done)
+    stuck = submit(asking, video, "stuck")
+    until(lambda: asking.get(f"/api/jobs/{stuck}").json().get("total", 0) > 0)
+    before = jobs._last_heard
+    assert asking.get(f"/api/jobs/{done}/files/tracks.csv").status_code == 200
+    assert jobs._last_heard == before
+    finished_in_silence(jobs, asking, stuck)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_worker_that_is_halted_is_given_up(jobs: Jobs, asking: TestClient, film: bytes) -> None:
+    until(lambda: jobs._ready.is_set())
     job = submit(asking, upload(asking, film), "slow")
     assert jobs.worker_pid is not None
     os.kill(jobs.worker_pid, signal.SIGSTOP)

@@ -264,7 +264,6 @@ class Jobs:
             self._worker.send(message)
 
     def _heard(self, message: Message | None) -> None:
-        self._last_heard = time.monotonic()
         if self._closed:
             self._ready.set()
         elif message is None:
@@ -280,6 +279,7 @@ class Jobs:
             errand.answer = message
             errand.finished.set()
         elif self._current is not None and message["key"] == self._current.id:
+            self._last_heard = time.monotonic()  # errands do not count: a stuck job is not saved by them
             self._of_job(self._current, message)
 
     def _of_job(self, job: Job, message: Message) -> None:
