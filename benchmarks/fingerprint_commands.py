@@ -147,8 +147,8 @@ def evaluate() -> prints.Prints:
     recorded = {name: prints.answer(*arguments) for name, arguments in ways.items()}
     for path in ("ytvis.json", "identity.json", "failures.json", "semantic.json", "davis.json"):
         recorded[path] = Path(path).read_text()
-    for path in ("curve.svg", "submission.zip"):
-        recorded[path] = prints.of_file(Path(path))
+    recorded["curve.svg"] = prints.of_file(Path("curve.svg"))
+    recorded |= prints.under("submission.zip", prints.of_archive(Path("submission.zip")))
     return recorded | prints.under("report", prints.of_folder(Path("report")))
 
 

@@ -9,6 +9,7 @@ import io
 import json
 import runpy
 import sys
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -99,6 +100,12 @@ def of_folder(folder: Path) -> Prints:
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     assert files, f"{folder} is empty, so nothing is compared"
     return {str(path.relative_to(folder)): of_file(path) for path in files}
+
+
+def of_archive(path: Path) -> Prints:
+    """Every file in a zip archive; when it was packed is not compared."""
+    with zipfile.ZipFile(path) as archive:
+        return {name: hashlib.sha256(archive.read(name)).hexdigest() for name in archive.namelist()}
 
 
 def of_run(folder: Path) -> Prints:
