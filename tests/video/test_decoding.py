@@ -134,7 +134,7 @@ def test_a_clip_without_its_first_keyframe_starts_at_the_next(make_clip: Make, r
     assert [number_of(video.frames[t]) for t in (20, 0, 9)] == [numbers[20], numbers[0], numbers[9]]
 
 
-@pytest.mark.filterwarnings("ignore::tubelet.video.shortage.TruncatedVideoWarning")
+@pytest.mark.filterwarnings("ignore::tubelet.video.reader.TruncatedVideoWarning")
 def test_frames_that_must_be_counted_are_counted_from_the_first_keyframe(
     make_clip: Make, remux: Make, number_of: Number
 ) -> None:
