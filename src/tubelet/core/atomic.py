@@ -157,13 +157,9 @@ def sweep(folder: Path) -> None:
     with suppress(OSError):
         names = [name for name in os.listdir(folder) if _SCRATCH.fullmatch(name)]
         for name in names:
-            if not _is_abandoned(folder / name):
-                continue
             with suppress(OSError):  # another process is faster
-                if name.startswith(COMPLETE):
-                    _finish(folder / name)
-                else:
-                    _remove(folder / name)
+                if _is_abandoned(folder / name):
+                    (_finish if name.startswith(COMPLETE) else _remove)(folder / name)
 
 
 @contextmanager

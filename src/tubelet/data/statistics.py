@@ -11,6 +11,7 @@ import numpy as np
 
 from tubelet.core import masks
 from tubelet.core.atomic import replacing
+from tubelet.core.text import printable
 from tubelet.core.types import Track, Video, VideoSet
 
 
@@ -91,7 +92,7 @@ def draw(found: Statistics, out: str | Path) -> None:
     for name, title in names.items():
         axes[name].set_title(title, fontsize=10)
     shown = found.classes.most_common(80)
-    axes["classes"].bar([name for name, _ in shown], [count for _, count in shown])
+    axes["classes"].bar([printable(name, 40) for name, _ in shown], [count for _, count in shown])
     axes["classes"].tick_params(axis="x", rotation=90, labelsize=8)
     axes["classes"].set_title("objects per class", fontsize=10)
     with replacing(out) as temporary, temporary.open("wb") as file:

@@ -21,6 +21,7 @@ from tubelet.core import masks
 from tubelet.core.errors import InputError
 from tubelet.core.masks import RLE
 from tubelet.core.rest import Track, VideoSet
+from tubelet.core.text import plain
 from tubelet.data import davis
 from tubelet.data.storing import Losses
 from tubelet.data.ytvis import write_predictions
@@ -49,14 +50,15 @@ def to_coco(prediction: VideoPrediction) -> dict[str, Any]:
     """
     height, width = prediction.size
     frames = [{"id": t + 1, "video_id": 1, "frame_id": t} for t in range(prediction.length)]
-    named = [f"{prediction.video}/{t:05d}.jpg" for t in range(prediction.length)]
+    video = plain(prediction.video)
+    named = [f"{video}/{t:05d}.jpg" for t in range(prediction.length)]
     return {
-        "videos": [{"id": 1, "name": prediction.video}],
+        "videos": [{"id": 1, "name": video}],
         "images": [
             {**frame, "file_name": name, "height": height, "width": width}
             for frame, name in zip(frames, named, strict=True)
         ],
-        "categories": [{"id": number, "name": name} for number, name in enumerate(prediction.classes, start=1)],
+        "categories": [{"id": number, "name": plain(name)} for number, name in enumerate(prediction.classes, start=1)],
         "annotations": [
             {
                 "id": number,
