@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -351,3 +352,18 @@ def test_two_ray_actors_one_killed_in_mid_run_do_all_videos(films: Path, tmp_pat
     }
     segment_all(find_jobs([str(films)], (), tmp_path / "alone"), tmp_path / "alone", SETTINGS)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+
+
+def test_cuts_are_a_setting(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (job,) = find_jobs([str(films / "a.mp4")], (), tmp_path / "out")
+    for cuts, shots in ((True, [0]), (False, None)):
+        segment_all([job], tmp_path / "out", SETTINGS.model_copy(update={"cuts": cuts}))
+        (video,) = json.loads((tmp_path / "out" / "a" / "predictions.json").read_text())["videos"]
+        assert video.get("shots") == shots
+
+    asked: list[Settings] = []
+    monkeypatch.setattr(command, "fingerprint", lambda name: name)
+    monkeypatch.setattr(command, "work", lambda *given, ray: asked.append(given[4]) or 0)
+    for arguments in ([], ["--no-cuts"]):
+        assert call(["batch", str(films), "--out", str(tmp_path / "out"), "--device", "cpu", *arguments]) == 0
+    assert [settings.cuts for settings in asked] == [True, False]

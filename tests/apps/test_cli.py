@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from edited import SIZE, scene
 from toy import Toy, moving_patches
 from tubelet.apps import console
 from tubelet.apps.cli import call, separated
@@ -291,3 +292,14 @@ def test_predict_is_the_library_s(toy: Toy, video: Path, tmp_path: Path) -> None
     by_hand = inference.predict(Toy(), video)
     written = json.loads((tmp_path / "out" / "predictions.json").read_text())["annotations"]
     assert [entry["score"] for entry in written] == [track.score for track in by_hand.tracks]
+
+
+def test_shots_are_written_unless_cuts_are_not_looked_for(toy: Toy, tmp_path: Path) -> None:
+    path = tmp_path / "edited.mp4"
+    with VideoWriter(path, SIZE, 10) as writer:
+        for frame in [*scene(0, 4), *scene(1, 3)]:
+            writer.write(frame)
+    for arguments, shots in (([], [0, 4]), (["--no-cuts"], None)):
+        assert call(["predict", str(path), "--out", str(tmp_path / "out"), "--no-video", *arguments]) == 0
+        (video,) = json.loads((tmp_path / "out" / "predictions.json").read_text())["videos"]
+        assert video.get("shots") == shots

@@ -22,6 +22,7 @@ import numpy as np
 import pytest
 import torch
 
+import edited
 from toy import Toy, moving_patches
 from tubelet.apps import stream as command
 from tubelet.apps.cli import call
@@ -318,3 +319,14 @@ def test_the_rate_stands_in_the_corner_of_the_picture() -> None:
     assert with_rate.shape == (*SIZE, 3)
     assert (with_rate[:20] != other[:20]).any()
     assert (with_rate[20:] == other[20:]).all()
+
+
+@pytest.mark.parametrize(("arguments", "shots"), [([], [0, 0, 0, 1, 1]), (["--no-cuts"], [0] * 5)])
+def test_each_line_tells_the_shot(
+    arguments: list[str], shots: list[int], toy: Toy, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with VideoWriter(tmp_path / "edited.mp4", edited.SIZE, 10) as writer:
+        for image in [*edited.scene(0, 3), *edited.scene(1, 2)]:
+            writer.write(image)
+    assert call(["stream", str(tmp_path / "edited.mp4"), "--json", *arguments]) == 0
+    assert [json.loads(line)["shot"] for line in capsys.readouterr().out.splitlines()] == shots

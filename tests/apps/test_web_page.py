@@ -249,6 +249,36 @@ def test_an_object_is_followed_alone_by_click_and_by_digit(seen: Page) -> None:
     playwright.expect(followed).to_have_count(0)
 
 
+def test_cuts_are_marked_on_the_time_line_and_a_click_goes_there(
+    browser: Browser, address: str, tmp_path: Path
+) -> None:
+    path, other = tmp_path / "edited.mp4", np.zeros((10, *SIZE, 3), np.uint8)
+    other[:, :, ::16] = (240, 230, 120)
+    with VideoWriter(path, SIZE, FPS) as writer:
+        for image in [
+            *moving_patches(20, SIZE, COLOURS, patch=40),
+            *other,
+            *moving_patches(20, SIZE, COLOURS, patch=40),
+        ]:
+            writer.write(image)
+    page = opened(browser, address, viewport={"width": 1280, "height": 900})
+    page.set_input_files("#file", path)
+    marks = page.locator(".timeline .cut")
+    marks.first.wait_for()
+    assert [mark.get_attribute("title") for mark in marks.all()] == [
+        "Cut: shot 2 begins, frame 20 (0:00.8)",
+        "Cut: shot 3 begins, frame 30 (0:01.2)",
+    ]
+    shoot(page, "cuts")
+    marks.nth(1).click()
+    at(page, 30)
+    assert page.faults == []  # type: ignore[attr-defined]
+
+
+def test_a_film_without_a_cut_has_no_mark(seen: Page) -> None:
+    assert seen.locator(".timeline .cut").count() == 0
+
+
 def test_a_click_on_the_time_line_jumps(seen: Page) -> None:
     bar = seen.locator(".tracks .bar").nth(1)
     place = bar.bounding_box()

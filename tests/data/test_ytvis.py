@@ -348,3 +348,19 @@ def test_masks_agree_with_the_public_tool(written: Any) -> None:
     track = ytvis.read(written(tree)).videos[1].tracks[0]
     assert (masks.decode(list(track.rles)).astype(bool) == stack).all()
     assert track.rles.areas.tolist() == [int(coco.area(code)) for code in codes]
+
+
+def test_shots_are_written_and_read_back(videos: ytvis.AnnotatedSet, tmp_path: Path) -> None:
+    known = [replace(one, shots=shots) for one, shots in zip(_predictions(), ((), (0, 2)), strict=True)]
+    ytvis.write_predictions(tmp_path / "p.json", known)
+    assert ytvis.read_predictions(tmp_path / "p.json", videos) == known[::-1]
+    assert [video.get("shots") for video in json.loads((tmp_path / "p.json").read_text())["videos"]] == [None, [0, 2]]
+
+
+@pytest.mark.parametrize("shots", [None, [], [1], [0, 3], [0, 2, 1], [0, "1"], [0, 0], {"0": 0}, [0, 1.5], [0, 1e999]])
+def test_shots_that_cannot_be_are_taken_for_unknown(shots: Any, videos: ytvis.AnnotatedSet, tmp_path: Path) -> None:
+    ytvis.write_predictions(tmp_path / "p.json", _predictions())
+    tree = json.loads((tmp_path / "p.json").read_text())
+    tree["videos"][1]["shots"] = shots
+    (tmp_path / "p.json").write_text(json.dumps(tree))
+    assert [prediction.shots for prediction in ytvis.read_predictions(tmp_path / "p.json", videos)] == [(), ()]

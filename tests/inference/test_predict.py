@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from edited import scene
 from toy import COLOURS, Seen, Toy, moving_patches
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.masks import decode
@@ -247,3 +248,63 @@ def test_a_model_that_uses_an_id_twice_is_told_so() -> None:
 
     with pytest.raises(ValueError, match="one id to several objects"):
         predict(Twice(), moving_patches(1))
+
+
+# scene cuts
+
+
+def edited(*lengths: int) -> np.ndarray:
+    """Scenes in turn, of so many frames, with a red patch that drifts through all of them."""
+    scenes = np.concatenate([scene(seed, length, size=(48, 64)) // 2 for seed, length in enumerate(lengths)])
+    for t, frame in enumerate(scenes):
+        frame[10:30, t : t + 20] = COLOURS["red"]
+    return scenes
+
+
+class Watchful(Toy):
+    """Counts an object anew in every shot, and in every frame that comes without its shot."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        _, tracks = super().step(Seen(), clip)
+        self.steps[-1] = [clip.shot, *self.steps[-1]]
+        return state, replace(tracks, ids=tracks.ids + clip.shot)
+
+
+def test_shots_are_told_and_reach_the_model() -> None:
+    model = Watchful()
+    prediction = predict(model, edited(4, 3, 5))
+    assert prediction.shots == (0, 4, 7)
+    assert [step[0] for step in model.steps] == [0] * 4 + [1] * 3 + [2] * 5
+    seen = {track.id: [t for t, rle in enumerate(track.rles) if rle is not None] for track in prediction.tracks}
+    assert seen == {0: [0, 1, 2, 3], 1: [4, 5, 6], 2: [7, 8, 9, 10, 11]}
+    assert [prediction.at(t).shot for t in (3, 4, 6, 7, 11)] == [0, 1, 1, 2, 2]
+
+
+def test_without_looking_for_cuts_the_video_is_one_shot() -> None:
+    prediction = predict(Watchful(), edited(4, 3), cuts=False)
+    assert prediction.shots == ()
+    assert [track.id for track in prediction.tracks] == [0]
+    assert {frame.shot for frame in stream(Watchful(), edited(4, 3), cuts=False)} == {0}
+
+
+def test_a_video_without_a_cut_has_one_shot_and_the_same_objects() -> None:
+    with_cuts, without = (predict(Toy(), moving_patches(6), cuts=cuts) for cuts in (True, False))
+    assert with_cuts.shots == (0,)
+    assert with_cuts.tracks == without.tracks
+
+
+@pytest.mark.parametrize("live_source", [False, True])
+@pytest.mark.parametrize("window", [Window(), Window(length=4, stride=4), Window(length=5, stride=2)])
+def test_predict_and_stream_agree_on_an_edited_video(window: Window, live_source: bool) -> None:
+    video = edited(7, 2, 6)
+    prediction = predict(Watchful(), video, window=window)
+    frames = list(stream(Watchful(), live(video) if live_source else video, window=window))
+    assert [frame.shot for frame in frames] == [0] * 7 + [1] * 2 + [2] * 6
+    for frame in frames:
+        expected = prediction.at(frame.index)
+        assert torch.equal(frame.ids, expected.ids)
+        assert torch.equal(frame.masks, expected.masks)
+
+
+def test_a_spread_window_knows_of_no_shots() -> None:
+    assert predict(Toy(), edited(4, 3), window=Window(length=3, spread=True)).shots == ()

@@ -156,7 +156,7 @@ class Queries(Toy):
         scores = 0.8 * torch.eye(len(self.classes)) + 0.05
         return View(probabilities=scores[order], mask_logits=self._soft(frames).sub(0.5).mul(20)[order])
 
-    def settle(self, state: Any, answer: View, index: Tensor) -> tuple[Any, Tracks]:
+    def settle(self, state: Any, answer: View, index: Tensor, shot: int = 0) -> tuple[Any, Tracks]:
         colour = answer.probabilities.argmax(1)  # a colour is an identity
         masks = answer.mask_logits.sigmoid()
         return state, Tracks(ids=colour, scores=answer.probabilities, masks=masks, index=index)

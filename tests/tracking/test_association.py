@@ -12,7 +12,15 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import Tensor
 
-from tubelet.tracking.association import DROPPED, NEW, AssociationConfig, associate, cue_scores, drop_shadows
+from tubelet.tracking.association import (
+    DROPPED,
+    NEW,
+    AssociationConfig,
+    across_cuts,
+    associate,
+    cue_scores,
+    drop_shadows,
+)
 
 counts = st.tuples(st.integers(0, 6), st.integers(0, 5))
 seeds = st.integers(0, 100_000)
@@ -378,3 +386,31 @@ def test_the_defaults_are_the_papers() -> None:
     assert (config.score_weight, config.iou_weight, config.label_weight) == (1, 2, 10)
     assert (config.assignment, config.birth, config.keep) == ("greedy", 0, None)
     assert (config.doubt, config.leash, config.shadow) == (0, 0, 1)
+
+
+# another shot
+
+PROVEN = torch.tensor([[0.0, 4.0], [0.0, 4.0], [0.0, 0.5]])  # match probabilities 0.98, 0.98 and 0.62
+SAME, OTHER = torch.tensor([0, 1, 0]), torch.tensor([0])
+
+
+def bounded(elsewhere: bool, cut_match: float) -> list[list[float]]:
+    config = AssociationConfig(cut_match=cut_match)
+    return across_cuts(PROVEN + 7, PROVEN, SAME, OTHER, torch.tensor([elsewhere]), config).tolist()
+
+
+def test_across_a_cut_label_and_appearance_must_agree() -> None:
+    free, barred = [7.0, 11.0], [7.0, -math.inf]
+    assert bounded(True, 0.9) == [free, barred, barred]
+    assert bounded(True, 0.6) == [free, barred, [7.0, 7.5]]
+
+
+def test_across_a_cut_two_equal_candidates_are_none() -> None:
+    logits, config = torch.tensor([[0.0, 8.0, 8.0], [0.0, 8.0, 7.0]]), AssociationConfig(cut_match=0.99)
+    nobody = torch.zeros(2, dtype=torch.int64)
+    table = across_cuts(logits, logits, nobody, nobody, torch.ones(2, dtype=torch.bool), config)
+    assert table.tolist() == [[0.0, -math.inf, -math.inf], [0.0, 8.0, -math.inf]]
+
+
+def test_within_a_shot_the_bound_asks_for_nothing() -> None:
+    assert bounded(False, 1.0) == (PROVEN + 7).tolist()

@@ -205,3 +205,14 @@ def test_the_queries_of_the_best_pairs_stay_whatever_their_score() -> None:
 
 def test_without_any_query_there_is_no_object() -> None:
     assert are_objects(torch.zeros(0, 3), LinkingConfig(top=10), exclusive=True).tolist() == []
+
+
+# another shot
+
+
+def test_windows_of_another_shot_are_not_linked_and_ids_go_on_counting() -> None:
+    state, first = link(Links(), bars([[3, 3]]), LinkingConfig())
+    state, second = link(state, bars([[3, 3]], start=2), LinkingConfig(), shot=1)
+    state, third = link(state, bars([[3, 3]], start=3), LinkingConfig(), shot=1)
+    _, fourth = link(state, bars([[3, 3]], start=5), LinkingConfig(), shot=2)
+    assert [tracks.ids.tolist() for tracks in (first, second, third, fourth)] == [[0], [1], [1], [2]]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tubelet.apps.console import Leave, rows_of, say, show, table
-from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
+from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
 
 if TYPE_CHECKING:
     from tubelet.inference.batch import Job, OpenModel, Outcome, Settings
@@ -60,6 +60,7 @@ def batch(
     views: Annotated[int, typer.Option(min=1, metavar="N", help=VIEWS_HELP)] = 1,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help=TOP_HELP, show_default=False)] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
 ) -> None:
     """Segment many videos; finished ones are skipped when it is started again."""
@@ -76,6 +77,7 @@ def batch(
         window=tuple(window or ()),
         views=views,
         top=top,
+        cuts=not no_cuts,
         video=not no_video,
         device=devices[0].partition(":")[0],
         threads=threads,

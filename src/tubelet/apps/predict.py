@@ -19,6 +19,7 @@ MODEL_HELP = "A name that `tubelet list models` shows, a .safetensors file or th
 THRESHOLD_HELP = "Leave out objects whose score is lower."
 VIEWS_HELP = "Look at N sizes and average (models of queries; 4 as in the IFR paper)."
 TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their scores."
+CUTS_HELP = "Take the video for one shot: objects go on through scene cuts."
 DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
 
 
@@ -37,6 +38,7 @@ def predict(
     top: Annotated[int | None, typer.Option(metavar="N", help=TOP_HELP, show_default=False)] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
+    no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     semantic: Annotated[
         bool, typer.Option("--semantic", help="Also write which class every pixel shows: semantic/ and semantic.mp4.")
     ] = False,
@@ -52,6 +54,7 @@ def predict(
         views=views,
         top=top,
         device=device,
+        cuts=not no_cuts,
         video=not no_video,
         semantic=semantic,
     )
@@ -67,6 +70,7 @@ def segment(
     views: int = 1,
     top: int | None = None,
     device: str = "auto",
+    cuts: bool = True,
     video: bool = True,
     semantic: bool = False,
 ) -> VideoPrediction:
@@ -82,7 +86,7 @@ def segment(
     reading = network.window.override(*window)
     with progress_bar("segmenting") as progress:
         prediction = inference.predict(
-            network, opened, window=reading, threshold=threshold, views=views, top=top, progress=progress
+            network, opened, window=reading, threshold=threshold, views=views, top=top, cuts=cuts, progress=progress
         )
     with progress_bar("drawing") as progress:
         prediction.save(folder, video=video, progress=progress)

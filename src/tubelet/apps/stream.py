@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tubelet.apps.console import say
-from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
+from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
 
 if TYPE_CHECKING:
     import numpy as np
@@ -46,6 +46,7 @@ def stream(
         typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
     ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per frame; no page.")] = False,
     with_masks: Annotated[bool, typer.Option("--masks", help="With --json: masks too, as RLE.")] = False,
     show: Annotated[bool, typer.Option("--show", help="Open a window; no page.")] = False,
@@ -70,7 +71,8 @@ def stream(
             sinks.append(stack.enter_context(_page(host, port)))
         live = opened(source, stack)
         network = weights.load(model, device=device)
-        frames = inference.stream(network, live, window=network.window.override(*(window or ())), threshold=threshold)
+        reading = network.window.override(*(window or ()))
+        frames = inference.stream(network, live, window=reading, threshold=threshold, cuts=not no_cuts)
         with suppress(Closed):
             deliver(frames, sinks)
 
@@ -129,6 +131,7 @@ def described(frame: Frame, rate: float, missed: int, *, with_masks: bool) -> di
     told: dict[str, Any] = {
         "time": round(frame.time, 4),
         "index": frame.index,
+        "shot": frame.shot,
         "ids": frame.ids.tolist(),
         "names": list(frame.names),
         "scores": [round(score, 4) for score in frame.scores.tolist()],

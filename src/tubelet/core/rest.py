@@ -92,6 +92,7 @@ class Prediction:
     length: int  # frames
     tracks: tuple[Track, ...]
     classes: tuple[str, ...] = field(default=())
+    shots: tuple[int, ...] = ()  # the first frame of each shot, beginning with 0; empty where nobody looked for cuts
 
     def __repr__(self) -> str:
         about = f"video={self.video!r}, size={self.size}, frames={self.length}"

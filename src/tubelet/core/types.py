@@ -112,12 +112,16 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """T decoded frames of one video, RGB, at their own size. Only frames with `key` are to be predicted."""
+    """T decoded frames of one video, RGB, at their own size. Only frames with `key` are to be predicted.
+
+    All frames belong to one shot: what reads a video (inference/reading.py) ends a clip where a cut is.
+    """
 
     frames: UInt8[Tensor, "T 3 H W"]
     index: Int[Tensor, "T"]  # which frames of the video
     key: Bool[Tensor, "T"]  # predict these; the others are context (reference, support)
     tracks: Tracks | None = None  # truth over the same T frames
+    shot: int = 0  # of the video, counted from 0; always 0 where nobody looked for cuts
 
     def __post_init__(self) -> None:
         if not len(self.frames) == len(self.index) == len(self.key):
@@ -141,12 +145,13 @@ class Clip:
         """Without the key frames after a frame of the video; context stays."""
         rows = (~self.key | (self.index <= frame)).nonzero()[:, 0]
         tracks = None if self.tracks is None else self.tracks.at(rows)
-        return Clip(frames=self.frames[rows], index=self.index[rows], key=self.key[rows], tracks=tracks)
+        return replace(self, frames=self.frames[rows], index=self.index[rows], key=self.key[rows], tracks=tracks)
 
     def to(self, device: torch.device | str) -> Clip:
         """The same on another device."""
         tracks = None if self.tracks is None else self.tracks.to(device)
-        return Clip(frames=self.frames.to(device), index=self.index.to(device), key=self.key.to(device), tracks=tracks)
+        frames, index, key = (tensor.to(device) for tensor in (self.frames, self.index, self.key))
+        return replace(self, frames=frames, index=index, key=key, tracks=tracks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -162,6 +167,7 @@ class Frame:
     masks: Bool[Tensor, "N H W"]
     boxes: Float[Tensor, "N 4"]  # tight, from the masks
     names: tuple[str, ...]  # class name of each object
+    shot: int = 0  # of the video, counted from 0
 
     def __repr__(self) -> str:
         height, width = self.image.shape[1:]

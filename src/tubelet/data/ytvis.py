@@ -20,7 +20,7 @@ from tubelet.core.tubes import Tube
 from tubelet.data.ytvis_json import Document, Entry, Faults, Wanted, finite, load, unpack, whole
 from tubelet.data.ytvis_set import AnnotatedSet as AnnotatedSet
 from tubelet.data.ytvis_set import Frames, category_numbers, video_names, video_numbers
-from tubelet.data.ytvis_tables import categories_of, inferred, name_of, videos_of
+from tubelet.data.ytvis_tables import categories_of, inferred, name_of, shots_of, videos_of
 from tubelet.data.ytvis_write import write_folder as write_folder
 from tubelet.data.ytvis_write import write_predictions as write_predictions
 from tubelet.data.ytvis_write import write_results as write_results
@@ -142,9 +142,17 @@ def read_predictions(path: Path | str, truth: VideoSet, *, faults: Faults | None
             continue
         seen.add((n, number))
         tracks[n].append(Track(id=number, label=label, score=score, rles=tube))
+    listed = {places.find(entry.get("id")): entry for entry in document.videos}
     return [
-        Prediction(video=video.id, size=video.size, length=len(video), tracks=tuple(held), classes=truth.classes)
-        for video, held in zip(truth.videos, tracks, strict=True)
+        Prediction(
+            video=video.id,
+            size=video.size,
+            length=len(video),
+            tracks=tuple(held),
+            classes=truth.classes,
+            shots=shots_of(listed.get(n, {}), len(video)),
+        )
+        for n, (video, held) in enumerate(zip(truth.videos, tracks, strict=True))
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -76,6 +77,15 @@ def _listed(entry: dict[str, Any], number: int, where: str) -> Listed:
     subset = entry.get("subset")
     named = tuple(files) or tuple(f"{name}/{t:05d}.jpg" for t in range(length))
     return Listed(number, name, (height, width), named, subset if isinstance(subset, str) else "")
+
+
+def shots_of(entry: dict[str, Any], length: int) -> tuple[int, ...]:
+    """The first frame of each shot that a video of a file of ours tells; empty where it does not, or not rightly."""
+    told = entry.get("shots")
+    starts = [whole(start) for start in told] if isinstance(told, list) else []
+    known = [start for start in starts if start is not None and start < length]
+    rising = all(before < after for before, after in pairwise(known))
+    return tuple(known) if rising and known[:1] == [0] and len(known) == len(starts) else ()
 
 
 def name_of(entry: dict[str, Any]) -> str | None:

@@ -62,6 +62,8 @@ def write_folder(out: str | Path, videos: VideoSet, progress: Callable[[int], No
 def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> None:
     """Write predictions as a data set of their own: annotations carry a score and a track_id, classes go by name.
 
+    Where shots are known, a video has the first frame of each as `shots`.
+
     Raises ValueError where two predictions are of the same video or disagree on the classes.
     """
     held = list(predictions)
@@ -72,7 +74,10 @@ def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> No
     if any(prediction.classes not in ((), classes) for prediction in held):
         raise ValueError("predictions of one file must share their classes")
     numbers = numbers_of(names)
-    listed = [_video(number, p.video, p.size, p.length) for number, p in zip(numbers, held, strict=True)]
+    listed = [
+        _video(number, p.video, p.size, p.length) | ({"shots": list(p.shots)} if p.shots else {})
+        for number, p in zip(numbers, held, strict=True)
+    ]
 
     def annotations() -> Iterator[dict[str, Any]]:
         count = 0

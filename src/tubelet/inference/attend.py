@@ -20,8 +20,9 @@ from tubelet.core.protocol import Attentive, Glance, Window
 from tubelet.core.types import Clip, Tracks, Video
 from tubelet.drawing.contact_sheet import contact_sheet
 from tubelet.drawing.heatmaps import heat, mark
+from tubelet.inference.reading import read
 from tubelet.inference.results import Progress
-from tubelet.video.windows import windows
+from tubelet.tracking.shots import ShotConfig
 from tubelet.video.writer import VideoWriter
 
 Point = tuple[float, float]  # x, y in pixels of the frame
@@ -142,8 +143,8 @@ def _steps(model: Any, video: Video, window: Window | None, until: int) -> Itera
         next((p.device for p in model.parameters()), torch.device("cpu")) if isinstance(model, nn.Module) else "cpu"
     )
     state = model.start()
-    for clip in windows(video, window or model.window):
-        clip = clip.to(device)
+    for step in read(video, window or model.window, ShotConfig()):
+        clip = step.clip.to(device)
         with torch.inference_mode():
             after, tracks = model.step(state, clip)
         yield state, clip, tracks

@@ -48,6 +48,7 @@ class Settings(Config):
     window: tuple[str, ...] = ()  # fields of the model's own way of reading to be changed, as key=value
     views: int = 1
     top: int | None = None
+    cuts: bool = True  # scene cuts are looked for
     video: bool = True  # overlay.mp4 too
     device: str = "cpu"  # its kind
     threads: int = 1  # of each worker: how a sum is split decides its last bits
@@ -159,6 +160,7 @@ def _made(model: Model, job: Job, folder: Path, settings: Settings) -> dict[str,
             threshold=settings.threshold,
             views=settings.views,
             top=settings.top,
+            cuts=settings.cuts,
         )
         prediction.save(folder, video=settings.video, threads=1)  # of the encoder: their number decides the bytes
     said = [str(w.message) for w in caught if w.category.__module__.startswith("tubelet")]

@@ -19,11 +19,12 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Frame, Tracks, Video
 from tubelet.inference.ledger import Ledger, Tallies, Vote
+from tubelet.inference.reading import Picture, Step, listen, read
 from tubelet.inference.results import Progress, VideoPrediction
 from tubelet.inference.stitch import Average, Finished, Stitcher
 from tubelet.inference.views import several
+from tubelet.tracking.shots import ShotConfig
 from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
-from tubelet.video.windows import window_indices, windows
 
 Model = VideoSegmenter[Any]
 Stored = str | Path | np.ndarray | Tensor | Video  # what can be read from beginning to end
@@ -38,6 +39,7 @@ def predict(
     threshold: float = 0.5,
     top: int | None = None,
     views: int = 1,
+    cuts: bool = True,
     progress: Progress | None = None,
 ) -> VideoPrediction:
     """Find, outline, name and follow every object of a video.
@@ -47,15 +49,21 @@ def predict(
     where they appear) is under `threshold` are left out; each object has its best class. With `top`, the answer is what
     benchmarks take instead: the `top` best (object, class) pairs, in falling order, whatever their scores, so that one
     object may come several times with the same masks and id. `views`: look at that many sizes and average what is seen
-    (inference/views.py). `progress(done, total)` is called as frames are finished. Runs where the model's parameters
-    are. Raises InputError for a source that cannot be read, ConfigError for views of a model that cannot be asked so.
+    (inference/views.py). `cuts`: after a scene cut an object goes on only if its appearance says so, and
+    `prediction.shots` tells where shots begin; off, the video is taken for one shot. `progress(done, total)` is called
+    as frames are finished. Runs where the model's parameters are. Raises InputError for a source that cannot be read,
+    ConfigError for views of a model that cannot be asked so.
     """
     if top is not None and top < 1:
         raise ConfigError(f"expected top of at least 1, got {top}")
     model = several(model, views)
     video = open_video(source)
     ledger = Ledger()
-    for turn in _run(model, _read(video, window or model.window)):
+    window = window or model.window
+    shots: list[int] = []
+    for turn in _run(model, read(video, window, ShotConfig() if cuts else None)):
+        if turn.step is not None and turn.step.clip.shot == len(shots):
+            shots.append(min(turn.step.pictures()))
         if turn.tracks is not None:
             ledger.hear(turn.tracks)
         for frame in turn.finished:
@@ -73,62 +81,55 @@ def predict(
         length=len(video),
         tracks=tracks,
         classes=model.classes,
+        shots=tuple(shots) if cuts and not window.spread else (),
         source=video,
     )
     return prediction.above(float(threshold)) if top is None else prediction
 
 
 def stream(
-    model: Model, source: Source, *, window: Window | None = None, threshold: float = 0.5, views: int = 1
+    model: Model,
+    source: Source,
+    *,
+    window: Window | None = None,
+    threshold: float = 0.5,
+    views: int = 1,
+    cuts: bool = True,
 ) -> Iterator[Frame]:
     """Frames with their objects, each as soon as no later frame can change it, in memory that does not grow.
 
     `source` is what `predict` takes, a camera's index or a stream's address. Masks and ids are those that `predict`
     gives; scores and classes are a track's mean and vote up to this frame, and only tracks whose mean so far reaches
-    `threshold` are shown. Raises InputError for a source that cannot be read, ConfigError where the window needs the
-    whole video.
+    `threshold` are shown. `cuts` is as in `predict`; each frame tells its `shot`. Raises InputError for a source that
+    cannot be read, ConfigError where the window needs the whole video.
     """
     model = several(model, views)
     window = window or model.window
     if window.length is None or window.spread:
         raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
-    return _shown(model, _steps(source, window), threshold)
+    return _shown(model, _steps(source, window, ShotConfig() if cuts else None), threshold)
 
 
-def _steps(source: Source, window: Window) -> Iterator[_Step]:
+def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[Step]:
     if isinstance(source, int | str) and is_live(source):
         source = open_stream(source)
     if not isinstance(source, LiveVideo):
         assert not isinstance(source, int)
-        return _read(open_video(source), window)
+        return read(open_video(source), window, cuts)
     if window.context:
         raise ConfigError(f"a live source has no frames elsewhere to read: expected context=0, got {window.context}")
-    return _listen(source, window)
-
-
-class _Step(NamedTuple):
-    """One window's frames, when each is shown, and from where on later windows may lie."""
-
-    clip: Clip
-    times: list[float]
-    settled: int
-
-    def pictures(self) -> dict[int, tuple[float, Tensor]]:
-        """Time and image of each frame that is to be predicted."""
-        clip = self.clip
-        rows = zip(clip.index.tolist(), clip.key.tolist(), self.times, clip.frames, strict=True)
-        return {t: (time, image) for t, key, time, image in rows if key}
+    return listen(source, window, cuts)
 
 
 class _Turn(NamedTuple):
     """What one window gave, and the frames that are finished after it; the last turn has no window of its own."""
 
-    step: _Step | None
+    step: Step | None
     tracks: Tracks | None
     finished: Iterator[Finished]
 
 
-def _run(model: Model, steps: Iterator[_Step]) -> Iterator[_Turn]:
+def _run(model: Model, steps: Iterator[Step]) -> Iterator[_Turn]:
     """The loop: window after window through the model."""
     state, device = model.start(), _device(model)
     stitcher: Stitcher | None = None
@@ -142,9 +143,9 @@ def _run(model: Model, steps: Iterator[_Step]) -> Iterator[_Turn]:
         yield _Turn(None, None, stitcher.rest())
 
 
-def _shown(model: Model, steps: Iterator[_Step], threshold: float) -> Iterator[Frame]:
+def _shown(model: Model, steps: Iterator[Step], threshold: float) -> Iterator[Frame]:
     tallies = Tallies()
-    pictures: dict[int, tuple[float, Tensor]] = {}  # of frames that are not finished yet
+    pictures: dict[int, Picture] = {}  # of frames that are not finished yet
     vote, min_frames = _vote(model), _min_frames(model)
     for step, tracks, finished in _run(model, steps):
         pictures |= {} if step is None else step.pictures()
@@ -155,47 +156,20 @@ def _shown(model: Model, steps: Iterator[_Step], threshold: float) -> Iterator[F
             known = [tallies[identity] for identity in frame.ids.tolist()]
             verdicts = [tally.verdict(vote) for tally in known]
             keep = [n for n, (_, score) in enumerate(verdicts) if score >= threshold and known[n].frames >= min_frames]
-            time, picture = pictures.pop(frame.index)
+            picture = pictures.pop(frame.index)
             labels = [verdicts[n][0] for n in keep]
             yield Frame(
                 index=frame.index,
-                time=time,
-                image=picture,
+                time=picture.time,
+                image=picture.image,
                 ids=torch.from_numpy(frame.ids[keep]),
                 labels=torch.tensor(labels, dtype=torch.int64),
                 scores=torch.tensor([verdicts[n][1] for n in keep], dtype=torch.float32),
                 masks=torch.from_numpy(np.ascontiguousarray(frame.masks[keep])),
                 boxes=torch.from_numpy(frame.boxes[keep]),
                 names=tuple(model.classes[label] for label in labels),
+                shot=picture.shot,
             )
-
-
-def _read(video: Video, window: Window) -> Iterator[_Step]:
-    spans = window_indices(len(video), window)
-    starts = [span.predicted[0] for span in spans[1:]] + [len(video)]
-    for clip, settled in zip(windows(video, window), starts, strict=True):
-        yield _Step(clip, [video.time(t) for t in clip.index.tolist()], settled)
-
-
-def _listen(live: LiveVideo, window: Window) -> Iterator[_Step]:
-    """Windows of a source without a known end: the last one is shorter where the source stops within it."""
-    held: list[tuple[int, float, Tensor]] = []
-    predicted = 0  # frames that a window has held
-    with live:
-        for t, (time, image) in enumerate(live):
-            held.append((t, time, image))
-            if len(held) == window.length:
-                predicted = t + 1
-                yield _join(held, settled=held[0][0] + window.stride)
-                del held[: window.stride]
-    if held and held[-1][0] >= predicted:
-        yield _join(held, settled=held[-1][0] + 1)
-
-
-def _join(held: list[tuple[int, float, Tensor]], settled: int) -> _Step:
-    index, times, images = zip(*held, strict=True)
-    clip = Clip(frames=torch.stack(images), index=torch.tensor(index), key=torch.ones(len(index), dtype=torch.bool))
-    return _Step(clip, list(times), settled)
 
 
 def _checked(tracks: Tracks, clip: Clip) -> Tracks:

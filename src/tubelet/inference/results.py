@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -91,6 +92,7 @@ class VideoPrediction(Prediction):
             masks=torch.from_numpy(binary.view(bool)),
             boxes=torch.from_numpy(masks.boxes(rles).astype(np.float32)),
             names=tuple(self.classes[track.label] for track, _ in shown),
+            shot=max(bisect_right(self.shots, t) - 1, 0),
         )
 
     def _film(self, path: Path, threads: int) -> VideoWriter:

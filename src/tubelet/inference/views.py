@@ -50,8 +50,8 @@ class Looks(Protocol):
         """All queries of one clip, frames uint8 [T, 3, H, W], read at a short side, or at the model's own."""
         ...
 
-    def settle(self, state: Any, answer: Answer, index: Tensor) -> tuple[Any, Tracks]:
-        """Objects of the frames `index` [T], with ids global to the video."""
+    def settle(self, state: Any, answer: Answer, index: Tensor, shot: int = 0) -> tuple[Any, Tracks]:
+        """Objects of the frames `index` [T] of a shot, with ids global to the video."""
         ...
 
 
@@ -106,7 +106,7 @@ class Views(nn.Module):
         merging = Merging(on_grid(self.model.look(frames, self.shorts[pivot]), grid))
         for other in others:
             merging.add(on_grid(self.model.look(frames, self.shorts[other]), grid))
-        return self.model.settle(state, merging.mean(), clip.index[clip.key])
+        return self.model.settle(state, merging.mean(), clip.index[clip.key], clip.shot)
 
 
 class Merging:

@@ -36,6 +36,8 @@ class AssociationConfig(Config):
     leash: float = Field(default=0.0, ge=0, le=1)  # one too weak for that must overlap the object that it is (IoU)
     shadow: float = Field(default=1.0, ge=0, le=1)  # a new object may overlap an accepted one by this much (IoU)
     keep: int | None = Field(default=None, ge=1)  # frames for which an unseen object is remembered; None = for ever
+    cut_match: float = Field(default=0.999, ge=0, le=1)  # in another shot: least probability of it against a new one
+    cut_keep: int | None = Field(default=1000, ge=1)  # frames for which an object of an earlier shot is remembered
 
 
 def cue_scores(
@@ -61,6 +63,24 @@ def cue_scores(
         strays[:, 0] = False
         total = total.masked_fill(strays, float("-inf"))
     return total
+
+
+def across_cuts(
+    table: Tensor, logits: Tensor, labels: Tensor, known_labels: Tensor, elsewhere: Tensor, config: AssociationConfig
+) -> Tensor:
+    """The table [N, M + 1] where known objects that were last seen in another shot, bool [M], must be proven.
+
+    Such an object is continued only by a detection of its label that is, by the match logits, more probably it than all
+    else together, and of the two, it and a new object, it with a probability of `cut_match`: where few are known, the
+    match probability alone is high for anybody. Ours: the papers' videos have no cuts, and without one nothing changes.
+    """
+    if not elsewhere.any():
+        return table
+    logits = logits.float()
+    likeliest = logits.softmax(1)[:, 1:] >= 0.5
+    alike = (logits[:, 1:] - logits[:, :1]).sigmoid() >= config.cut_match
+    barred = elsewhere & ~(likeliest & alike & (labels[:, None] == known_labels))
+    return torch.cat([table[:, :1], table[:, 1:].masked_fill(barred, float("-inf"))], 1)
 
 
 def associate(table: Tensor, scores: Tensor, config: AssociationConfig) -> Tensor:

@@ -35,10 +35,11 @@ class LinkingConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """The last windows with ids global to the video, the oldest first, and the next id that is free."""
+    """The last windows of a shot with ids global to the video, the oldest first, and the next id that is free."""
 
     windows: tuple[Tracks, ...] = ()
     next_id: int = 0
+    shot: int = 0
 
 
 def are_objects(probabilities: Tensor, config: LinkingConfig, *, exclusive: bool) -> Tensor:
@@ -55,11 +56,14 @@ def are_objects(probabilities: Tensor, config: LinkingConfig, *, exclusive: bool
     return keep
 
 
-def link(state: Links, found: Tracks, config: LinkingConfig) -> tuple[Links, Tracks]:
+def link(state: Links, found: Tracks, config: LinkingConfig, shot: int = 0) -> tuple[Links, Tracks]:
     """The objects of the next window, in their order, with the ids of the tracks they continue or new ones.
 
-    The ids that come in say nothing. Masks are probabilities at one resolution throughout the video.
+    The ids that come in say nothing. Masks are probabilities at one resolution throughout the video. In another `shot`
+    than the windows before, all ids are new: overlap says nothing across a cut.
     """
+    if shot != state.shot:
+        state = Links(next_id=state.next_id, shot=shot)
     ids, overlaps = known_overlaps(state.windows, found, adjacent=config.adjacent)
     overlaps = torch.where(overlaps > config.overlap, overlaps, 0.0)
     rows, columns = assign(-overlaps)
@@ -70,7 +74,8 @@ def link(state: Links, found: Tracks, config: LinkingConfig) -> tuple[Links, Tra
     chosen[fresh] = torch.arange(state.next_id, state.next_id + int(fresh.sum()))
     linked = replace(found, ids=chosen.to(found.ids.device))
     kept = config.windows or len(found.index)
-    return Links(windows=(*state.windows, linked)[-kept:], next_id=state.next_id + int(fresh.sum())), linked
+    windows = (*state.windows, linked)[-kept:]
+    return Links(windows=windows, next_id=state.next_id + int(fresh.sum()), shot=shot), linked
 
 
 def known_overlaps(windows: tuple[Tracks, ...], found: Tracks, *, adjacent: bool = True) -> tuple[Tensor, Tensor]:

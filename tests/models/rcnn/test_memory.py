@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from tubelet.models.rcnn.detector import Detections
-from tubelet.models.rcnn.memory import PER_OBJECT, Memory, forget, remember
+from tubelet.models.rcnn.memory import PER_OBJECT, Memory, entered, forget, remember
+from tubelet.models.rcnn.neck import Kept
+from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import DROPPED, NEW
 
 
@@ -91,3 +93,23 @@ def test_an_empty_memory_can_be_forgotten_and_filled() -> None:
     memory, ids, _ = remember(empty, DESCRIPTORS, found(), torch.full((4,), NEW), time=0)
     assert ids.tolist() == memory.ids.tolist() == [1, 2, 3, 4]
     assert memory.labels.tolist() == [1, 0, 0, 1]
+
+
+def test_at_a_cut_maps_and_history_go_and_objects_stay() -> None:
+    history = History(size=(1, 2))
+    before = replace(known(), frames=(Kept(index=8, maps=[], size=(1, 1)),), history=history)
+    assert entered(before, 0, 9) is before
+    after = entered(before, 1, 9)
+    assert (after.shot, after.shot_start, after.frames, after.history) == (1, 9, (), History())
+    assert after.ids.tolist() == [3, 5, 8]
+    assert after.elsewhere.tolist() == [True] * 3
+    assert before.elsewhere.tolist() == [False] * 3
+
+
+def test_objects_of_another_shot_are_remembered_longer_if_they_were_there_at_its_end() -> None:
+    after = entered(known(), 1, 9)
+    assert forget(after, 30, keep=5).ids.tolist() == [5, 8]
+    assert forget(after, 30, keep=5, cut_keep=24).ids.tolist() == [5, 8]
+    assert forget(after, 30, keep=5, cut_keep=23).ids.tolist() == [8]
+    assert forget(after, 30, keep=None, cut_keep=23).ids.tolist() == [8]
+    assert forget(known(), 30, keep=None, cut_keep=1).ids.tolist() == [3, 5, 8]

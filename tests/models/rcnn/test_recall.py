@@ -173,3 +173,7 @@ def test_the_probability_is_that_of_the_objects_own_column() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [3.0, 0.0, 0.0, 1.0]])
     found = own_probability(logits, torch.tensor([0, 2]))
     torch.testing.assert_close(found, torch.stack([logits[0].softmax(0)[1], logits[1].softmax(0)[3]]))
+
+
+def test_what_was_seen_in_another_shot_is_not_looked_for() -> None:
+    assert missing(replace(memory(), shot_start=8), torch.zeros(0, 4), RecallConfig(frames=9)).tolist() == []

@@ -1,6 +1,7 @@
 """What a finished job keeps: one compressed JSON file that the page draws from and every download is made of.
 
-{"size": [H, W], "length": T, "fps": F, "times": [seconds, T of them], "classes": [...],
+{"size": [H, W], "length": T, "fps": F, "times": [seconds, T of them], "shots": [first frame of each],
+ "classes": [...],
  "tracks": [{"id", "label", "name", "score", "colour": "#rrggbb", "counts": [COCO's compressed runs or null, T]}]}
 """
 
@@ -31,6 +32,7 @@ def write(path: Path, prediction: VideoPrediction) -> int:
         "length": prediction.length,
         "fps": prediction.source.fps,
         "times": [round(prediction.source.time(t), 6) for t in range(prediction.length)],
+        "shots": list(prediction.shots),
         "classes": list(prediction.classes),
         "tracks": [_track(track, prediction.classes) for track in tracks],
     }
@@ -55,7 +57,13 @@ def read(path: Path, source: Path, name: str, threshold: float) -> VideoPredicti
     )
     video: Video = replace(open_video(source), id=name)
     return VideoPrediction(
-        video=name, size=size, length=told["length"], tracks=tracks, classes=tuple(told["classes"]), source=video
+        video=name,
+        size=size,
+        length=told["length"],
+        tracks=tracks,
+        classes=tuple(told["classes"]),
+        shots=tuple(told.get("shots", ())),  # results of before there were any are still read
+        source=video,
     )
 
 

@@ -123,7 +123,8 @@ class Mask2Former(nn.Module):
 
     def step(self, state: Links, clip: Clip) -> tuple[Links, Tracks]:
         """Objects of the clip's key frames, which are read as one clip; `look`, then `settle`."""
-        return self.settle(state, self.look(clip.frames[clip.key], keep=self.config.top), clip.index[clip.key])
+        answer = self.look(clip.frames[clip.key], keep=self.config.top)
+        return self.settle(state, answer, clip.index[clip.key], clip.shot)
 
     @torch.no_grad()
     def look(self, frames: Tensor, short: int | None = None, *, keep: int | None = None) -> Answer:
@@ -145,8 +146,8 @@ class Mask2Former(nn.Module):
         maps = maps.unflatten(-1, pixels.features.shape[-2:])
         return Answer(probabilities=probabilities, mask_logits=cut_padding(maps, images.sizes[0]))
 
-    def settle(self, state: Links, answer: Answer, index: Tensor) -> tuple[Links, Tracks]:
-        """The best queries as objects of the frames `index` [T], linked to those of the clips before.
+    def settle(self, state: Links, answer: Answer, index: Tensor, shot: int = 0) -> tuple[Links, Tracks]:
+        """The best queries as objects of the frames `index` [T] of a shot, linked to those of its clips before.
 
         The first clip, which may be the whole video, keeps them whatever they score: which (query, class) pairs are the
         best is a matter of the whole answer. Of later clips only those that are objects stay.
@@ -157,7 +158,7 @@ class Mask2Former(nn.Module):
         ids = torch.zeros(len(best), dtype=torch.int64, device=index.device)
         masks = answer.mask_logits[best].sigmoid()
         found = Tracks(ids=ids, scores=answer.probabilities[best], masks=masks, index=index)
-        return link(state, found, self.config.linking)
+        return link(state, found, self.config.linking, shot)
 
     @property
     def _softmax(self) -> bool:

@@ -30,8 +30,22 @@ class Memory:
     next_id: int = 1
     time: int = -1  # the last frame that was read
     size: Size | None = None  # of the input at that frame
+    shot: int = 0  # of that frame
+    shot_start: int = 0  # the first frame of this shot that was read
     frames: tuple[Kept, ...] = ()  # raw maps that attention looks at: of the last frames, or of support frames
     history: History = NO_HISTORY  # what propagation starts from
+
+    @property
+    def elsewhere(self) -> Tensor:
+        """Objects that were last seen in another shot, bool [M]."""
+        return self.seen < self.shot_start
+
+
+def entered(memory: Memory, shot: int, time: int) -> Memory:
+    """The same for a frame of a shot: at its first frame, `time`, maps and history of the shot before are forgotten."""
+    if shot == memory.shot:
+        return memory
+    return replace(memory, shot=shot, shot_start=time, frames=(), history=NO_HISTORY)
 
 
 def resized(memory: Memory, size: Size) -> Memory:
@@ -43,11 +57,18 @@ def resized(memory: Memory, size: Size) -> Memory:
     return replace(memory, size=size, boxes=memory.boxes * stretch, frames=(), history=NO_HISTORY)
 
 
-def forget(memory: Memory, time: int, keep: int | None) -> Memory:
-    """Without the objects that were not seen for `keep` frames; None forgets nothing."""
-    if keep is None or len(memory.ids) == 0:
+def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = None) -> Memory:
+    """Without the objects that were not seen for `keep` frames, or `cut_keep` in another shot; None forgets nothing.
+
+    The frames between a cut and an object's last sight before it count as well.
+    """
+    if (keep is None and cut_keep is None) or len(memory.ids) == 0:
         return memory
-    recent = memory.seen >= time - keep
+    recent = torch.ones_like(memory.seen, dtype=torch.bool)
+    if keep is not None:
+        recent = memory.seen >= torch.where(memory.elsewhere, memory.shot_start, time) - keep
+    if cut_keep is not None:
+        recent &= ~memory.elsewhere | (memory.seen >= time - cut_keep)
     return replace(memory, **{name: getattr(memory, name)[recent] for name in PER_OBJECT})
 
 

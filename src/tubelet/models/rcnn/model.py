@@ -39,14 +39,14 @@ from tubelet.models.rcnn.crops import (
 )
 from tubelet.models.rcnn.detector import Detections, Features, Samples, Targets
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
-from tubelet.models.rcnn.memory import Memory, forget, remember, resized
+from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
 from tubelet.models.rcnn.neck import Context, Kept, Neck, NeckConfig, positions, supports_at
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
 from tubelet.models.rcnn.recall import RecallConfig, faded, follow, missing, own_probability
 from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.targets import Partners, columns_of, crop_masks, partners_of, targets_of, where_now
 from tubelet.models.rcnn.two_stage import TwoStageConfig
-from tubelet.tracking.association import AssociationConfig, associate, cue_scores, drop_shadows
+from tubelet.tracking.association import AssociationConfig, across_cuts, associate, cue_scores, drop_shadows
 
 DetectorConfig = Annotated[TwoStageConfig | SSDLiteConfig, Field(discriminator="kind")]
 MaskConfig = Annotated[
@@ -260,7 +260,7 @@ class MaskTrackRCNN(nn.Module):
         around = clip.frames[~clip.key], clip.index[~clip.key].tolist()
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
             images = self.detector.config.input.prepare([frames])
-            state = resized(state, images.sizes[0])
+            state = entered(resized(state, images.sizes[0]), clip.shot, int(index[0]))
             if self._looks_around and around[1]:
                 return self._follow(self._supported(state, *around), frames, images, index, own=False)
             return self._follow(state, frames, images, index, own=True)
@@ -285,7 +285,7 @@ class MaskTrackRCNN(nn.Module):
         if bool((clip.index[clip.key] < frame).any()):
             state, _ = self.step(state, clip.up_to(frame - 1))
         images = self.detector.config.input.prepare([clip.frames[clip.key & (clip.index == frame)]])
-        state = resized(state, images.sizes[0])
+        state = entered(resized(state, images.sizes[0]), clip.shot, frame)
         if self._looks_around and not clip.key.all():
             state = self._supported(state, clip.frames[~clip.key], clip.index[~clip.key].tolist())
         raw = self.detector.extract(images)
@@ -348,25 +348,21 @@ class MaskTrackRCNN(nn.Module):
         self, memory: Memory, features: Features, found: Detections, time: int
     ) -> tuple[Memory, Tensor, Detections]:
         """Ids [N] of the detections that are kept, and the memory with their descriptors and boxes in it."""
-        memory = replace(forget(memory, time, self.config.association.keep), time=time)
+        config = self.config.association
+        memory = replace(forget(memory, time, config.keep, config.cut_keep), time=time)
         if len(found) == 0:
             return memory, memory.ids[:0], found
         descriptors = self.match.describe(self.detector.cells(features, [found.boxes], self.config.match.resolution))
         if len(memory.ids) == 0:
             memory = replace(memory, descriptors=descriptors[:0])
-            decided = associate(found.boxes.new_zeros(len(found), 1), found.confidence, self.config.association)
+            decided = associate(found.boxes.new_zeros(len(found), 1), found.confidence, config)
         else:
-            table = cue_scores(
-                self.match_logits(features, found.boxes, descriptors, memory.descriptors),
-                found.confidence,
-                found.boxes,
-                found.labels,
-                memory.boxes,
-                memory.labels,
-                self.config.association,
-            )
-            decided = associate(table, found.confidence, self.config.association)
-        decided = drop_shadows(decided, found.boxes, found.labels, self.config.association.shadow)
+            logits = self.match_logits(features, found.boxes, descriptors, memory.descriptors)
+            known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)  # a place in another shot says nothing
+            table = cue_scores(logits, found.confidence, found.boxes, found.labels, known_boxes, memory.labels, config)
+            table = across_cuts(table, logits, found.labels, memory.labels, memory.elsewhere, config)
+            decided = associate(table, found.confidence, config)
+        decided = drop_shadows(decided, found.boxes, found.labels, config.shadow)
         return remember(memory, descriptors, found, decided.to(found.boxes.device), time, self.config.persistence)
 
     def _masks(self, features: Features, frame: Tensor, found: Detections, scale: Tensor) -> Tensor:

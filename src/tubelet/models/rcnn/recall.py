@@ -30,7 +30,7 @@ class RecallConfig(Config):
 
 def missing(memory: Memory, detected: Tensor, config: RecallConfig) -> Tensor:
     """Positions in the memory of objects that are worth looking for, given the boxes [N, 4] detected in this frame."""
-    lost = (memory.seen < memory.time) & (memory.seen >= memory.time - config.frames)
+    lost = (memory.seen < memory.time) & (memory.seen >= memory.time - config.frames) & ~memory.elsewhere
     if len(detected) and lost.any():
         lost &= box_ops.iou(memory.boxes, detected).amax(1) <= config.overlap
     return lost.nonzero()[:, 0]

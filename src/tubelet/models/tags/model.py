@@ -99,7 +99,7 @@ class TagModel(nn.Module):
         found = self.group(self.look(clip))
         ids = torch.zeros(len(found.masks), dtype=torch.int64, device=clip.index.device)
         tracks = Tracks(ids=ids, scores=found.scores, masks=found.masks, index=clip.index)
-        return link(state, tracks.at(clip.key), self.config.linking)
+        return link(state, tracks.at(clip.key), self.config.linking, clip.shot)
 
     def semantic_maps(self, clip: Clip) -> Tensor:
         """Class probabilities of the clip's key frames, [T, K + 1, h, w], background first: the decoder's own answer.

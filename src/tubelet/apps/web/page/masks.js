@@ -12,6 +12,7 @@ export class Result {
     [this.height, this.width] = told.size;
     this.length = told.length;
     this.times = told.times;
+    this.shots = told.shots ?? [];
     this.tracks = told.tracks.map((track) => new Track(track, this.height));
   }
 

@@ -1,4 +1,4 @@
-// A line per identity: when it is seen, how sure the model is, and where it is missing.
+// A line per identity: when it is seen, how sure the model is, and where it is missing; and the film's cuts.
 
 import { clock, el, percent } from "/page/dom.js";
 
@@ -13,7 +13,7 @@ export class Timeline {
     this.rows = el("ol", { class: "tracks", "aria-label": "Objects" });
     this.nothing = el("p", { class: "soft", textContent: "No object reaches this threshold.", hidden: true });
     this.element = el("section", { class: "timeline", "aria-label": "Time line" },
-      el("div", { class: "ruler" }, el("span"), this.range, el("span")), this.rows, this.nothing, this.head);
+      el("div", { class: "ruler" }, el("span"), this.range, el("span")), this.rows, this.nothing, this.cuts(), this.head);
     this.rows.addEventListener("click", (event) => this.jump(event));
   }
 
@@ -43,6 +43,16 @@ export class Timeline {
     const share = this.result.length > 1 ? frame / (this.result.length - 1) : 0;
     this.element.style.setProperty("--at", share);
     this.range.style.setProperty("--share", percent(share).replace(" ", ""));
+  }
+
+  /** A thin mark where each shot but the first begins; a click goes there. */
+  cuts() {
+    const marks = this.result.shots.slice(1).map((frame, place) => {
+      const mark = el("i", { class: "cut", title: `Cut: shot ${place + 2} begins, frame ${frame} (${clock(this.result.times[frame])})`, onclick: () => this.onseek(frame) });
+      mark.style.left = `${(frame / this.result.length) * 100}%`;
+      return mark;
+    });
+    return el("div", { class: "cuts", role: "img", "aria-label": `${marks.length} cuts`, hidden: !marks.length }, ...marks);
   }
 
   row(track, place) {

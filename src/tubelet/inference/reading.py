@@ -1,0 +1,183 @@
+"""A source as windows of frames, each within one shot: what `predict` and `stream` loop over.
+
+Every frame that is read in order goes through the cut detector (tracking/shots.py). A cut ends the window in which it
+falls, and the next one starts with the new shot, as if that were a video of its own. Windows with context frames, which
+lie anywhere in the video, need to know the shots beforehand: the video is then read twice. A spread window picks a few
+frames of the whole video; nothing is known of the frames between, and cuts are not looked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from itertools import count, islice, pairwise
+from typing import NamedTuple, overload
+
+import torch
+from torch import Tensor
+
+from tubelet.core.errors import InputError
+from tubelet.core.protocol import Window
+from tubelet.core.types import Clip, Video
+from tubelet.tracking.shots import ShotConfig, ShotState, next_shot
+from tubelet.video.reader import LiveVideo
+from tubelet.video.windows import window_indices, windows
+
+
+class Step(NamedTuple):
+    """One window's frames, when each is shown, and from where on later windows may lie."""
+
+    clip: Clip
+    times: list[float]
+    settled: int
+
+    def pictures(self) -> dict[int, Picture]:
+        """Time, image and shot of each frame that is to be predicted."""
+        clip = self.clip
+        rows = zip(clip.index.tolist(), clip.key.tolist(), self.times, clip.frames, strict=True)
+        return {t: Picture(time, image, clip.shot) for t, key, time, image in rows if key}
+
+
+class Picture(NamedTuple):
+    """A frame that is read but not finished."""
+
+    time: float
+    image: Tensor
+    shot: int
+
+
+class _Read(NamedTuple):
+    number: int
+    time: float
+    image: Tensor
+
+
+class _Planned(NamedTuple):
+    """The frames that a window predicts unless a cut comes before its end, and the first of the next window."""
+
+    first: int
+    last: int
+    settled: int
+
+
+def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[Step]:
+    """Windows of a video with an end, in order; None: the whole video is taken for one shot."""
+    if window.spread or (window.context and cuts is None):
+        yield from _of_part(video, window, 0, 0)
+    elif window.context:
+        starts = [*find_shots(video, cuts or ShotConfig()), len(video)]
+        for shot, (start, end) in enumerate(pairwise(starts)):
+            part = replace(video, frames=_Part(video.frames, start, end), times=_times(video, start, end))
+            yield from _of_part(part, window, start, shot)
+    else:
+        yield from _in_order(_decoded(video), lambda start: _plan(len(video), window, start), cuts)
+
+
+def listen(live: LiveVideo, window: Window, cuts: ShotConfig | None) -> Iterator[Step]:
+    """Windows of a source without a known end: the last one is shorter where the source stops within it."""
+    length = window.length
+    assert length is not None, "the whole of a live source is never there"
+
+    def plan(start: int) -> Iterator[_Planned]:
+        return (_Planned(first, first + length - 1, first + window.stride) for first in count(start, window.stride))
+
+    with live:
+        yield from _in_order((_Read(t, time, image) for t, (time, image) in enumerate(live)), plan, cuts)
+
+
+def find_shots(video: Video, config: ShotConfig | None = None) -> tuple[int, ...]:
+    """The first frame of each shot of a video, beginning with 0; reads the whole of it."""
+    state = ShotState()
+    starts = [0]
+    for t, image in enumerate(video.frames):
+        state = next_shot(state, image, config or ShotConfig())
+        if state.shot == len(starts):
+            starts.append(t)
+    return tuple(starts)
+
+
+def _in_order(
+    frames: Iterator[_Read], plan: Callable[[int], Iterator[_Planned]], cuts: ShotConfig | None
+) -> Iterator[Step]:
+    """Windows as planned from the start of each shot; the last one of a shot is cut short by its end."""
+    state, shot = ShotState(), 0
+    planned = plan(0)
+    window = next(planned, None)
+    held: list[_Read] = []  # from the start of the present window on
+    predicted = 0  # frames that a window has held
+    for frame in frames:
+        if cuts is not None:
+            state = next_shot(state, frame.image, cuts)
+        if state.shot > shot:
+            if held and held[-1].number >= predicted:
+                yield _join(held, frame.number, shot)
+            shot, held, predicted = state.shot, [], frame.number
+            planned = plan(frame.number)
+            window = next(planned, None)
+        held.append(frame)
+        if window is not None and frame.number == window.last:
+            predicted = frame.number + 1
+            yield _join(held, window.settled, shot)
+            window = next(planned, None)
+            held = [] if window is None else [old for old in held if old.number >= window.first]
+    if held and held[-1].number >= predicted:
+        yield _join(held, held[-1].number + 1, shot)
+
+
+def _plan(length: int, window: Window, start: int) -> Iterator[_Planned]:
+    """The windows of the video from a frame on, if no cut is left."""
+    spans = window_indices(length - start, window)
+    following = [start + span.predicted[0] for span in spans[1:]] + [length]
+    for span, settled in zip(spans, following, strict=True):
+        yield _Planned(start + span.predicted[0], start + span.predicted[-1], settled)
+
+
+def _decoded(video: Video) -> Iterator[_Read]:
+    """All frames in order. Raises InputError where decoding ends before the length that the video claims."""
+    t = -1
+    for t, image in enumerate(islice(video.frames, len(video))):
+        yield _Read(t, video.time(t), image)
+    if t + 1 < len(video):
+        raise InputError(f"{video.id}: decoding ended before frame {t + 1} of {len(video)}")
+
+
+def _of_part(part: Video, window: Window, start: int, shot: int) -> Iterator[Step]:
+    """Windows of a part of a video, or of the whole, that starts with frame `start` of it."""
+    spans = window_indices(len(part), window)
+    following = [span.predicted[0] for span in spans[1:]] + [len(part)]
+    for clip, settled in zip(windows(part, window), following, strict=True):
+        times = [part.time(t) for t in clip.index.tolist()]
+        yield Step(replace(clip, index=clip.index + start, shot=shot), times, start + settled)
+
+
+def _join(held: list[_Read], settled: int, shot: int) -> Step:
+    index, times, images = zip(*held, strict=True)
+    frames = images[0][None] if len(images) == 1 else torch.stack(images)  # online, nothing is copied
+    key = torch.ones(len(index), dtype=torch.bool)
+    return Step(Clip(frames=frames, index=torch.tensor(index), key=key, shot=shot), list(times), settled)
+
+
+def _times(video: Video, start: int, end: int) -> tuple[float, ...]:
+    return tuple(video.time(t) for t in range(start, end))
+
+
+class _Part(Sequence[Tensor]):
+    """Some frames of a video, one after another."""
+
+    def __init__(self, frames: Sequence[Tensor], start: int, end: int) -> None:
+        self._frames = frames
+        self._range = range(start, end)
+
+    def __len__(self) -> int:
+        return len(self._range)
+
+    @overload
+    def __getitem__(self, t: int) -> Tensor: ...
+
+    @overload
+    def __getitem__(self, t: slice) -> Sequence[Tensor]: ...
+
+    def __getitem__(self, t: int | slice) -> Tensor | Sequence[Tensor]:
+        if isinstance(t, slice):
+            return [self._frames[k] for k in self._range[t]]
+        return self._frames[self._range[t]]
