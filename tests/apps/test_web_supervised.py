@@ -230,6 +230,7 @@ def test_an_answer_that_the_server_does_not_understand_ends_only_its_job(
     jobs: Jobs, asking: TestClient, film: bytes
 ) -> None:
     job = submit(asking, upload(asking, film), "stuck")
+    until(lambda: asking.get(f"/api/jobs/{job}").json().get("total", 0) > 0)
     with jobs._lock:
         jobs._heard({"say": "done", "key": job})  # without what belongs to it
     assert finished(asking, job)["state"] == "failed"

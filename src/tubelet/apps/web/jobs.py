@@ -290,6 +290,7 @@ class Jobs:
             expected = isinstance(error, OSError)
             log.error("a job could not be settled: %s", error, exc_info=None if expected else error)
             self._say({"do": "cancel", "key": job.id})
+            self._drop_scratch()
             self.store.fail(job.id, UNKEPT)
             self._leave(job)
 
@@ -305,8 +306,10 @@ class Jobs:
             os.replace(self._scratch, self.store.job_folder(job.id))
             self.store.finish(job.id, message["objects"], message["seconds"])
         elif message["say"] == "failed" and self._cancelled is None:
+            self._drop_scratch()
             self.store.fail(job.id, message["error"])
         else:
+            self._drop_scratch()
             self.store.remove_job(job.id)
         self._leave(job)
 
@@ -382,6 +385,7 @@ class Jobs:
     def _replace_worker(self) -> None:
         """Settle the job of a worker that has ended, and start another one unless none comes up."""
         job = self._current
+        self._drop_scratch()
         if job is not None and self._cancelled is not None:
             self.store.remove_job(job.id)
             self._leave(job)

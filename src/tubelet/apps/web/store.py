@@ -154,27 +154,28 @@ class Store:
 
     def fail(self, id: str, error: str) -> None:
         """Keep the one line that says why; of the files nothing, nor of the video's where no other job needs them."""
-        self._list.change("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
-        shutil.rmtree(self.job_folder(id), ignore_errors=True)
         job = self.job(id)
-        if job is not None and not self._needed(job.video):
+        shutil.rmtree(self.job_folder(id), ignore_errors=True)
+        if job is not None and not self._needed(job.video, but=id):
             shutil.rmtree(self.video_folder(job.video), ignore_errors=True)
+        self._list.change("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
 
     def remove_job(self, id: str) -> None:
         """Leave nothing of it, nor of its video where no other job was made for that."""
         job = self.job(id)
-        self._list.change("DELETE FROM jobs WHERE id = ?", id)
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
-        if job is not None and not self._needed(job.video):
-            self.remove_video(job.video)
+        if job is not None and not self._needed(job.video, but=id):
+            self.remove_video(job.video)  # and with it the job
+        else:
+            self._list.change("DELETE FROM jobs WHERE id = ?", id)
 
     def remove_video(self, id: str) -> None:
-        """Leave nothing of it, nor of its jobs."""
+        """Leave nothing of it, nor of its jobs. Files go first: who does not see it any more finds none."""
         for job in self.jobs():
             if job.video == id:
                 shutil.rmtree(self.job_folder(job.id), ignore_errors=True)
-        self._list.change("DELETE FROM videos WHERE id = ?", id)  # and with it its jobs
         shutil.rmtree(self.video_folder(id), ignore_errors=True)
+        self._list.change("DELETE FROM videos WHERE id = ?", id)  # and with it its jobs
 
     def video_folder(self, id: str) -> Path:
         """Where the files of a video are."""
@@ -199,8 +200,9 @@ class Store:
         shutil.rmtree(self.root / "scratch", ignore_errors=True)
         (self.root / "scratch").mkdir(exist_ok=True)
 
-    def _needed(self, video: str) -> bool:
-        return any(job.video == video and job.state != "failed" for job in self.jobs())
+    def _needed(self, video: str, but: str = "") -> bool:
+        """Whether a job other than `but` uses the files of a video."""
+        return any(job.video == video and job.state != "failed" and job.id != but for job in self.jobs())
 
     def _recover(self) -> None:
         """After a crash: jobs that ran are queued again, and files that nobody lists go."""
