@@ -147,6 +147,12 @@ def test_files_are_moved_into_their_place_in_one_module() -> None:
     assert movers == ["core/atomic.py"]
 
 
+def test_media_are_opened_where_any_title_can_be_read() -> None:
+    # video/writer opens what it writes
+    opening = [name for name, tree in trees() if called(tree) & {"av.open", "av.container.open"}]
+    assert opening == ["video/writer.py"]
+
+
 def test_libraries_do_not_print() -> None:
     assert [name for name, tree in trees() if "print" in called(tree) and not name.startswith("apps/")] == []
 

@@ -21,6 +21,7 @@ import numpy as np
 
 from tubelet.core.errors import InputError, TruncatedVideo
 from tubelet.core.masks import MAX_PIXELS
+from tubelet.video.media import open_media
 from tubelet.video.shortage import Demuxed, promised_packets, shortage
 
 
@@ -185,7 +186,7 @@ def open_container(path: Path, threads: int = 1) -> tuple[av.container.InputCont
     """
     try:
         # a playlist must not make this program read other places than the disk
-        container = av.open(plain_path(path), metadata_errors="ignore", options={"protocol_whitelist": "file"})
+        container = open_media(plain_path(path), options={"protocol_whitelist": "file"})
     except (av.FFmpegError, OSError, ValueError) as error:
         if _is_headless_mp4(path):
             what = "an MP4 whose table of contents is missing or broken, as when a recording is cut short"

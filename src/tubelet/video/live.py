@@ -17,6 +17,7 @@ from torch import Tensor
 from tubelet.core.errors import InputError
 from tubelet.core.masks import MAX_PIXELS
 from tubelet.video.conversion import Converter, quarter_turns
+from tubelet.video.media import open_media
 
 TIMEOUT = 10.0  # seconds without a frame after which a stream counts as broken off
 PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
@@ -158,7 +159,7 @@ def _open_address(address: str, name: str) -> av.container.InputContainer:
     if protocol in ("rtsp", "rtsps"):
         options["rtsp_transport"] = "tcp"  # over UDP, lost packets smear pictures
     try:
-        container = av.open(f"{protocol}://{rest}", metadata_errors="ignore", options=options, timeout=TIMEOUT)
+        container = open_media(f"{protocol}://{rest}", options=options, timeout=TIMEOUT)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "unknown address"
         raise InputError(f"{name}: cannot be opened as a stream ({reason.lower()})") from None

@@ -57,9 +57,11 @@ def look(path: Path, max_frames: int) -> Probed:
     """The same in this process."""
     import av
 
+    from tubelet.video.media import open_media
+
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     try:
-        with av.open(str(path), metadata_errors="ignore", options=options) as container:
+        with open_media(str(path), options=options) as container:
             return _facts(container, max_frames)
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise error if isinstance(error, InputError) else InputError(NO_VIDEO) from None
