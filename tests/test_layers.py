@@ -153,6 +153,75 @@ def test_media_are_opened_where_any_title_can_be_read() -> None:
     assert opening == ["video/writer.py"]
 
 
+# the front door: what reads bytes from outside, and where else it may stand
+
+DOOR = "core/untrusted/"
+READERS = {
+    "json.load", "json.loads", "msgspec.json.decode", "msgspec.json.Decoder", "cv2.imdecode", "cv2.imread",
+    "Image.open", "np.fromfile", "np.loadtxt", "np.memmap", "safe_open", "load_file",
+}  # fmt: skip
+READING_METHODS = {"read_bytes", "read_text", "model_validate_json", "validate_json"}
+PARSERS = {"zipfile", "tarfile", "gzip", "bz2", "lzma", "xml", "sqlite3", "csv", "yaml", "tomllib"}
+ELSEWHERE = {
+    "apps/batch.py": "writes its summary as CSV",
+    "apps/web/": "the page's own room: what it reads, it has written",
+    "data/cvat_write.py": "writes XML",
+    "data/files.py": "names the type of an archive that the door has opened",
+    "data/submission.py": "writes an archive",
+    "training/checkpoint.py": "sorts the header of a file that it has just written",
+    "video/": "films are decoded by FFmpeg, with its own protections",
+}
+
+
+def opens_for_reading(call: ast.Call) -> bool:
+    """Whether this is `open(...)` or `path.open(...)` with a mode that reads."""
+    name = ast.unparse(call.func)
+    if name == "os.open" or name.rpartition(".")[2] != "open" or not (call.args or name == "open"):
+        return False
+    modes = [*call.args, *(keyword.value for keyword in call.keywords if keyword.arg == "mode")]
+    texts = [mode.value for mode in modes if isinstance(mode, ast.Constant) and isinstance(mode.value, str)]
+    return not any(text and set(text) <= set("waxbt") for text in texts)
+
+
+def readers(tree: ast.Module) -> set[str]:
+    """What in a module reads bytes from outside by itself."""
+    calls = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    # a method is an attribute; functions of these names are the door's own
+    methods = {node.func.attr for node in calls if isinstance(node.func, ast.Attribute)} & READING_METHODS
+    opened = {ast.unparse(node) for node in calls if opens_for_reading(node)}
+    return called(tree) & READERS | methods | opened | imported(ast.walk(tree)) & PARSERS
+
+
+def test_bytes_from_outside_come_in_by_one_door() -> None:
+    allowed = (DOOR, *ELSEWHERE)
+    found = {name: sorted(readers(tree)) for name, tree in trees() if not name.startswith(allowed) and readers(tree)}
+    assert found == {}
+
+
+def test_every_exception_to_the_door_is_needed() -> None:
+    modules = dict(trees())
+    for place in (DOOR, *ELSEWHERE):
+        assert any(readers(tree) for name, tree in modules.items() if name.startswith(place)), place
+
+
+def test_the_rule_of_the_door_sees_every_way_in() -> None:
+    for line in (
+        "import json; json.loads(x)",
+        "from xml.etree import ElementTree",
+        "import zipfile",
+        "open(x)",
+        "open(x, 'rb')",
+        "x.open('r+b')",
+        "x.read_text()",
+        "Image.open(x)",
+        "cv2.imdecode(x, 1)",
+        "safe_open(x, 'pt')",
+    ):
+        assert readers(ast.parse(line)), line
+    for line in ("open(x, 'w')", "x.open('ab')", "os.open(x, 0)", "json.dumps(x)", "read_text(x)", "jobs.open()"):
+        assert not readers(ast.parse(line)), line
+
+
 def test_libraries_do_not_print() -> None:
     assert [name for name, tree in trees() if "print" in called(tree) and not name.startswith("apps/")] == []
 

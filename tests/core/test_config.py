@@ -171,7 +171,7 @@ def test_the_number_of_further_faults_is_told() -> None:
 def test_a_config_cannot_be_changed_or_given_unknown_fields() -> None:
     with pytest.raises(ValidationError):
         Recipe().name = "other"  # type: ignore[misc]
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError, match="nmae"):
         Recipe(nmae="other")  # type: ignore[call-arg]
 
 
@@ -179,7 +179,7 @@ def test_a_wrong_default_is_found_when_the_config_is_made() -> None:
     class Wrong(Config):
         count: int = "three"  # type: ignore[assignment]
 
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError, match="count"):
         Wrong()
 
 

@@ -11,13 +11,13 @@ import pytest
 from PIL import Image
 
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.untrusted.documents import read_json
 from tubelet.data.files import (
     FormatWarning,
     StoredFrames,
     check_size,
     clean_name,
     open_files,
-    read_json,
 )
 
 

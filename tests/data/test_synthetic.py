@@ -10,10 +10,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pydantic import ValidationError
 
 from tubelet.core import masks
-from tubelet.core.errors import InputError
+from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.types import VideoSet
 from tubelet.data import ytvis
 from tubelet.data.cast import CAST
@@ -230,7 +229,7 @@ def test_an_interrupted_write_leaves_nothing(tmp_path):
     ],
 )
 def test_knobs_that_make_no_sense_are_refused(wrong, message):
-    with pytest.raises(ValidationError, match=message):
+    with pytest.raises(ConfigError, match=message):
         Synthetic(**wrong)
 
 

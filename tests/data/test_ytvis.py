@@ -230,7 +230,7 @@ def test_tracks_that_share_ids_between_videos_are_numbered_anew(tmp_path: Path) 
         ({"video_id": 8}, "video 8, track 1: video '8' is not in the truth"),
         ({"category_id": 41}, "video 7, track 1: category '41' is not in the truth; did you mean '40'"),
         ({"score": None}, "track 1: expected a finite score, got none"),
-        ({"score": float("nan")}, "track 1: expected a finite score, got nan"),
+        ({"score": float("nan")}, "track 1: expected a finite score, got 'NaN'"),
         ({"score": "high"}, "track 1: expected a finite score, got 'high'"),
         ({"segmentations": [None, None]}, "track 1: expected 3 segmentations, one per frame of the video, got 2"),
         ({"segmentations": None}, "track 1: expected a list of segmentations"),
@@ -313,7 +313,7 @@ def test_the_tables_of_a_bare_list_are_inferred(written: Any) -> None:
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"nothing\.json: cannot be read"):
+    with pytest.raises(InputError, match=r"nothing\.json: no such file"):
         ytvis.read(tmp_path / "nothing.json")
 
 

@@ -58,7 +58,7 @@ def test_one_step_without_a_rate_and_losses_that_exploded_can_be_drawn(tmp_path:
 @pytest.mark.parametrize(
     ("text", "error", "expected"),
     [
-        (None, InputError, "cannot be read"),
+        (None, InputError, "no such file"),
         ("", InputError, "no step is logged yet"),
         ("hello\n{}\n", FormatError, "line 1: expected one JSON object"),
         ('{"loss": 1}\n', FormatError, "line 1: expected an object with a step"),

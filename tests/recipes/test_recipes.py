@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from tubelet.core.errors import ConfigError, InputError, TubeletError, WeightsError
 from tubelet.core.types import Clip, Tracks
@@ -123,7 +122,7 @@ def test_a_model_is_swapped_by_kind() -> None:
 
 
 def test_an_experiment_without_a_model_is_refused() -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         Experiment(about="nothing")  # type: ignore[call-arg]
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from pydantic import ValidationError
 from torch import Tensor
 
+from tubelet.core.errors import ConfigError
 from tubelet.tracking.association import (
     DROPPED,
     NEW,
@@ -377,7 +377,7 @@ def test_without_a_bound_nothing_is_a_shadow() -> None:
 
 @pytest.mark.parametrize("values", [{"birth": 1.5}, {"birth": -0.1}, {"keep": 0}, {"assignment": "best"}])
 def test_a_rule_out_of_range_is_refused(values: dict[str, object]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         AssociationConfig(**values)  # type: ignore[arg-type]
 
 

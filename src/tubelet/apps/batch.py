@@ -143,11 +143,12 @@ def load_model(name: str, device: str) -> Any:
 
 def fingerprint(name: str) -> str:
     """A hash of a model's weights, the same wherever they lie and whatever they are called."""
+    import hashlib
+
+    from tubelet.core.untrusted.files import opened
     from tubelet.models import weights
 
-    with weights.find(name).open("rb") as file:
-        import hashlib
-
+    with opened(weights.find(name)) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

@@ -10,9 +10,10 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from tubelet.core.errors import InputError
+from tubelet.core.errors import FormatError, InputError
+from tubelet.core.untrusted.files import check_file, exists, read_text
 from tubelet.inference.batch import Job
-from tubelet.video.reader import IMAGE_SUFFIXES
+from tubelet.video.reader import IMAGE_SUFFIXES, LARGEST_VIDEO
 
 _SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp .gif"
 VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
@@ -65,9 +66,9 @@ def _safe(path: Path) -> str:
 
 def _lines(path: Path) -> Iterator[str]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError:
-        raise InputError(f"{path}: expected a text file with one video a line") from None
+        text = read_text(path)
+    except FormatError as error:
+        raise InputError(f"{error}; a list has one video a line") from None
     for line in text.splitlines():
         entry = line.strip()
         if not entry or entry.startswith("#"):
@@ -79,7 +80,8 @@ def _expand(text: str, out: Path | None) -> Iterator[str]:
     path = Path(text)
     if path.is_dir():
         yield from _inside(path, out)
-    elif path.exists():
+    elif exists(path):
+        check_file(path, largest=LARGEST_VIDEO)
         yield text
     elif _is_pattern(text):
         matches = sorted(glob.glob(text, recursive=True))

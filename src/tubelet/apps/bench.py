@@ -126,9 +126,9 @@ def _plan(name: str, seeds: str | None) -> Any:
 
 
 def _read(path: Path) -> dict[str, Any]:
-    from tubelet.data.files import read_json
+    from tubelet.core.untrusted.documents import read_figures
 
-    held = read_json(path)
+    held = read_figures(path)
     rows = held.get("rows") if isinstance(held, dict) else None
     if not isinstance(rows, dict) or "set" not in held:
         raise FormatError(f"{path}: expected the summary of a comparison, an object with set and rows")

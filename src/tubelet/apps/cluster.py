@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from tubelet.inference.batch import Job, OpenModel, Outcome, Settings
+    from tubelet.core.untrusted.documents import decode_json
+from tubelet.inference.batch import Job, OpenModel, Outcome, Settings
 
 LOCAL = "local"
 STORE_BYTES = 128 << 20  # of a local Ray: what passes through it are names and counts
@@ -28,14 +29,14 @@ class Actor:
     def __init__(self, open_model: OpenModel, out: str, settings: str, device: str) -> None:
         from tubelet.inference.batch import Settings, settle
 
-        self.out, self.settings = Path(out), Settings.model_validate_json(settings)
+        self.out, self.settings = Path(out), Settings.from_tree(decode_json(settings, "settings"))
         settle(self.settings)
         self.model = open_model(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
         from tubelet.inference.batch import Job, segment
 
-        jobs = [Job(*json.loads(text)) for text in batch["job"]]
+        jobs = [Job(*decode_json(text, "a job")) for text in batch["job"]]
         outcomes = [segment(self.model, job, self.out, self.settings) for job in jobs]
         return {"outcome": [json.dumps(asdict(outcome)) for outcome in outcomes]}
 
@@ -98,7 +99,7 @@ def _outcomes(
     )
     try:
         for row in outcomes.iter_rows():
-            yield Outcome(**json.loads(row["outcome"]))
+            yield Outcome(**decode_json(row["outcome"], "an outcome"))
     except ray.exceptions.RayError as error:
         raise InputError(f"Ray has given up: {line_of(error)}") from None
 

@@ -324,14 +324,11 @@ def _read_truth(truth: Path, lenient: bool) -> AnnotatedSet:
 
 def _long_videos(videos: AnnotatedSet, path: Path | None) -> set[str]:
     """Ids of the videos that a file calls long, or, without one, the truth itself."""
-    from tubelet.core.errors import InputError
+    from tubelet.core.untrusted.files import read_text
 
     if path is None:
         return {video.id for video, subset in zip(videos.videos, videos.subsets, strict=False) if subset == "long"}
-    try:
-        words = path.read_text(encoding="utf-8").split()
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read as a list of videos ({error})") from None
+    words = read_text(path).split()
     by_name = dict(zip(videos.names, (video.id for video in videos.videos), strict=True))
     return {by_name.get(word, word) for word in words}
 

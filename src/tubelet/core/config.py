@@ -7,21 +7,40 @@ A config class sits beside the class it builds. A choice between parts is a unio
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Iterable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from tubelet.core.errors import ConfigError, nearest
+from tubelet.core.arguments import short
+from tubelet.core.errors import ConfigError, FormatError, nearest
+from tubelet.core.untrusted.documents import decode_json
+
+if TYPE_CHECKING:
+    from pydantic._internal._model_construction import ModelMetaclass as _Metaclass
+else:
+    _Metaclass = type(BaseModel)  # it has no public name
 
 Configured = TypeVar("Configured", bound="Config")  # not Self: the shape checker cannot read it here
 
 
-class Config(BaseModel):
-    """Base of every config class: immutable, and a field that does not exist is an error."""
+class _Explained(_Metaclass):
+    """What is wrong when a config is built in Python is a ConfigError, not pydantic's own."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    def __call__(cls, *args: Any, **fields: Any) -> Any:
+        try:
+            return super().__call__(*args, **fields)
+        except ValidationError as error:
+            raise ConfigError(f"{cls.__name__}: {_first_fault(error)}") from None
+
+
+class Config(BaseModel, metaclass=_Explained):
+    """Base of every config class: immutable, its numbers are finite, and a field that does not exist is an error.
+
+    Raises ConfigError, which names the field and what was expected, for a value that does not fit.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def override(self: Configured, *assignments: str) -> Configured:
         """A copy with dotted assignments applied, e.g. `config.override("optim.lr=0.01", "model.neck=null")`.
@@ -62,8 +81,8 @@ def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
 
 def _parse(text: str) -> Any:
     try:
-        return json.loads(text)
-    except json.JSONDecodeError:
+        return decode_json(text, "a value")
+    except FormatError:
         return {"True": True, "False": False, "None": None}.get(text, text)
 
 
@@ -87,6 +106,6 @@ def _first_fault(error: ValidationError) -> str:
     fault = error.errors()[0]
     where = ".".join(str(part) for part in fault["loc"])
     told = fault["msg"].removeprefix("Value error, ")
-    came = "" if fault["type"] in ("extra_forbidden", "value_error") else f", got {fault['input']!r}"
+    came = "" if fault["type"] in ("extra_forbidden", "value_error") else f", got {short(fault['input'])}"
     others = len(error.errors()) - 1
     return f"{where}: {told}{came}".removeprefix(": ") + (f" (and {others} more)" if others else "")

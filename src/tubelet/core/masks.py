@@ -127,11 +127,11 @@ def spatio_temporal_iou(first: Sequence[RLE | None], second: Sequence[RLE | None
     None means absent. 0 where the union is empty. Source: YouTube-VIS evaluation. Raises ValueError for other lengths.
     """
     if len(first) != len(second):
-        raise ValueError(f"tracks disagree on length: {len(first)} and {len(second)} frames")
+        raise FormatError(f"tracks disagree on length: {len(first)} and {len(second)} frames")
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     for a, b in both:
         if a.size != b.size:
-            raise ValueError(f"tracks disagree on mask size: {a.size} and {b.size}")
+            raise FormatError(f"tracks disagree on mask size: {a.size} and {b.size}")
     intersections = [coco.merge(as_coco(pair), intersect=True) for pair in both]
     intersection = float(coco.area(intersections).sum()) if intersections else 0.0
     total = sum(float(areas([r for r in track if r is not None]).sum()) for track in (first, second))

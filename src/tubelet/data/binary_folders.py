@@ -16,7 +16,8 @@ from tubelet.core import masks
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.files import Files, StoredFrames, decode_image, is_image, open_files
+from tubelet.core.untrusted.images import check_header
+from tubelet.data.files import Files, StoredFrames, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_binary
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, store_frames
@@ -91,7 +92,7 @@ class _Videos(LazyVideos[_Entry]):
 
     def make(self, entry: _Entry) -> Video:
         first = entry.frames[0]
-        size = decode_image(self.files.read(first), self.files.where(first)).shape[:2]
+        size = check_header(self.files.read(first), self.files.where(first)).size
         tracks = tuple(self._track(held, entry, size) for held in entry.objects)
         return Video(id=entry.name, size=size, frames=StoredFrames(self.files, entry.frames, size), tracks=tracks)
 

@@ -15,7 +15,8 @@ from torch import Tensor
 from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.data.files import clean_name, decode_image
+from tubelet.core.untrusted.images import decode_rgb, read_image_file
+from tubelet.data.files import clean_name
 from tubelet.data.geometry import ResizeWithin
 from tubelet.data.lazy import LazyVideos
 from tubelet.video.frames import LazyFrames
@@ -95,7 +96,7 @@ class _ShrunkFrames(LazyFrames):
             data = cv2.imencode(".jpg", small[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 95])[1]
             with replacing(path) as temporary:
                 temporary.write_bytes(data.tobytes())
-        return torch.from_numpy(decode_image(path.read_bytes(), str(path))).permute(2, 0, 1)
+        return torch.from_numpy(decode_rgb(read_image_file(path), str(path), size=self.size)).permute(2, 0, 1)
 
 
 class _Shrinking(LazyVideos[int]):

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
-from tubelet.data.files import Folder
+from tubelet.core.untrusted.documents import decode_json, decode_json_as
+from tubelet.core.untrusted.files import mapped
 
-Id = int | str
+Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # what arrays hold
+Id = Whole | str
 
 
 class Image(msgspec.Struct, gc=False):
@@ -19,26 +22,26 @@ class Image(msgspec.Struct, gc=False):
 
     id: Id
     file_name: str
-    height: int
-    width: int
+    height: Whole
+    width: Whole
     video_id: Id | None = None
-    frame_id: int = 0
+    frame_id: Whole = 0
 
 
 class Annotation(msgspec.Struct, gc=False):
     """One object in one image."""
 
     image_id: Id
-    category_id: int
-    id: int | None = None
-    track_id: int | None = None
-    instance_id: int | None = None
-    iscrowd: int | bool = 0
+    category_id: Whole
+    id: Whole | None = None
+    track_id: Whole | None = None
+    instance_id: Whole | None = None
+    iscrowd: Whole | bool = 0
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
     def mask(self, size: tuple[int, int], where: str) -> masks.RLE | None:
         """The segmentation as run lengths of `size`; raises FormatError, which names `where`, where it is broken."""
-        return masks.from_json(msgspec.json.decode(self.segmentation), size, where)
+        return masks.from_json(decode_json(self.segmentation, where), size, where)
 
 
 class Named(msgspec.Struct):
@@ -73,12 +76,7 @@ class Document(msgspec.Struct):
 
 def load(path: Path) -> Document:
     """Parse a file. Raises InputError where it is missing, FormatError where it is no JSON or of another form."""
-    try:
-        document = msgspec.json.decode(Folder(path.parent).read(path.name), type=Document)
-    except msgspec.ValidationError as error:
-        raise FormatError(f"{path}: expected COCO's form, {error}") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
-        raise FormatError(f"{path}: expected JSON, {error}") from None
+    document: Document = decode_json_as(Document, mapped(path), str(path), complaint="expected COCO's form")
     known = {image.id for image in document.images}
     if len(known) < len(document.images):
         raise FormatError(f"{path}: two images have the same id")

@@ -13,7 +13,6 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
-from xml.etree import ElementTree as xml
 
 import numpy as np
 
@@ -21,6 +20,8 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.core.untrusted.documents import Element, parse_xml
+from tubelet.core.untrusted.images import check_header
 from tubelet.data.files import (
     Archive,
     Files,
@@ -28,7 +29,6 @@ from tubelet.data.files import (
     FormatWarning,
     StoredFrames,
     check_size,
-    decode_image,
     is_image,
     open_files,
 )
@@ -87,7 +87,7 @@ class _TrackReader:
         self.where, self.size, self.length, self.classes = where, size, length, classes
         self.odd: Counter[str] = Counter()
 
-    def track(self, element: xml.Element, place: int) -> Track | None:
+    def track(self, element: Element, place: int) -> Track | None:
         """One object; None where it has no mask at all."""
         number = _integer(element.get("id", str(place)), f"{self.where}: track {place}: id")
         here = f"{self.where}: track {number}"
@@ -124,7 +124,7 @@ class _TrackReader:
             column.append(shapes.get(t, last))
         return column
 
-    def _mask(self, shape: xml.Element, where: str) -> RLE | None:
+    def _mask(self, shape: Element, where: str) -> RLE | None:
         if shape.tag == "polygon":
             points = [_number(v, where) for pair in shape.get("points", "").split(";") for v in pair.split(",")]
             return masks.from_json([points], self.size, where)
@@ -163,33 +163,28 @@ def _task(files: Files, document: str, name: str) -> _Task:
     return _Task(name, files, document, tuple(sorted(path for path in files.below(base) if is_image(path))))
 
 
-def _parse(task: _Task) -> xml.Element:
+def _parse(task: _Task) -> Element:
     data = task.files.read(task.document)
     where = task.files.where(task.document)
-    if b"<!DOCTYPE" in data or b"<!ENTITY" in data:
-        raise FormatError(f"{where}: document types and entities are not read")
-    try:
-        tree = xml.fromstring(data)
-    except (xml.ParseError, LookupError, ValueError) as error:  # the latter two for an encoding that is none
-        raise FormatError(f"{where}: expected XML, {error}") from None
+    tree = parse_xml(data, where)
     if tree.tag != "annotations" or (tree.find("image") is not None and tree.find("track") is None):
         raise FormatError(f"{where}: expected CVAT for video 1.1, not for images or another form")
     return tree
 
 
-def _labels(tree: xml.Element) -> list[str]:
+def _labels(tree: Element) -> list[str]:
     declared = [element.findtext("name", "") for element in tree.iter("label")]
     return list(dict.fromkeys([*declared, *(track.get("label", "") for track in tree.iter("track"))]))
 
 
-def _extent(tree: xml.Element, task: _Task, where: str) -> tuple[tuple[int, int], int]:
+def _extent(tree: Element, task: _Task, where: str) -> tuple[tuple[int, int], int]:
     """Size and length of the video: as stated, else as the images tell."""
     stated = tree.find(".//original_size")
     if stated is not None:
         height, width = (_integer(stated.findtext(side, ""), f"{where}: {side}") for side in ("height", "width"))
         size = check_size(height, width, where)
     elif task.frames:
-        size = decode_image(task.files.read(task.frames[0]), task.files.where(task.frames[0])).shape[:2]
+        size = check_header(task.files.read(task.frames[0]), task.files.where(task.frames[0])).size
     else:
         raise FormatError(f"{where}: neither original_size nor images tell the size of the frames")
     text = tree.findtext(".//task/size") or tree.findtext(".//job/size")
@@ -201,7 +196,7 @@ def _extent(tree: xml.Element, task: _Task, where: str) -> tuple[tuple[int, int]
     return size, length
 
 
-def _last_frame(tree: xml.Element, where: str) -> int:
+def _last_frame(tree: Element, where: str) -> int:
     shapes = [shape for track in tree.iter("track") for shape in track]
     return max((_integer(shape.get("frame", ""), f"{where}: frame") for shape in shapes), default=0)
 

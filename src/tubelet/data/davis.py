@@ -15,8 +15,10 @@ from typing import NamedTuple
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError, nearest
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.core.untrusted.files import decode_text
+from tubelet.core.untrusted.images import check_header
 from tubelet.data.classes import DAVIS
-from tubelet.data.files import Files, FormatWarning, StoredFrames, decode_image, is_image, open_files
+from tubelet.data.files import Files, FormatWarning, StoredFrames, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, label_maps, store_frames
@@ -59,7 +61,7 @@ class _Sequences(LazyVideos[_Sequence]):
 
     def make(self, entry: _Sequence) -> Video:
         first = entry.frames[0]
-        size = decode_image(self.files.read(first), self.files.where(first)).shape[:2]
+        size = check_header(self.files.read(first), self.files.where(first)).size
         tracks = self._tracks(entry, size) if any(entry.maps) else None
         return Video(id=entry.name, size=size, frames=StoredFrames(self.files, entry.frames, size), tracks=tracks)
 
@@ -124,7 +126,7 @@ def _listed(files: Files, split: str, year: int | None) -> list[str]:
     if len(fitting) > 1:
         years = ", ".join(PurePosixPath(name).parent.name for name in fitting)
         raise InputError(f"{files}: the split {split!r} is listed for several years ({years}); say which")
-    lines = files.read(fitting[0]).decode("utf-8", errors="replace").split("\n")
+    lines = decode_text(files.read(fitting[0]), files.where(fitting[0])).split("\n")
     words = [line.split()[0] for line in lines if line.split()]
     return list(dict.fromkeys(PurePosixPath(word).parent.name if "/" in word else word for word in words))
 

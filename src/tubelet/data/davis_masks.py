@@ -7,10 +7,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
 
 from tubelet.core.errors import FormatError, InputError, nearest
-from tubelet.core.masks import MAX_PIXELS
+from tubelet.core.untrusted.files import read_text
+from tubelet.core.untrusted.images import decode, read_image_file
 from tubelet.data.ytvis_json import Faults
 
 ANNOTATIONS = ("Annotations_unsupervised", "Annotations")
@@ -87,7 +87,7 @@ def sequences(folder: Path, root: Path, split: str | None = None) -> list[str]:
     if not lists:
         known = {path.stem for path in (root / "ImageSets").glob("*/*.txt")} or {"no lists"}
         raise InputError(f"{root}: no list of the split {split!r} in ImageSets; {nearest(split, known)}")
-    wanted = [line.split()[0] for line in lists[0].read_text().splitlines() if line.split()]
+    wanted = [line.split()[0] for line in read_text(lists[0]).splitlines() if line.split()]
     for name in wanted:
         if name not in names:
             raise InputError(f"{folder}: no sequence {name!r}, which {lists[0]} names; {nearest(name, names)}")
@@ -135,12 +135,9 @@ def _is_binary(files: Sequence[Path]) -> bool:
 def _read(path: Path) -> tuple[np.ndarray, list[int] | None]:
     """Label map uint8 [H, W] and palette; raises FormatError."""
     try:
-        with Image.open(path) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise FormatError(f"{path}: {image.width}x{image.height} pixels are more than are supported")
-            if image.mode not in ("1", "L", "P"):
-                raise FormatError(f"{path}: expected a palette or grey PNG of object numbers, got mode {image.mode}")
-            palette = image.getpalette() if image.mode == "P" else None
-            return np.asarray(image).astype(np.uint8), palette
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError) as error:
-        raise FormatError(f"{path}: not an image that can be decoded ({error})") from None
+        values, mode, palette = decode(read_image_file(path), str(path))
+    except InputError as error:
+        raise FormatError(str(error)) from None
+    if mode not in ("1", "L", "P"):
+        raise FormatError(f"{path}: expected a palette or grey PNG of object numbers, got mode {mode}")
+    return values.astype(np.uint8), palette

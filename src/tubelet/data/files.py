@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 import zipfile
@@ -12,17 +11,15 @@ from functools import cached_property, lru_cache
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import cv2
-import numpy as np
 import torch
 from torch import Tensor
 
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import MAX_PIXELS
+from tubelet.core.untrusted import archives, files, images
 from tubelet.video.frames import LazyFrames
 
 IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-_LARGEST = 1 << 31  # bytes of one file; more is refused before anything is allocated
 
 
 class FormatWarning(UserWarning):
@@ -87,12 +84,7 @@ class Folder(Files):
         return self._listed[folder]
 
     def read(self, name: str) -> bytes:
-        try:
-            return (self.path / name).read_bytes()
-        except FileNotFoundError:
-            raise InputError(f"{self.where(name)}: no such file") from None
-        except OSError as error:
-            raise InputError(f"{self.where(name)}: cannot be read ({error.strerror})") from None
+        return files.read(self.path / name)
 
 
 class Archive(Files):
@@ -104,8 +96,7 @@ class Archive(Files):
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        infos = (info for info in self._zip().infolist() if not info.is_dir())
-        return tuple(sorted(info.filename for info in infos if not info.filename.startswith("__MACOSX/")))
+        return tuple(name for name in archives.member_names(self._zip()) if not name.startswith("__MACOSX/"))
 
     def find(self, name: str) -> str | None:
         return name if name in self._members else _alike(name, self.below(str(PurePosixPath(name).parent)))
@@ -115,21 +106,18 @@ class Archive(Files):
         return frozenset(self.names)
 
     def read(self, name: str) -> bytes:
-        try:
-            if self._zip().getinfo(name).file_size > _LARGEST:
-                raise InputError(f"{self.where(name)}: more than {_LARGEST} bytes")
-            return self._zip().read(name)
-        except KeyError:
-            raise InputError(f"{self.where(name)}: no such file in the archive") from None
-        except (zipfile.BadZipFile, OSError, RuntimeError, NotImplementedError, EOFError) as error:
-            raise InputError(f"{self.where(name)}: cannot be read from the archive ({error})") from None
+        return archives.read_member(self._zip(), name, self.where(name))
+
+    def check(self) -> None:
+        """Raise InputError where this is no zip archive."""
+        self._zip()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
     def _zip(self) -> zipfile.ZipFile:
         if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), zipfile.ZipFile(self.path))
+            self._opened = (os.getpid(), archives.open_archive(self.path))
         return self._opened[1]
 
 
@@ -138,11 +126,14 @@ def open_files(path: str | Path) -> Files:
     path = Path(path)
     if path.is_dir():
         return Folder(path)
-    if not path.exists():
+    if not files.exists(path):
         raise InputError(f"{path}: no such folder or zip archive")
-    if not zipfile.is_zipfile(path):
-        raise InputError(f"{path}: expected a folder or a zip archive")
-    return Archive(path)
+    archive = Archive(path)
+    try:
+        archive.check()
+    except InputError as error:
+        raise InputError(f"{error}; expected a folder or a zip archive") from None
+    return archive
 
 
 class StoredFrames(LazyFrames):
@@ -168,13 +159,7 @@ class StoredFrames(LazyFrames):
             if self._rename() == 0:
                 raise
             data = self.files.read(self.names[t])
-        where = self.files.where(self.names[t])
-        image = decode_image(data, where)
-        if image.shape[:2] != self.size:
-            turned = decode_image(data, where, turned=True)
-            if turned.shape[:2] != self.size:
-                raise InputError(f"{where}: expected an image of {_size(self.size)}, got {_size(image.shape)}")
-            image = turned
+        image = images.decode_rgb(data, self.files.where(self.names[t]), size=self.size)
         return torch.from_numpy(image).permute(2, 0, 1)
 
     def stored_name(self, t: int) -> str:
@@ -209,29 +194,6 @@ def frames_in(folder: Path, names: tuple[str, ...], size: tuple[int, int], where
 @lru_cache(maxsize=16)
 def _shared_files(folder: Path) -> Files:
     return open_files(folder)
-
-
-def decode_image(data: bytes, where: str, *, turned: bool = False) -> np.ndarray:
-    """uint8 [H, W, 3] RGB, as stored or turned as the camera noted; raises InputError where it is broken."""
-    flags = cv2.IMREAD_COLOR | (0 if turned else cv2.IMREAD_IGNORE_ORIENTATION)
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags) if data else None
-    except cv2.error:
-        image = None
-    if image is None:
-        raise InputError(f"{where}: not an image that can be decoded")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def read_json(path: str | Path) -> Any:
-    """The tree of a JSON file; raises InputError where it is missing, FormatError where it is no JSON."""
-    path = Path(path)
-    try:
-        return json.loads(Folder(path.parent).read(path.name))
-    except (ValueError, RecursionError) as error:
-        if isinstance(error, InputError):
-            raise
-        raise FormatError(f"{path}: expected JSON, {error}") from None
 
 
 def clean_name(name: Any, where: str) -> str:
@@ -270,7 +232,3 @@ def _plain(name: str) -> str:
     """What names that mean the same image have in common."""
     path = PurePosixPath(name.lower())
     return str(path.with_suffix("")) if path.suffix in IMAGE_ENDINGS else str(path)
-
-
-def _size(shape: Sequence[int]) -> str:
-    return f"{shape[1]}x{shape[0]}"

@@ -10,6 +10,7 @@ from pathlib import Path, PurePosixPath
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
+from tubelet.core.untrusted.files import opened
 from tubelet.data import binary_folders, coco, coco_video, cvat, cvat_write, davis, mots, ytvis
 from tubelet.data.files import Files, open_files
 from tubelet.data.storing import Losses, folder_names, store_frames
@@ -94,7 +95,7 @@ def _of_json(path: Path) -> str:
     """YouTube-VIS has a list of videos with file_names; COCO a list of images, with tracks or without."""
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON file (an archive's must be unpacked; its frames need not)")
-    with path.open("rb") as file:
+    with opened(path) as file:
         head = file.read(1 << 20).decode("utf-8", errors="replace")
         file.seek(max(0, path.stat().st_size - (1 << 20)))
         text = head + file.read().decode("utf-8", errors="replace")

@@ -6,12 +6,13 @@ import io
 from collections.abc import Iterable, Mapping
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from tubelet.core import masks
-from tubelet.core.errors import FormatError
-from tubelet.core.masks import MAX_PIXELS, RLE
+from tubelet.core.errors import FormatError, InputError
+from tubelet.core.masks import RLE
 from tubelet.core.types import Track
+from tubelet.core.untrusted.images import check_header, decode
 
 
 def _palette() -> np.ndarray:
@@ -34,18 +35,13 @@ def decode_map(data: bytes, size: tuple[int, int] | None, where: str) -> np.ndar
     Raises FormatError, which names `where`, for anything else and for another `size` (height, width).
     """
     try:
-        with Image.open(io.BytesIO(data)) as image:
-            if image.width * image.height > MAX_PIXELS:
-                raise FormatError(f"{where}: {image.width}x{image.height} pixels are more than are supported")
-            if size is not None and (image.height, image.width) != size:
-                came = f"{image.width}x{image.height}"
-                hint = ", width and height are swapped" if (image.width, image.height) == size else ""
-                raise FormatError(f"{where}: expected a mask of {size[1]}x{size[0]}, got {came}{hint}")
-            mode, values = image.mode, np.asarray(image)
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        if isinstance(error, FormatError):
-            raise
-        raise FormatError(f"{where}: not an image that can be decoded") from None
+        height, width = check_header(data, where).size
+        if size is not None and (height, width) != size:
+            hint = ", width and height are swapped" if (width, height) == size else ""
+            raise FormatError(f"{where}: expected a mask of {size[1]}x{size[0]}, got {width}x{height}{hint}")
+        values, mode, _ = decode(data, where)
+    except InputError as error:
+        raise FormatError(str(error)) from None
     if mode in ("RGB", "RGBA"):
         return _from_colours(values[..., :3], where)
     if values.ndim != 2 or mode == "LA":

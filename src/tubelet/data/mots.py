@@ -20,8 +20,10 @@ from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
 from tubelet.core.text import plain
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.core.untrusted.files import decode_text
+from tubelet.core.untrusted.images import check_header
 from tubelet.data.classes import MOTS
-from tubelet.data.files import Files, StoredFrames, check_size, decode_image, is_image, open_files
+from tubelet.data.files import Files, StoredFrames, check_size, is_image, open_files
 from tubelet.data.label_maps import decode_map, encode_map, separate
 from tubelet.data.lazy import LazyVideos
 from tubelet.data.storing import Losses, folder_names, label_maps, store_frames
@@ -99,7 +101,7 @@ class _Sequences(LazyVideos[_Sequence]):
         if not entry.frames:
             return None
         name = entry.frames[min(entry.frames)]
-        return decode_image(self.pictures.read(name), self.pictures.where(name)).shape[:2]
+        return check_header(self.pictures.read(name), self.pictures.where(name)).size
 
     def _from_maps(self, entry: _Sequence) -> _Held:
         order = sorted(entry.maps)
@@ -164,7 +166,9 @@ def _numbers(entry: _Sequence, columns: Mapping[int, Mapping[int, RLE]]) -> list
 
 
 def _stated_classes(files: Files) -> list[str]:
-    return files.read(_CLASSES).decode("utf-8", errors="replace").split("\n")[:-1] if files.find(_CLASSES) else []
+    if not files.find(_CLASSES):
+        return []
+    return decode_text(files.read(_CLASSES), files.where(_CLASSES)).split("\n")[:-1]
 
 
 def _texts(files: Files) -> dict[str, str]:

@@ -6,7 +6,6 @@ bytes; then the masks of a few tracks at a time are parsed, joined, checked and 
 
 from __future__ import annotations
 
-import json
 import math
 import mmap
 from collections import Counter
@@ -21,9 +20,13 @@ import numpy as np
 
 from tubelet.core import masks
 from tubelet.core.atomic import replacing
-from tubelet.core.errors import FormatError, InputError
+from tubelet.core.errors import FormatError
 from tubelet.core.tubes import Broken, Tube, pack_counts
+from tubelet.core.untrusted.documents import decode_json, decode_json_as, spell_out_nan
+from tubelet.core.untrusted.files import mapped
 
+COMPLAINT = "not of the YouTube-VIS form"
+LARGEST_INTEGER = (1 << 63) - 1  # what arrays hold
 BATCH = 32  # tracks parsed before they are packed together
 
 
@@ -99,62 +102,31 @@ class _Mask(msgspec.Struct, gc=False):
     counts: str
 
 
-_MASKS = msgspec.json.Decoder(list[_Mask | None])
+_MASKS = list[_Mask | None]
 _SIZE, _COUNTS = attrgetter("size"), attrgetter("counts")
+_NOT_NUMBERS = (b"NaN", b"Infinity")  # as Python writes them
 
 
 def load(path: Path) -> Document:
     """Parse a file. Raises InputError where it cannot be read, FormatError where it is no JSON or of another form."""
+    data = mapped(path)
     try:
-        data = _mapped(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    bare = data[:1024].lstrip()[:1] == b"["
-    try:
-        if bare:
-            document = Document(annotations=msgspec.json.decode(data, type=list[Entry]), bare=True)
-        else:
-            document = msgspec.json.decode(data, type=Document)
-    except msgspec.ValidationError as error:
-        raise FormatError(f"{path}: not of the YouTube-VIS form, {error}") from None
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        document = _load_loosely(bytes(data), path)
-    document.bare = bare
+        document = _parse(data, path)
+    except FormatError:
+        if not any(data.find(word) >= 0 for word in _NOT_NUMBERS):
+            raise
+        document = _parse(spell_out_nan(data, str(path)), path)  # so that the track with the NaN can be named
     for place, entry in enumerate(document.annotations or (), 1):
         entry.place = place
     return document
 
 
-def _mapped(path: Path) -> bytes | mmap.mmap:
-    """The file's bytes, without a copy where the system can do without."""
-    with path.open("rb") as file:
-        try:
-            return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-        except (ValueError, OSError):  # an empty file, a pipe
-            return file.read()
-
-
-def _load_loosely(data: bytes, path: Path) -> Document:
-    """Python's own parser, which takes the NaN that some writers leave, so that its track can be named."""
-    try:
-        tree = json.loads(data)
-    except (ValueError, RecursionError) as error:
-        raise FormatError(f"{path}: expected JSON, {error}") from None
-    if isinstance(tree, list):
-        tree = {"annotations": tree}
-    try:
-        entries = [_loose_entry(item) for item in tree.pop("annotations", None) or ()]
-        document = msgspec.convert(tree, Document)
-    except (msgspec.ValidationError, AttributeError, TypeError) as error:
-        raise FormatError(f"{path}: not of the YouTube-VIS form, {error}") from None
-    document.annotations = entries
+def _parse(data: bytes | mmap.mmap, path: Path) -> Document:
+    if bytes(data[:1024]).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+        entries = decode_json_as(list[Entry], data, str(path), complaint=COMPLAINT)
+        return Document(annotations=entries, bare=True)
+    document: Document = decode_json_as(Document, data, str(path), complaint=COMPLAINT)
     return document
-
-
-def _loose_entry(item: dict[str, Any]) -> Entry:
-    known = {name: item[name] for name in Entry.__struct_fields__ if name in item and name != "place"}
-    known["segmentations"] = msgspec.Raw(json.dumps(known.get("segmentations")).encode())
-    return Entry(**known)
 
 
 def unpack(wanted: Iterable[Wanted], faults: Faults) -> Iterator[tuple[Entry, Tube]]:
@@ -190,8 +162,8 @@ def _batches(wanted: Iterable[Wanted], faults: Faults) -> Iterator[list[tuple[Wa
 def _counts(one: Wanted) -> tuple[bytes, np.ndarray]:
     """Compressed counts of all frames, joined, and the length of each, 0 where absent; raises _Faulty."""
     try:
-        found = _MASKS.decode(one.entry.segmentations)
-    except msgspec.DecodeError:
+        found: list[_Mask | None] = decode_json_as(_MASKS, one.entry.segmentations, "masks")
+    except FormatError:
         return _counts_slowly(one)
     if len(found) != one.length:
         raise _Faulty("wrong length", _wrong_length(one, len(found)))
@@ -211,7 +183,10 @@ def _counts(one: Wanted) -> tuple[bytes, np.ndarray]:
 
 def _counts_slowly(one: Wanted) -> tuple[bytes, np.ndarray]:
     """Polygons, plain run lengths, empty objects, and everything that is wrong."""
-    found = msgspec.json.decode(one.entry.segmentations)
+    try:
+        found = decode_json(one.entry.segmentations, one.where)
+    except FormatError as error:
+        raise _Faulty("broken mask", str(error)) from None
     if not isinstance(found, list):
         came = "nothing" if found is None else type(found).__name__
         raise _Faulty("no masks", f"{one.where}: expected a list of segmentations, one per frame, got {came}")
@@ -227,9 +202,9 @@ def _counts_slowly(one: Wanted) -> tuple[bytes, np.ndarray]:
     return b"".join(counts), np.fromiter(map(len, counts), np.int64, len(counts))
 
 
-def shape(entry: Entry) -> tuple[int, tuple[int, int] | None]:
+def shape(entry: Entry, file: str) -> tuple[int, tuple[int, int] | None]:
     """How many frames an annotation spans, and the size of its first mask that states one; nothing else is checked."""
-    found = msgspec.json.decode(entry.segmentations)
+    found = decode_json(entry.segmentations, entry.where(file))
     if not isinstance(found, list):
         return 0, None
     sizes = (whole_pair(mask.get("size")) for mask in found if isinstance(mask, dict))
@@ -249,12 +224,10 @@ def _wrong_length(one: Wanted, came: int) -> str:
 
 
 def whole(value: Any) -> int | None:
-    """The value as an integer, None where it is none; 3.0 is one, True is not."""
-    if type(value) is int:
-        return value
-    if not isinstance(value, float) or not math.isfinite(value):
-        return None
-    return int(value) if value == int(value) else None
+    """The value as an integer of 64 bits, None where it is none; 3.0 is one, True is not."""
+    if isinstance(value, float) and math.isfinite(value) and value == int(value):
+        value = int(value)
+    return value if type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER else None
 
 
 def finite(value: Any) -> float | None:

@@ -32,7 +32,7 @@ def inferred(document: Document, path: Path) -> tuple[list[dict[str, Any]], list
         if number is None or category is None:
             raise FormatError(f"{entry.where(path.name)}: expected numbers as video_id and category_id")
         categories.add(category)
-        length, size = shape(entry)
+        length, size = shape(entry, path.name)
         held = videos.setdefault(number, {"id": number, "length": length})
         if size is not None:
             held.setdefault("height", size[0])

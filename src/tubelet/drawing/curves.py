@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.untrusted.documents import decode_figures
+from tubelet.core.untrusted.files import read
 from tubelet.drawing.colours import colour
 from tubelet.drawing.figures import plain, save
 
@@ -72,10 +73,7 @@ def smoothed(values: np.ndarray, span: float) -> np.ndarray:
 
 
 def _rows(metrics: Path) -> list[dict[str, float]]:
-    try:
-        lines = metrics.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError as error:
-        raise InputError(f"{metrics}: cannot be read ({str(error.strerror).lower()})") from None
+    lines = read(metrics).decode("utf-8", errors="replace").splitlines()
     by_step: dict[float, dict[str, float]] = {}
     for number, line in enumerate(lines, start=1):
         row = _row(line, f"{metrics}, line {number}", is_last=number == len(lines))
@@ -90,8 +88,8 @@ def _row(line: str, where: str, *, is_last: bool) -> dict[str, float] | None:
     if not line.strip():
         return None
     try:
-        row: Any = json.loads(line)
-    except json.JSONDecodeError:
+        row = decode_figures(line, where)
+    except FormatError:
         if is_last:
             return None
         raise FormatError(f"{where}: expected one JSON object, got {line[:40]!r}") from None

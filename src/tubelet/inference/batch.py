@@ -26,6 +26,7 @@ from tubelet.core.atomic import replacing, sweep
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError, TubeletError
 from tubelet.core.text import to_json
+from tubelet.core.untrusted.documents import read_json
 from tubelet.inference.predict import Model, predict
 from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
 from tubelet.video.reader import open_video
@@ -85,7 +86,7 @@ class Earlier(NamedTuple):
 def earlier(job: Job, out: Path, settings: Settings) -> Earlier:
     """Whether the video is finished already, with these settings and unchanged since."""
     try:
-        told = json.loads((out / job.name / MARKER).read_bytes())
+        told = read_json(out / job.name / MARKER)
         held = {name: told[name] for name in ("settings", "source", "objects", "frames", "note")}
         counts = int(held["objects"]), int(held["frames"])
     except (OSError, ValueError, KeyError, TypeError):

@@ -6,7 +6,6 @@ masks; nothing is decoded of the video itself.
 
 from __future__ import annotations
 
-import json
 import tempfile
 from collections.abc import Iterator
 from dataclasses import replace
@@ -22,6 +21,7 @@ from tubelet.core.errors import InputError
 from tubelet.core.masks import RLE
 from tubelet.core.rest import Track, VideoSet
 from tubelet.core.text import plain
+from tubelet.core.untrusted.documents import read_json
 from tubelet.data import davis
 from tubelet.data.storing import Losses
 from tubelet.data.ytvis import write_predictions
@@ -82,7 +82,7 @@ def to_ytvis(prediction: VideoPrediction) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:  # the form is written down in one place alone
         path = Path(folder) / "predictions.json"
         write_predictions(path, [prediction])
-        told: dict[str, Any] = json.loads(path.read_bytes())
+        told: dict[str, Any] = read_json(path)
     return told
 
 

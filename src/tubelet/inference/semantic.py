@@ -14,7 +14,6 @@ from typing import Any, Protocol, runtime_checkable
 import cv2
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from tubelet.core.atomic import together
@@ -22,6 +21,7 @@ from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.protocol import Window
 from tubelet.core.text import to_json
 from tubelet.core.types import Clip, Video
+from tubelet.core.untrusted.images import decode, read_image_file
 from tubelet.data.label_maps import PALETTE, encode_map
 from tubelet.drawing.semantic import tint
 from tubelet.evaluation.semantic import MOST_CLASSES, class_map
@@ -87,8 +87,8 @@ def save_semantic(
 def _draw(video: Video, maps: Path, out: Path, names: tuple[str, ...]) -> None:
     with VideoWriter(out, video.size, video.fps, pixel_aspect=video.pixel_aspect) as writer:
         for t, frame in enumerate(video.frames):
-            with Image.open(maps / f"{t:05d}.png") as stored:  # read again, so that maps need not be held
-                classes = np.asarray(stored)
+            stored = maps / f"{t:05d}.png"  # read again, so that maps need not be held
+            classes = decode(read_image_file(stored), str(stored)).values
             image = np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy())
             writer.write(tint(image, classes, PALETTE, names), video.time(t))
 

@@ -20,6 +20,7 @@ from types import FrameType
 from typing import Any
 
 from tubelet.core.errors import ConfigError, InputError
+from tubelet.core.untrusted.documents import decode_json
 from tubelet.inference.batch import Job, OpenModel, Outcome, Settings, line_of, segment, settle
 
 MOST_BAD_STARTS = 3  # one after another, before a worker has opened its model
@@ -95,7 +96,7 @@ class _Pool:
     def _hear(self, worker: _Worker) -> Outcome | None:
         """What a worker says, or that it has ended; then it has something to do, or is replaced."""
         try:
-            message = json.loads(worker.connection.recv_bytes())
+            message = decode_json(worker.connection.recv_bytes(), "a worker")
         except (EOFError, OSError):
             self._replace(worker)
             return None
@@ -128,7 +129,7 @@ class _Pool:
 def _main(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
     signal.signal(signal.SIGTERM, _leave)
-    settings = Settings.model_validate_json(settings_json)
+    settings = Settings.from_tree(decode_json(settings_json, "settings"))
     settle(settings)
     try:
         model = open_model(device)
@@ -137,7 +138,7 @@ def _main(connection: Connection, open_model: OpenModel, device: str, out: str, 
         return
     _send(connection, {"ready": os.getpid()})
     with suppress(EOFError, OSError):  # the parent has gone
-        while (told := json.loads(connection.recv_bytes())) is not None:
+        while (told := decode_json(connection.recv_bytes(), "the pool")) is not None:
             try:
                 outcome = segment(model, Job(*told), Path(out), settings)
             except ConfigError as error:

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import msgspec
 from torch import Tensor
 
-from tubelet.core.errors import WeightsError
+from tubelet.core.errors import FormatError, InputError, WeightsError
 from tubelet.core.protocol import Window
+from tubelet.core.untrusted.documents import decode_json_as, read_json
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.key_maps import from_detectron2, from_transformers, is_detectron2, is_transformers
@@ -133,11 +133,9 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         raise WeightsError(f"{path}: expected transformers' config.json beside it, which has the names of the classes")
     try:
-        if beside.stat().st_size > LARGEST_CONFIG:
-            raise WeightsError(f"{beside}: expected a model's config, got {beside.stat().st_size} bytes")
-        told = msgspec.json.decode(beside.read_bytes())
-    except (OSError, RecursionError, msgspec.MsgspecError) as error:
-        raise WeightsError(f"{beside}: expected a JSON object: {error}") from None
+        told = read_json(beside, largest=LARGEST_CONFIG)
+    except (InputError, FormatError) as error:
+        raise WeightsError(str(error)) from None
     if not isinstance(told, dict) or "mask2former" not in str(told.get("model_type")):
         kind = told.get("model_type") if isinstance(told, dict) else type(told).__name__
         raise WeightsError(f"{beside}: expected the config of a mask2former, got {str(kind)[:40]!r}")
@@ -174,8 +172,8 @@ def _told_names(metadata: Mapping[str, str], path: Path) -> tuple[str, ...] | No
     if "classes" not in metadata:
         return None
     try:
-        return tuple(msgspec.json.decode(metadata["classes"], type=list[str]))
-    except (RecursionError, msgspec.MsgspecError) as error:
+        return tuple(decode_json_as(list[str], metadata["classes"], "its classes"))
+    except FormatError as error:
         raise WeightsError(f"{path}: expected a list of class names in its metadata: {error}") from None
 
 

@@ -6,7 +6,6 @@ file says of its model: published.py. What the hub has: hub.py.
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,12 +16,16 @@ from typing import Annotated, Any, Literal
 import torch
 import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
-from safetensors import SafetensorError, safe_open
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
 
+from tubelet.core.arguments import one_of, short
 from tubelet.core.devices import choose_device
-from tubelet.core.errors import ConfigError, WeightsError, nearest
+from tubelet.core.errors import ConfigError, FormatError, WeightsError, nearest
+from tubelet.core.untrusted import tensors as stored
+from tubelet.core.untrusted.documents import decode_json
+from tubelet.core.untrusted.files import is_file, is_folder
+from tubelet.core.untrusted.tensors import read_metadata
 from tubelet.models import hub
 from tubelet.models.key_maps import (
     from_coco_ssdlite,
@@ -75,13 +78,16 @@ def _bundled() -> list[Listed]:
     rows = []
     for path in sorted(BUNDLED.glob("*.safetensors")):
         metadata = read_metadata(path)
-        classes = len(json.loads(metadata["classes"]))
+        classes = len(decode_json(metadata["classes"], str(path)))
         rows.append(Listed(path.stem, "bundled", path.stat().st_size / 1e6, classes, metadata.get("licence", "")))
     return rows
 
 
 def load(
-    name: str | Path = "default", *, device: str = "auto", precision: Literal["auto", "fp32", "bf16"] = "auto"
+    name: str | Path = "default",
+    *,
+    device: str | torch.device = "auto",
+    precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> Model:
     """A model ready to predict: a bundled name, one of the hub, a safetensors file, or the folder of a training run or
     of a published model (model.safetensors, and config.json where it is transformers').
@@ -89,7 +95,9 @@ def load(
     `precision` is that of the network's layers; "auto" is bf16 where the processor computes in it, else fp32.
     Raises WeightsError for an unknown name, a file of another kind (a pickle is refused unread) or of another model.
     """
-    path, target = find(name), choose_device(device)
+    one_of("precision", precision, ("auto", "fp32", "bf16"))
+    target = choose_device(device)
+    path = find(name)
     config, classes, tensors = _open(path)
     check_fit(config, classes, tensors, str(path))
     model = config.build(classes)
@@ -125,49 +133,38 @@ def computes_bf16(device: torch.device) -> bool:
 
 def _described(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, tuple[str, ...]]:
     try:
-        classes = json.loads(metadata["classes"])
+        classes = decode_json(metadata["classes"], str(path))
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise WeightsError(f"{path}: expected a list of class names in its metadata")
-        return _ANY_MODEL.validate_json(metadata["config"]), tuple(classes)
-    except (ValidationError, json.JSONDecodeError, RecursionError) as error:
+        return _ANY_MODEL.validate_python(decode_json(metadata["config"], str(path))), tuple(classes)
+    except (ValidationError, FormatError) as error:
         raise WeightsError(f"{path}: its config is not of this version: {str(error).splitlines()[0]}") from None
 
 
 def find(name: str | Path) -> Path:
     """The file that a name or path stands for; what is on disk goes before a name of the hub."""
+    if not isinstance(name, str | Path):
+        raise WeightsError(f"expected a model's name or a path, got {short(name)}")
     bundled = BUNDLED / f"{name}.safetensors"
     if re.fullmatch(r"[\w.-]+", str(name)) and bundled.is_file():
         return bundled
     path = Path(name)
-    if path.is_file():
+    if is_file(path):
         return path
-    if path.is_dir() and (path / "model.safetensors").is_file():
+    if is_folder(path) and (path / "model.safetensors").is_file():
         return path / "model.safetensors"
-    if path.is_dir() and (pickles := [p for p in ("pytorch_model.bin", "model.pkl") if (path / p).is_file()]):
+    if is_folder(path) and (pickles := [p for p in ("pytorch_model.bin", "model.pkl") if (path / p).is_file()]):
         raise WeightsError(f"{path / pickles[0]} is a pickle, which is never read: {hub.CONVERTING}")
     if str(name) in hub.names():
         return hub.fetch(str(name))
+    shown = short(str(name)) if len(str(name)) > 200 else repr(str(name))
     known = [*(p.stem for p in BUNDLED.glob("*.safetensors")), *hub.names()]
-    raise WeightsError(f"no model {str(name)!r}: neither a bundled name nor a file; {nearest(str(name), known)}")
-
-
-def read_metadata(path: Path) -> dict[str, str]:
-    """The strings beside the tensors; raises WeightsError where the file is no safetensors file."""
-    try:
-        with safe_open(path, "pt") as file:
-            return dict(file.metadata() or {})
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(_refusal(path, error)) from None
+    raise WeightsError(f"no model {shown}: neither a bundled name nor a file; {nearest(str(name), known)}")
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """All tensors, in float32 where they are floating point."""
-    try:
-        with safe_open(path, "pt") as file:
-            tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (safe_open is no mapping)
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(_refusal(path, error)) from None
-    return {k: t.float() if t.is_floating_point() else t for k, t in tensors.items()}
+    return {k: t.float() if t.is_floating_point() else t for k, t in stored.read_tensors(path).items()}
 
 
 def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[str, Tensor], where: str) -> None:
@@ -290,11 +287,3 @@ def _fetch_torchvision(source: str) -> dict[str, Any]:
     if weights is kinetics:
         return from_torchvision_video(tensors)
     return from_torchvision(tensors, norm_eps=0.0)  # these were trained with frozen norms
-
-
-def _refusal(path: Path, error: Exception) -> str:
-    with path.open("rb") as file:
-        head = file.read(4)
-    if head[:2] == b"PK" or head[:1] == b"\x80":
-        return f"{path}: a pickled checkpoint is refused, because loading one can run code; expected a safetensors file"
-    return f"{path}: expected a safetensors file, but {error}"

@@ -27,8 +27,9 @@ from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.types import Prediction, VideoSet
+from tubelet.core.untrusted.documents import read_figures, read_json
+from tubelet.core.untrusted.files import mapped, read
 from tubelet.data import graded, ytvis
-from tubelet.data.files import Folder, read_json
 from tubelet.data.ytvis_set import video_names
 from tubelet.evaluation import ytvis as average
 from tubelet.evaluation.cases import cases
@@ -107,7 +108,7 @@ def prepare(out: Path, name: SetName, plan: Plan, images: Path | None = None, sp
 
 
 def _digest(path: Path | None) -> str | None:
-    return None if path is None else hashlib.sha256(Folder(path.parent).read(path.name)).hexdigest()[:16]
+    return None if path is None else hashlib.sha256(mapped(path)).hexdigest()[:16]
 
 
 def _drawn(name: SetName, part: graded.Part, each: int, images: Path | None, split: Path | None) -> VideoSet:
@@ -232,7 +233,7 @@ def _read(place: Path, test: VideoSet, name: SetName) -> _Trial:
     guesses = ytvis.read_predictions(place / PREDICTIONS, test)
     pairs = pair(test.videos, guesses)
     counts = Counter(failure.kind for failure in failures(cases(pairs)))
-    figures = json.loads((place / TRIAL).read_text(encoding="utf-8"))
+    figures = read_figures(place / TRIAL)
     grades = _by_grade(test, guesses) if name == "generated" else {}
     agnostic = average.evaluate(test.videos, guesses, agnostic=True)["AP"]
     return _Trial(figures, grades, dict(sorted(counts.items())), match(pairs, average.AREAS[:1]), agnostic)
@@ -266,7 +267,7 @@ def _processor(device: str) -> str:
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     listed = Path("/proc/cpuinfo")
-    lines = listed.read_text().splitlines() if listed.is_file() else []
+    lines = read(listed).decode(errors="replace").splitlines() if listed.is_file() else []
     models: Iterator[str] = (line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
     return next(models, platform.processor() or platform.machine())
 

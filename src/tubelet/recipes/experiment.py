@@ -15,10 +15,10 @@ from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, FormatError, TubeletError
 from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
+from tubelet.core.untrusted.documents import read_json
 from tubelet.data import coco, forms, synthetic, ytvis
 from tubelet.data.classes import class_map, translate
 from tubelet.data.clips import ClipDataset, require_objects
-from tubelet.data.files import read_json
 from tubelet.data.lazy import JoinedVideos
 from tubelet.data.sampling import AnySampler, RandomPair
 from tubelet.data.transforms import AnyTransform

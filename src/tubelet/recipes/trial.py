@@ -19,6 +19,7 @@ import torch
 from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.types import Prediction, Track, VideoSet
+from tubelet.core.untrusted.documents import read_figures
 from tubelet.data import ytvis as ytvis_files
 from tubelet.evaluation import davis, identity, ytvis
 from tubelet.evaluation.davis import MOST_PROPOSALS, LabelledSequence
@@ -42,7 +43,7 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
     """
     done = out / TRIAL
     if done.is_file():
-        figures: dict[str, float] = json.loads(done.read_text(encoding="utf-8"))
+        figures: dict[str, float] = read_figures(done)
         return figures
     clock = time.process_time if device == "cpu" else time.perf_counter
     began = clock()

@@ -24,12 +24,14 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from tubelet.core.atomic import discard, replacing, replacing_folder
-from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError, WriteError
+from tubelet.core.errors import ConfigError, FormatError, InputError, TubeletError, WeightsError, WriteError
+from tubelet.core.untrusted.documents import decode_json, read_json
+from tubelet.core.untrusted.tensors import read_tensors
 from tubelet.training.optim import Average, load_state_tensors, state_tensors
 from tubelet.training.slices import cut_like, whole
 
@@ -48,16 +50,6 @@ def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, st
     tensors = model.state_dict() if isinstance(model, nn.Module) else model
     with writing(path), replacing(path, durable=True) as partial:
         _write_tensors(partial, tensors, {**metadata, "tubelet": FORMAT})
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """The tensors of a safetensors file, on the CPU. Raises WeightsError for anything else; pickles are never read."""
-    try:
-        return load_file(path)
-    except FileNotFoundError:
-        raise WeightsError(f"{path}: no such file") from None
-    except (SafetensorError, OSError) as error:
-        raise WeightsError(f"{path}: expected a safetensors file (pickled weights are never read): {error}") from None
 
 
 @dataclass(slots=True)
@@ -213,7 +205,7 @@ def _sort_metadata(path: Path) -> None:
     """safetensors writes the metadata in an order drawn at random; equal models shall be equal files."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
+        header = decode_json(file.read(length), str(path))
         header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
         text = json.dumps(header, ensure_ascii=False, separators=(",", ":")).encode()
         assert len(text) <= length
@@ -239,9 +231,9 @@ def _write_json(path: Path, value: dict[str, Any]) -> None:
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise FormatError(f"{path}: expected JSON: {error}") from None
+        value = read_json(path)
+    except InputError as error:
+        raise FormatError(str(error)) from None
     if not isinstance(value, dict):
         raise FormatError(f"{path}: expected a JSON object, got {type(value).__name__}")
     return value

@@ -25,6 +25,8 @@ from rich.progress import Progress as Bar
 
 from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
+from tubelet.core.untrusted.documents import decode_figures
+from tubelet.core.untrusted.files import read_text
 from tubelet.training.checkpoint import Progress, writing
 
 
@@ -87,11 +89,11 @@ class Log:
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
     """The lines of metrics.jsonl; a last line that a kill cut short is left out. Raises FormatError for any other."""
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines = read_text(path).split("\n")
     records = []
     for number, line in enumerate(lines[:-1], 1):  # a complete line ends in a line feed
         try:
-            record = json.loads(line)
+            record = decode_figures(line, str(path))
             int(record["step"])
         except (ValueError, KeyError, TypeError):
             raise FormatError(f"{path}, line {number}: expected a JSON object with a step, got {line[:80]!r}") from None

@@ -7,7 +7,6 @@ same whatever the number of workers and processes, as long as batch_size x accum
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 import random
@@ -26,6 +25,7 @@ from tubelet.core.atomic import sweep
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip
+from tubelet.core.untrusted.documents import decode_json
 from tubelet.drawing.curves import training_curve
 from tubelet.training import checkpoint
 from tubelet.training.checkpoint import Progress, State, writing
@@ -238,7 +238,7 @@ def _settings(
         "train.batch_size x train.accumulate x processes": _clips_per_step(config, world),
         "optim": optim.model_dump(mode="json"),
         "the number of clips": len(clips),
-        **{name: json.loads(text) for name, text in describe.items()},
+        **{name: decode_json(text, name) for name, text in describe.items()},
     }
 
 

@@ -13,7 +13,8 @@ from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from tubelet.core.errors import InputError
-from tubelet.video.frames import LazyFrames, bits_held, picture_samples, to_eight_bits
+from tubelet.core.untrusted.images import picture_samples
+from tubelet.video.frames import LazyFrames, bits_held, to_eight_bits
 from tubelet.video.shortage import TruncatedVideoWarning
 
 FORMATS = ("PNG", "WEBP", "TIFF")  # not a JPEG's: its other pictures are previews, or a second eye's

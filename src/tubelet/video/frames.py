@@ -8,19 +8,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import overload
 
-import cv2
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
-from PIL.TiffImagePlugin import TiffImageFile
 from torch import Tensor
 
 from tubelet.core.errors import InputError
+from tubelet.core.untrusted import images
 
-EXIF_ORIENTATION = 0x0112
-PNG_SIGNATURE = b"\x89PNG\r\n\x1a\n"
-PNG_DEPTH, PNG_COLOUR = 24, 25  # bytes of a PNG that tell its bits a sample and whether it has colours
-TIFF_BITS = 0x0102
 DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras give; a file of 16 bits may hold any of them
 LOOKED_AT = 8  # images of a folder that decide for all how many bits they hold
 
@@ -56,6 +50,8 @@ class ArrayFrames(LazyFrames):
         given = f"{type(frames).__name__} of {frames.dtype} {list(frames.shape)}"
         if frames.ndim != 4 or frames.shape[channels] != 3 or frames.dtype not in (np.uint8, torch.uint8):
             raise InputError(f"frames in memory: expected uint8 {form} RGB, got {given}")
+        if isinstance(frames, Tensor) and (frames.layout != torch.strided or frames.device.type == "meta"):
+            raise InputError(f"frames in memory: expected a dense tensor that holds values, got {given}")
         if 0 in frames.shape:
             raise InputError(f"frames in memory: expected at least one frame, got {given}")
         self._frames = frames
@@ -117,16 +113,10 @@ def check_size(path: Path, size: tuple[int, int], *, expected_by: str) -> None:
 
 def image_size(path: Path) -> tuple[int, int]:
     """Height and width of an image as it is shown, from its header alone; raises InputError where that is broken."""
-    try:
-        with Image.open(path) as image:
-            width, height = image.size
-            # only a camera's JPEG is stored lying on its side; asking a PNG would decode all of it
-            turned = image.format in ("JPEG", "MPO") and image.getexif().get(EXIF_ORIENTATION, 1) >= 5
-    except FileNotFoundError:
-        raise InputError(f"{path}: no such image") from None
-    except (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image that can be read ({_reason(error)})") from None
-    return (width, height) if turned else (height, width)
+    header = images.check_header(path, str(path))
+    # only a camera's JPEG is stored lying on its side
+    turned = header.form == "JPEG" and images.lies_on_its_side(path)
+    return header.size[::-1] if turned else header.size
 
 
 def read_image(path: Path) -> Tensor:
@@ -137,12 +127,7 @@ def read_image(path: Path) -> Tensor:
 
 def read_samples(path: Path) -> np.ndarray:
     """An image file -> RGB [H, W, 3], upright, uint8 or, where it has 16 bits, uint16; raises InputError."""
-    try:
-        data = np.fromfile(path, np.uint8)
-        is_jpeg = data[:2].tobytes() == b"\xff\xd8"
-        return _decode_jpeg(data) if is_jpeg else _decode_other(path, data)
-    except (cv2.error, UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError) as error:
-        raise InputError(f"{path}: not an image that can be read ({_reason(error)})") from None
+    return images.decode_samples(images.read_image_file(path), str(path))
 
 
 def bits_held(samples: np.ndarray) -> int:
@@ -157,52 +142,3 @@ def bits_held(samples: np.ndarray) -> int:
 def to_eight_bits(samples: np.ndarray, bits: int) -> np.ndarray:
     """Samples of so many bits -> uint8; larger ones become white."""
     return samples if samples.dtype == np.uint8 else np.minimum(samples >> (bits - 8), 255).astype(np.uint8)
-
-
-def picture_samples(image: Image.Image) -> np.ndarray:
-    """The current picture of an open file -> RGB [H, W, 3], uint8 or, where it is grey of 16 bits, uint16.
-
-    Raises ValueError for samples of 32 bits, which have no white.
-    """
-    if image.mode == "F":
-        raise ValueError("expected 8 or 16 bits a sample, got floating point")
-    if not image.mode.startswith("I"):
-        return np.array(image.convert("RGB"))
-    grey = np.asarray(image)
-    if grey.min(initial=0) < 0 or grey.max(initial=0) >= 1 << 16:
-        raise ValueError("expected 8 or 16 bits a sample, got 32")
-    return np.repeat(grey.astype(np.uint16)[..., None], 3, axis=2)
-
-
-def _decode_jpeg(data: np.ndarray) -> np.ndarray:
-    # OpenCV reads a JPEG three times faster than Pillow
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR)
-    if image is None:
-        raise ValueError("the file is broken or cut short")
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
-
-
-def _decode_other(path: Path, data: np.ndarray) -> np.ndarray:
-    with Image.open(path) as image:
-        if not _has_deep_colours(image, data):
-            return picture_samples(image)
-    # Pillow would keep the upper 8 of the 16 bits, where a camera's 12 leave almost nothing
-    deep = cv2.imdecode(data, cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH)
-    if deep is None:
-        raise ValueError("the file is broken or cut short")
-    return cv2.cvtColor(deep, cv2.COLOR_BGR2RGB)
-
-
-def _has_deep_colours(image: Image.Image, data: np.ndarray) -> bool:
-    """Whether a PNG or TIFF holds 16 bits a sample of more than one channel."""
-    if isinstance(image, TiffImageFile):
-        bits = image.tag_v2.get(TIFF_BITS, ())
-        return len(bits) > 1 and max(bits) == 16
-    is_png = data[: len(PNG_SIGNATURE)].tobytes() == PNG_SIGNATURE and len(data) > PNG_COLOUR
-    return is_png and data[PNG_DEPTH] == 16 and bool(data[PNG_COLOUR] & 2)
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, UnidentifiedImageError):
-        return "its format is unknown"
-    return getattr(error, "strerror", None) or str(error)

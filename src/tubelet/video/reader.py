@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +9,10 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor
 
+from tubelet.core.arguments import positive
 from tubelet.core.errors import InputError
 from tubelet.core.types import Video
+from tubelet.core.untrusted.files import as_path, check_file, exists
 from tubelet.video.animated import open_animated
 from tubelet.video.decoding import FileFrames, SlowAccessWarning, open_file
 from tubelet.video.frames import ArrayFrames, ImageFrames, check_size, image_size, read_image
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+LARGEST_VIDEO = 1 << 44  # bytes of a file
 DEFAULT_FPS = 25.0  # of frames that carry no time
 
 Source = str | Path | np.ndarray | Tensor | Video | int  # int and addresses are for streams, and refused as videos
@@ -52,10 +54,9 @@ def open_video(source: Source, *, id: str | None = None, fps: float | None = Non
     Raises InputError, in one line, for anything that cannot be read. Warns with TruncatedVideoWarning about a file
     that ends early or has frames that do not decode; the others are kept.
     """
-    if fps is not None and not (math.isfinite(fps) and fps > 0):
-        raise InputError(f"a frame rate must be a positive number, got {fps}")
+    rate = None if fps is None else positive("frame rate", fps)
     video = _open(source, id)
-    return video if fps is None else replace(video, fps=float(fps), times=None)
+    return video if rate is None else replace(video, fps=rate, times=None)
 
 
 def is_live(source: object) -> bool:
@@ -79,16 +80,17 @@ def _open(source: Source, id: str | None) -> Video:
     if not isinstance(source, str | Path):
         expected = "a path, an array [T, H, W, 3] or a tensor [T, 3, H, W]"
         raise InputError(f"a video must be {expected}, got {type(source).__name__}")
-    return _open_path(Path(source), id)
+    return _open_path(as_path(source, "a video"), id)
 
 
 def _open_path(path: Path, id: str | None) -> Video:
-    if not path.exists():
+    if not exists(path):
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         return _open_images(_images_in(path), id or path.resolve().name)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _open_animated(path, id or path.stem) or _open_images([path], id or path.stem)
+    check_file(path, largest=LARGEST_VIDEO)
     file = open_file(path)
     return Video(
         id=id or path.stem,

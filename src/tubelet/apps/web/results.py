@@ -13,9 +13,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from tubelet.apps.web.limits import MAX_TRACKS, SHOWN_THRESHOLD
+from tubelet.core.atomic import replacing
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video
-from tubelet.data.atomic import replacing
 from tubelet.drawing.colours import colour
 from tubelet.inference.results import VideoPrediction
 from tubelet.video.reader import open_video

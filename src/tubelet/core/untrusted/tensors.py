@@ -1,0 +1,47 @@
+"""Tensors in safetensors files; a pickle is refused unread, because loading one can run code."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from safetensors import safe_open
+
+from tubelet.core.errors import InputError, WeightsError
+from tubelet.core.untrusted.files import check_file, opened
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+LARGEST_WEIGHTS = 1 << 40  # bytes
+Answer = TypeVar("Answer")
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """The strings beside the tensors; raises WeightsError where the file is no safetensors file."""
+    return _read(path, lambda file: dict(file.metadata() or {}))
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """All tensors, on the CPU; raises WeightsError where the file is no safetensors file."""
+    return _read(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (no mapping)
+
+
+def _read(path: Path, take: Callable[[Any], Answer]) -> Answer:
+    try:
+        check_file(path, largest=LARGEST_WEIGHTS)
+        with safe_open(path, "pt") as file:
+            return take(file)
+    except InputError as error:
+        raise WeightsError(str(error)) from None
+    except Exception as error:  # hostile headers raise whatever the parser stumbles over
+        raise WeightsError(_refusal(path, error)) from None
+
+
+def _refusal(path: Path, error: Exception) -> str:
+    with opened(path, largest=LARGEST_WEIGHTS) as file:
+        head = file.read(4)
+    if head[:2] == b"PK" or head[:1] == b"\x80":
+        return f"{path}: a pickled checkpoint is refused, because loading one can run code; expected a safetensors file"
+    return f"{path}: expected a safetensors file, but {error}"
