@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from pydantic import ValidationError
 
+from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 
 
@@ -23,7 +23,7 @@ from tubelet.core.protocol import VideoSegmenter, Window
     ],
 )
 def test_a_window_that_cannot_read_a_video_is_refused(values: dict[str, Any]) -> None:
-    with pytest.raises(ValidationError):
+    with pytest.raises(ConfigError):
         Window(**values)
 
 

@@ -91,7 +91,7 @@ def test_predict_gives_pairs_where_asked_whatever_the_threshold() -> None:
 
 @pytest.mark.parametrize("top", [0, -3])
 def test_a_top_that_asks_for_nothing_is_refused(top: int) -> None:
-    with pytest.raises(ConfigError, match="expected top of at least 1"):
+    with pytest.raises(ConfigError, match="top: expected a whole number of at least 1"):
         predict(Toy(), moving_patches(1), top=top)
 
 

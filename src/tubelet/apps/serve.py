@@ -12,7 +12,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, urlsplit
 
 import typer
 
@@ -101,15 +101,29 @@ def choose_access(host: str, public: str | None) -> Access:
     from tubelet.core.errors import InputError
 
     if public is not None:
-        parts = urlsplit(public)
-        if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
-            raise InputError(f"--public: expected an address such as https://video.example.org, got {public!r}")
+        parts = _address(public)
         public = f"{parts.scheme}://{parts.netloc}"
     given, wide = os.environ.get(TOKEN), host not in LOOPBACK
     if given is not None and len(given) < SHORTEST_TOKEN:
         raise InputError(f"{TOKEN}: expected at least {SHORTEST_TOKEN} characters, got {len(given)}")
     token = given or (secrets.token_urlsafe(24) if wide or public else None)
     return Access(token=token, wide=wide, public=public)
+
+
+def _address(public: str) -> SplitResult:
+    """The parts of a public address; raises InputError for anything else."""
+    from tubelet.core.errors import InputError
+
+    refusal = InputError(f"--public: expected an address such as https://video.example.org, got {public!r}")
+    if not public.isprintable() or " " in public:  # urlsplit drops line feeds
+        raise refusal
+    try:
+        parts = urlsplit(public)
+    except ValueError:
+        raise refusal from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.path not in ("", "/") or parts.query:
+        raise refusal
+    return parts
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -122,6 +136,8 @@ def listen(host: str, port: int) -> socket.socket:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         listener.bind(place)
         listener.listen(BACKLOG)  # who comes before the server is up waits instead of being refused
+    except UnicodeError:  # a name that the domain system does not take
+        raise InputError(f"--host: expected an address or the name of a machine, got {host[:60]!r}") from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise InputError(f"cannot listen at {host}:{port} ({reason}); choose another with --host and --port") from None

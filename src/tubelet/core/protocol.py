@@ -9,18 +9,23 @@ from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
 
+from tubelet.core.arguments import short
 from tubelet.core.config import Config
+from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip, Losses, Tracks
 
 State = TypeVar("State")
+
+MOST_FRAMES = 1_000_000  # of a clip; a window that asks for more asks for memory that is nowhere
+MOST_CONTEXT = 256  # frames beside a clip
 
 
 class Window(Config):
     """How a model wants to read a video; a frame is a clip of length one, so all ways of reading are one loop."""
 
-    length: int | None = Field(default=1, ge=1)  # None = the whole video
-    stride: int = Field(default=1, ge=1)  # frames from one clip's start to the next one's
-    context: int = Field(default=0, ge=0)  # support frames taken elsewhere in the video
+    length: int | None = Field(default=1, ge=1, le=MOST_FRAMES)  # None = the whole video
+    stride: int = Field(default=1, ge=1, le=MOST_FRAMES)  # frames from one clip's start to the next one's
+    context: int = Field(default=0, ge=0, le=MOST_CONTEXT)  # support frames taken elsewhere in the video
     causal: bool = False  # context from the past only
     spread: bool = False  # pick `length` frames evenly over the video, interpolate the rest
 
@@ -67,3 +72,25 @@ class Attentive(VideoSegmenter[State], Protocol[State]):
     def attend(self, state: State, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
         """Glances from the point `at` (x, y in pixels) of a key frame of the clip, given the state before the clip."""
         ...
+
+
+def check_model(model: object) -> None:
+    """Raise ConfigError unless this is a model that `predict` can run."""
+    if isinstance(model, str):
+        raise ConfigError(f"model: expected a model, got a name; load it first: tubelet.load({short(model)})")
+    if not isinstance(model, VideoSegmenter):
+        expected = "expected a model with forward, start, step, window and classes, such as tubelet.load gives"
+        raise ConfigError(f"model: {expected}, got {short(model)}")
+
+
+def check_clips(clips: object) -> None:
+    """Raise ConfigError unless these are the clips that a model's `forward` learns from."""
+    if not isinstance(clips, list) or not clips or not all(isinstance(clip, Clip) for clip in clips):
+        expected = "expected a list of Clip, to learn from; to find objects use tubelet.predict(model, frames)"
+        raise ConfigError(f"a model called: {expected}, got {short(clips)}")
+
+
+def check_window(window: object) -> None:
+    """Raise ConfigError unless this is a window, or None."""
+    if window is not None and not isinstance(window, Window):
+        raise ConfigError(f"window: expected a tubelet.Window or None, got {short(window)}")

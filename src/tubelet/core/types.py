@@ -15,6 +15,7 @@ from jaxtyping import Bool, Float, Int, Real, UInt8
 from torch import Tensor
 
 from tubelet.core import boxes
+from tubelet.core.errors import TubeletError
 from tubelet.core.rest import Prediction as Prediction
 from tubelet.core.rest import Track as Track
 from tubelet.core.rest import Video as Video
@@ -38,9 +39,9 @@ class Tracks:
     def __post_init__(self) -> None:
         if not len(self.ids) == len(self.scores) == len(self.masks):
             shapes = f"ids {_shape(self.ids)}, scores {_shape(self.scores)}, masks {_shape(self.masks)}"
-            raise ValueError(f"Tracks disagree on N: {shapes}")
+            raise TubeletError(f"Tracks disagree on N: {shapes}")
         if self.masks.ndim != 4 or self.masks.shape[1] != len(self.index):
-            raise ValueError(f"Tracks disagree on T: masks {_shape(self.masks)}, index {_shape(self.index)}")
+            raise TubeletError(f"Tracks disagree on T: masks {_shape(self.masks)}, index {_shape(self.index)}")
 
     @property
     def labels(self) -> Int[Tensor, "N"]:
@@ -90,7 +91,7 @@ class Tracks:
     def cat(cls, parts: Sequence[Tracks]) -> Tracks:
         """Objects of several Tracks over the same frames, one after another."""
         if any(not torch.equal(part.index, parts[0].index) for part in parts):
-            raise ValueError("Tracks.cat expects parts over the same frames")
+            raise TubeletError("Tracks.cat expects parts over the same frames")
         return cls(
             ids=torch.cat([p.ids for p in parts]),
             scores=torch.cat([p.scores for p in parts]),
@@ -126,9 +127,9 @@ class Clip:
     def __post_init__(self) -> None:
         if not len(self.frames) == len(self.index) == len(self.key):
             shapes = f"frames {_shape(self.frames)}, index {_shape(self.index)}, key {_shape(self.key)}"
-            raise ValueError(f"Clip disagrees on T: {shapes}")
+            raise TubeletError(f"Clip disagrees on T: {shapes}")
         if self.tracks is not None and not torch.equal(self.tracks.index, self.index):
-            raise ValueError("Clip and its tracks disagree on which frames they hold")
+            raise TubeletError("Clip and its tracks disagree on which frames they hold")
 
     def __len__(self) -> int:
         return len(self.frames)

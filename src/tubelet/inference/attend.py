@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from tubelet.core.arguments import short
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.protocol import Attentive, Glance, Window
 from tubelet.core.types import Clip, Tracks, Video
@@ -43,9 +44,13 @@ def attention_maps(model: Any, video: Video, frame: int, at: Point, *, window: W
 
 def check(video: Video, frame: int, at: Point) -> None:
     """Raise InputError for a frame or a point outside."""
+    if not isinstance(video, Video):
+        raise InputError(f"expected a Video, such as tubelet.open_video gives, got {short(video)}")
     height, width = video.size
-    if not 0 <= frame < len(video):
-        raise InputError(f"{video.id}: no frame {frame}; it has frames 0 to {len(video) - 1}")
+    if not isinstance(frame, int) or not 0 <= frame < len(video):
+        raise InputError(f"{video.id}: no frame {short(frame)}; it has frames 0 to {len(video) - 1}")
+    if not isinstance(at, tuple | list) or len(at) != 2 or not all(isinstance(v, int | float) for v in at):
+        raise InputError(f"expected a point as two numbers (x, y), got {short(at)}")
     if not (0 <= at[0] < width and 0 <= at[1] < height):
         raise InputError(f"{video.id}: the point {at[0]:g},{at[1]:g} is outside its {width}x{height} pixels")
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from tubelet.core.arguments import fraction, whole_between
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
 from tubelet.inference.ledger import Ledger, Tallies, Vote
 from tubelet.inference.reading import Picture, Step, listen, read
@@ -54,8 +55,10 @@ def predict(
     as frames are finished. Runs where the model's parameters are. Raises InputError for a source that cannot be read,
     ConfigError for views of a model that cannot be asked so.
     """
-    if top is not None and top < 1:
-        raise ConfigError(f"expected top of at least 1, got {top}")
+    threshold = fraction("threshold", threshold)
+    top = None if top is None else whole_between("top", top, 1)
+    check_model(model)
+    check_window(window)
     model = several(model, views)
     video = open_video(source)
     ledger = Ledger()
@@ -84,7 +87,7 @@ def predict(
         shots=tuple(shots) if cuts and not window.spread else (),
         source=video,
     )
-    return prediction.above(float(threshold)) if top is None else prediction
+    return prediction.above(threshold) if top is None else prediction
 
 
 def stream(
@@ -103,6 +106,9 @@ def stream(
     `threshold` are shown. `cuts` is as in `predict`; each frame tells its `shot`. Raises InputError for a source that
     cannot be read, ConfigError where the window needs the whole video.
     """
+    threshold = fraction("threshold", threshold)
+    check_model(model)
+    check_window(window)
     model = several(model, views)
     window = window or model.window
     if window.length is None or window.spread:
@@ -114,7 +120,6 @@ def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[
     if isinstance(source, int | str) and is_live(source):
         source = open_stream(source)
     if not isinstance(source, LiveVideo):
-        assert not isinstance(source, int)
         return read(open_video(source), window, cuts)
     if window.context:
         raise ConfigError(f"a live source has no frames elsewhere to read: expected context=0, got {window.context}")

@@ -17,6 +17,7 @@ from torch import Tensor
 from tubelet.core import masks
 from tubelet.core.atomic import together
 from tubelet.core.types import Frame, Prediction, Video
+from tubelet.core.untrusted.files import as_path
 from tubelet.data.storing import Losses
 from tubelet.data.ytvis import write_predictions
 from tubelet.drawing.contact_sheet import caption, contact_sheet
@@ -54,7 +55,7 @@ class VideoPrediction(Prediction):
         All of them appear at the end, together; an interruption or a full disk leaves the folder as it was. `threads`
         are the video encoder's, 0: as many as there are processors; their number decides the bytes of the video.
         """
-        with together(folder) as scratch:
+        with together(as_path(folder, "the folder of results")) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])
             self._draw(scratch, video, threads, progress or (lambda done, total: None))
 

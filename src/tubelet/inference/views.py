@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from tubelet.core.arguments import whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.matching import assign, bce_cost, class_cost
 from tubelet.core.protocol import VideoSegmenter
@@ -65,8 +66,7 @@ class View:
 
 def several(model: VideoSegmenter[Any], views: int, *, seed: int = 0) -> VideoSegmenter[Any]:
     """The model, reading every clip at `views` sizes; itself for one. Raises ConfigError where it cannot be."""
-    if not 1 <= views <= MOST:
-        raise ConfigError(f"expected 1 to {MOST} views, got {views}")
+    views = whole_between("views", views, 1, MOST)
     if views == 1:
         return model
     if not isinstance(model, Looks):

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
-from tubelet.core.protocol import Window
+from tubelet.core.protocol import Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
@@ -84,6 +84,7 @@ class Mask2Former(nn.Module):
 
         Clips are read at the size that they have: what is drawn for each is a matter of the transforms.
         """
+        check_clips(clips)
         length = len(clips[0])
         if any(len(clip) != length for clip in clips):
             raise InputError(f"clips of a batch must have one length, got {[len(clip) for clip in clips]} frames")

@@ -21,7 +21,7 @@ from tubelet.attention.sta import STAConfig
 from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import Glance, Window
+from tubelet.core.protocol import Glance, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.attend import glances
@@ -117,6 +117,7 @@ class MaskTrackRCNN(nn.Module):
 
         Context frames are support frames and, last, the reference (`targets.partners_of`).
         """
+        check_clips(clips)
         images = self._prepare(clips)
         raw = self.detector.extract(images)
         targets, partners = targets_of(clips, images), partners_of(clips)

@@ -13,7 +13,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import Window
+from tubelet.core.protocol import Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.tags.clustering import ClusteringConfig, cluster
 from tubelet.models.tags.config import NetworkConfig
@@ -71,6 +71,7 @@ class TagModel(nn.Module):
 
     def forward(self, clips: list[Clip]) -> Losses:
         """Eq. 1-7, means over clips; those of another length or orientation go through the network by themselves."""
+        check_clips(clips)
         alike: dict[tuple[int, ...], list[int]] = defaultdict(list)
         pixels = [self._pixels(clip) for clip in clips]
         for n, one in enumerate(pixels):
