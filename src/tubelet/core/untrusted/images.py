@@ -14,6 +14,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from PIL import Image
+from PIL.TiffImagePlugin import TiffImageFile
 
 from tubelet.core.errors import InputError
 from tubelet.core.masks import MAX_PIXELS
@@ -167,7 +168,7 @@ def _has_deep_colours(data: bytes, form: str) -> bool:
         return False
     try:
         with Image.open(io.BytesIO(data), formats=("TIFF",)) as image:
-            bits = image.tag_v2.get(_TIFF_BITS, ())
+            bits = image.tag_v2.get(_TIFF_BITS, ()) if isinstance(image, TiffImageFile) else ()
     except Exception:  # decoding says what is wrong with it
         return False
     return len(bits) > 1 and max(bits) == 16
