@@ -9,12 +9,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import cache
+from itertools import product
 from typing import Any, Literal
 
 import timm
 import torch.nn.functional as F
 from pydantic import Field
-from timm.models.swin_transformer import SwinTransformerBlock
+from timm.models.swin_transformer import SwinTransformerBlock, window_partition, window_reverse
 from torch import Tensor, nn
 
 from tubelet.core.config import Config
@@ -60,9 +61,8 @@ class Backbone(nn.Module):
             raise ConfigError(f"unknown backbone {config.name!r}; {nearest(config.name, names())}")
         self.swin = re.match(SWIN, config.name) is not None
         self.body = timm.create_model(config.name, pretrained=False, features_only=True, **_options(config, self.swin))
-        for block in self.body.modules():
-            if isinstance(block, SwinTransformerBlock):
-                block.__class__ = WholeWindows
+        if self.swin:
+            _pad_before_shifting(self.body)
         self.config = config
         info: Any = self.body.feature_info
         self.channels: list[int] = info.channels()[-config.stages :]
@@ -90,13 +90,61 @@ class Backbone(nn.Module):
         return self
 
 
-class WholeWindows(SwinTransformerBlock):
-    """A block that pads its map to whole windows and then shifts them, as detectors do; timm pads what is shifted."""
+class WholeWindows(nn.Module):
+    """A block that pads its map to whole windows and then shifts them, as detectors do; timm pads what is shifted.
 
-    def _attn(self, x: Tensor) -> Tensor:
+    Made of the parts of timm's block, under their names.
+    """
+
+    def __init__(self, block: SwinTransformerBlock) -> None:
+        super().__init__()
+        self.window: tuple[int, int] = block.window_size
+        self.shift: tuple[int, int] = block.shift_size
+        self.norm1, self.attn, self.drop_path1 = block.norm1, block.attn, block.drop_path1
+        self.norm2, self.mlp, self.drop_path2 = block.norm2, block.mlp, block.drop_path2
+
+    def forward(self, x: Tensor) -> Tensor:
+        """[B, H, W, C] -> [B, H, W, C]."""
+        x = x + self.drop_path1(self.attend(self.norm1(x)))
+        cells = x.flatten(1, 2)
+        cells = cells + self.drop_path2(self.mlp(self.norm2(cells)))
+        return cells.view(x.shape)
+
+    def attend(self, x: Tensor) -> Tensor:
+        """Attention within windows of maps [B, H, W, C]."""
         height, width = x.shape[1:3]
-        down, across = (-side % window for side, window in zip((height, width), self.window_size, strict=True))
-        return super()._attn(F.pad(x, (0, 0, 0, across, 0, down)))[:, :height, :width]
+        x = F.pad(x, (0, 0, 0, -width % self.window[1], 0, -height % self.window[0]))
+        whole = x.shape[1:3]
+        shifted = any(self.shift)
+        if shifted:
+            x = x.roll((-self.shift[0], -self.shift[1]), (1, 2))
+        windows = window_partition(x, self.window).flatten(1, 2)  # [B windows, cells, C]
+        mask = shift_mask(whole, self.window, self.shift, x) if shifted else None
+        windows = self.attn(windows, mask=mask).unflatten(1, self.window)
+        x = window_reverse(windows, self.window, *whole)
+        if shifted:
+            x = x.roll(self.shift, (1, 2))
+        return x[:, :height, :width]
+
+
+def shift_mask(size: Sequence[int], window: tuple[int, int], shift: tuple[int, int], like: Tensor) -> Tensor:
+    """What keeps cells apart that only a shift has brought into one window: [windows, cells, cells], 0 or -100."""
+    areas = like.new_zeros(1, *size, 1)
+    rows, columns = (
+        (slice(None, -wide), slice(-wide, -by), slice(-by, None)) for wide, by in zip(window, shift, strict=True)
+    )
+    for number, (row, column) in enumerate(product(rows, columns)):
+        areas[:, row, column] = number
+    numbers = window_partition(areas, window).flatten(1)  # [windows, cells]
+    apart = numbers[:, None] != numbers[:, :, None]
+    return like.new_zeros(apart.shape).masked_fill(apart, -100.0)
+
+
+def _pad_before_shifting(body: nn.Module) -> None:
+    for parent in list(body.modules()):
+        for name, child in parent.named_children():
+            if isinstance(child, SwinTransformerBlock):
+                setattr(parent, name, WholeWindows(child))
 
 
 def _options(config: BackboneConfig, swin: bool) -> dict[str, Any]:
