@@ -28,7 +28,7 @@ from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.models.export_parts import Resize, cells_of_every_level, found_by
 from tubelet.models.inputs import Images
-from tubelet.models.mask2former.model import Mask2Former, cut_padding
+from tubelet.models.mask2former.model import Mask2Former
 from tubelet.models.rcnn.crops import CropMaskConfig, tight
 from tubelet.models.rcnn.detector import Detections, Features
 from tubelet.models.rcnn.model import MaskTrackRCNN, grow
@@ -194,16 +194,11 @@ class QueriesOfClip(nn.Module):
         self.model, self.resize = model, Resize(model.config.input, size)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
-        model = self.model
         images: Images = self.resize(frames)
-        pixels = model.pixel_decoder(model.backbone(images.pixels))
-        prediction = model.decoder(pixels, len(frames), every=False)[-1]
-        logits, kernels = prediction.logits[0], prediction.kernels[0]
-        exclusive = model.config.decoder.classification == "ce"
-        probabilities = logits.softmax(-1)[:, :-1] if exclusive else logits.sigmoid()
-        maps = (kernels @ pixels.features.flatten(2)).transpose(0, 1)  # [Q, T, h w]
-        maps = maps.unflatten(-1, pixels.features.shape[-2:])
-        return probabilities, cut_padding(maps, images.sizes[0])
+        pixels = self.model.pixels(images)
+        prediction = self.model.decoder(pixels, len(frames), every=False)[-1]
+        answer = self.model.answer(prediction, pixels, images.sizes[0])
+        return answer.probabilities, answer.mask_logits
 
 
 def _plain(model: Any) -> Any:

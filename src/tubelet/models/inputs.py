@@ -13,6 +13,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as TV
 
 from tubelet.core.config import Config
+from tubelet.core.errors import InputError
 
 Spread = Annotated[float, Field(gt=0)]
 
@@ -43,6 +44,10 @@ class KeepRatio(Config):
         scale = min(self.long / max(height, width), self.short / min(height, width))
         return max(round(height * scale), 1), max(round(width * scale), 1)
 
+    def at_short(self, short: int) -> KeepRatio:
+        """The same with another limit of the short side."""
+        return KeepRatio(long=self.long, short=short, multiple=self.multiple)
+
 
 class Stretch(Config):
     """Squeeze every frame to one size, whatever its ratio."""
@@ -55,6 +60,10 @@ class Stretch(Config):
     def target(self, height: int, width: int) -> tuple[int, int]:
         return self.height, self.width
 
+    def at_short(self, short: int) -> KeepRatio:
+        """A stretched frame has no short side of its own: raises InputError."""
+        raise InputError("another short side needs input.resize.kind=keep_ratio")
+
 
 class InputConfig(Config):
     """How frames become network input; mean and std in units of 0..255, RGB."""
@@ -62,6 +71,15 @@ class InputConfig(Config):
     resize: Annotated[KeepRatio | Stretch, Field(discriminator="kind")] = KeepRatio()
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
+
+    def at_short(self, short: int) -> InputConfig:
+        """The same input at another short side; raises InputError for frames that are stretched."""
+        return InputConfig(resize=self.resize.at_short(short), mean=self.mean, std=self.std)
+
+    def unresized(self, size: tuple[int, int]) -> InputConfig:
+        """The same input for frames of a size (height, width) that stay as they are."""
+        resize = KeepRatio.model_construct(long=max(size), short=min(size), multiple=self.resize.multiple)
+        return InputConfig(resize=resize, mean=self.mean, std=self.std)
 
     def prepare(self, clips: Sequence[Tensor]) -> Images:
         """uint8 frames [T_i, 3, H_i, W_i] of several clips -> one batch of B = sum T_i images."""

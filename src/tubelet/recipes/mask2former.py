@@ -15,8 +15,8 @@ from tubelet.data.geometry import Geometry, HorizontalFlip, ResizeShortSide
 from tubelet.data.sampling import NearbyPair
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
-from tubelet.models.mask2former.decoder import JointConfig
-from tubelet.models.mask2former.model import DecoderConfig, Mask2FormerConfig
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoderConfig
+from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.recipes.experiment import Evaluation, Experiment, YouTubeVIS
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Steps
@@ -40,7 +40,7 @@ def row(
     year: int,
     paper: Mapping[str, float],
     *,
-    decoder: DecoderConfig,
+    decoder: QueryDecoderConfig,
     queries: int = 100,
     evaluations: Mapping[str, Evaluation] | None = None,
 ) -> Experiment:

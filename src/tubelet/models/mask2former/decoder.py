@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tubelet.attention.blocks import QueryLayer, sine_position, sine_time, unblock
-from tubelet.core.config import Config
+from tubelet.core.plugs import PlugConfig
 from tubelet.models.mask2former.pixel_decoder import LEVELS, Pixels
 
 Classification = Literal["ce", "focal"]  # softmax with a column for "no object", or a sigmoid for each class
@@ -45,13 +45,24 @@ class Level(NamedTuple):
     features: Tensor  # [B T, D, L]: the mask features at this resolution, without gradient
 
 
+class QueryDecoderConfig(PlugConfig):
+    """What fits the socket `decoder`."""
+
+    @abstractmethod
+    def build(self, channels: int, queries: int, num_classes: int) -> QueryDecoder:
+        """For pixels of so many channels."""
+
+
 class QueryDecoder(nn.Module, ABC):
     """Learned queries, layers that a subclass gives, and the heads that read queries before and after each of them."""
 
     layers: nn.ModuleList
+    cross_frame: float = 0.0  # weight of a frame's kernel in the other frames, of the losses (IFR, Eq. 6-7)
+    cross_all_layers: bool = True  # all predictions have that loss, or the last alone
 
     def __init__(self, channels: int, queries: int, num_classes: int, classification: Classification) -> None:
         super().__init__()
+        self.classification: Classification = classification
         self.queries_features = nn.Embedding(queries, channels)
         self.queries_embedder = nn.Embedding(queries, channels)
         self.level_embed = nn.Embedding(LEVELS, channels)
@@ -85,6 +96,15 @@ class QueryDecoder(nn.Module, ABC):
         """Layer `number` on clip queries [B, Q, D], given the kernels of the prediction before: the next clip queries,
         and those that masks come from, [B, T, Q, D].
         """
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether classes exclude one another and "no object" is one of them."""
+        return self.classification == "ce"
+
+    def probabilities(self, logits: Tensor) -> Tensor:
+        """Class logits of queries [Q, K + 1 or K] -> the probability of each class, [Q, K]."""
+        return logits.softmax(-1)[:, :-1] if self.exclusive else logits.sigmoid()
 
     def levels(self, pixels: Pixels) -> list[Level]:
         """The three scales with what all layers need of them."""
@@ -147,7 +167,7 @@ class JointDecoder(QueryDecoder):
         return queries, queries[:, None].expand(-1, length, -1, -1)
 
 
-class JointConfig(Config):
+class JointConfig(QueryDecoderConfig):
     """Nine layers, as published."""
 
     kind: Literal["joint"] = "joint"

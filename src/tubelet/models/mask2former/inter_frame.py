@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from tubelet.attention.blocks import unblock
 from tubelet.attention.recurrent import InterFrameLayer, RecurrentConfig
-from tubelet.core.config import Config
-from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, seen_by
+from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, QueryDecoderConfig, seen_by
 
 
 class InterFrameDecoder(QueryDecoder):
@@ -22,6 +21,8 @@ class InterFrameDecoder(QueryDecoder):
     def __init__(self, config: InterFrameConfig, channels: int, queries: int, num_classes: int) -> None:
         super().__init__(channels, queries, num_classes, config.classification)
         self.config = config
+        self.cross_frame = config.cross_frame
+        self.cross_all_layers = config.cross_loss_layers == "all"
         self.layers = nn.ModuleList(config.layer.build(channels) for _ in range(config.layers))
 
     def advance(self, number: int, queries: Tensor, level: Level, kernels: Tensor) -> tuple[Tensor, Tensor]:
@@ -33,7 +34,7 @@ class InterFrameDecoder(QueryDecoder):
         return clip, frames
 
 
-class InterFrameConfig(Config):
+class InterFrameConfig(QueryDecoderConfig):
     """The published IFR; the losses that only it has are told here, because its decoder makes them possible."""
 
     kind: Literal["inter_frame"] = "inter_frame"

@@ -1,4 +1,6 @@
-"""Mask2Former for video: frames -> pixels -> queries -> classes and masks through time. Host of both decoders.
+"""Mask2Former for video: frames -> pixels -> queries -> classes and masks through time.
+
+Host of the decoders, whose socket is `QueryDecoderConfig` and `QueryDecoder` (decoder.py).
 
 Sources: Cheng et al., Mask2Former-VIS, 2021, and the IFR paper (docs/papers/mask2former_vis.md, ifr.md).
 """
@@ -7,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -20,15 +22,13 @@ from tubelet.core.protocol import Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
-from tubelet.models.mask2former.criterion import Criterion, CriterionConfig, Target
-from tubelet.models.mask2former.decoder import JointConfig
-from tubelet.models.mask2former.inter_frame import InterFrameConfig
+from tubelet.models.mask2former import inter_frame  # noqa: F401 (a decoder that configs name by `kind`)
+from tubelet.models.mask2former.criterion import CriterionConfig, Target
+from tubelet.models.mask2former.decoder import JointConfig, Prediction, QueryDecoderConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig, Pixels
 from tubelet.tracking.linking import LinkingConfig, Links, are_objects, link
 
 STRIDE = 4  # of mask features
-
-DecoderConfig = Annotated[JointConfig | InterFrameConfig, Field(discriminator="kind")]
 
 
 class Mask2FormerConfig(Config):
@@ -40,7 +40,7 @@ class Mask2FormerConfig(Config):
         resize=KeepRatio(long=1333, short=360)
     )  # at test; training takes clips as they are
     pixel_decoder: PixelDecoderConfig = PixelDecoderConfig()
-    decoder: DecoderConfig = JointConfig()
+    decoder: QueryDecoderConfig = JointConfig()
     queries: int = Field(default=100, ge=1)
     criterion: CriterionConfig = CriterionConfig()
     legacy_labels: bool = False  # a label counts only where the object is in the clip's last frame (the original's)
@@ -75,7 +75,10 @@ class Mask2Former(nn.Module):
         self.backbone.save_memory(config.save_memory)
         self.pixel_decoder = config.pixel_decoder.build(self.backbone.channels)
         self.decoder = config.decoder.build(config.pixel_decoder.channels, config.queries, len(classes))
-        self.criterion = _criterion(config)
+        decoder = self.decoder
+        self.criterion = config.criterion.build(
+            decoder.classification, decoder.cross_frame, all_layers=decoder.cross_all_layers
+        )
 
     # training
 
@@ -97,7 +100,7 @@ class Mask2Former(nn.Module):
 
     def _prepare(self, clips: Sequence[Clip]) -> Images:
         """Every clip at its own size, all in one batch."""
-        parts = [_unchanged(self.config.input, clip.size).prepare([clip.frames]) for clip in clips]
+        parts = [self.config.input.unresized(clip.size).prepare([clip.frames]) for clip in clips]
         height, width = (max(part.pixels.shape[axis] for part in parts) for axis in (-2, -1))
         pixels = [F.pad(p.pixels, (0, width - p.pixels.shape[-1], 0, height - p.pixels.shape[-2])) for p in parts]
         sizes = [size for part in parts for size in part.sizes]
@@ -134,18 +137,27 @@ class Mask2Former(nn.Module):
         `short` reads them at another short side than the configured one (test-time augmentation). `keep` gives masks to
         so many queries of the best scores alone, in that order: no other query is in as many best (query, class) pairs.
         """
-        size = self.config.input if short is None else _short(self.config.input, short)
+        size = self.config.input if short is None else self.config.input.at_short(short)
         with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
             pixels, images = self._read(frames, size)
             prediction = self.decoder(pixels, len(frames), every=False)[-1]
-        logits, kernels = prediction.logits[0], prediction.kernels[0]
-        probabilities = logits.softmax(-1)[:, :-1] if self._softmax else logits.sigmoid()
+        return self.answer(prediction, pixels, images.sizes[0], keep)
+
+    def pixels(self, images: Images) -> Pixels:
+        """Backbone and pixel decoder."""
+        pixels: Pixels = self.pixel_decoder(self.backbone(images.pixels))
+        return pixels
+
+    def answer(self, prediction: Prediction, pixels: Pixels, size: tuple[int, int], keep: int | None = None) -> Answer:
+        """The decoder's prediction for one clip, as classes and masks over frames of a size without padding."""
+        kernels = prediction.kernels[0]
+        probabilities = self.decoder.probabilities(prediction.logits[0])
         if keep is not None:
             best = _best(probabilities, keep)
             probabilities, kernels = probabilities[best], kernels[:, best]
         maps = (kernels @ pixels.features.flatten(2)).transpose(0, 1)  # [Q, T, h w]
         maps = maps.unflatten(-1, pixels.features.shape[-2:])
-        return Answer(probabilities=probabilities, mask_logits=cut_padding(maps, images.sizes[0]))
+        return Answer(probabilities=probabilities, mask_logits=cut_padding(maps, size))
 
     def settle(self, state: Links, answer: Answer, index: Tensor, shot: int = 0) -> tuple[Links, Tracks]:
         """The best queries as objects of the frames `index` [T] of a shot, linked to those of its clips before.
@@ -155,23 +167,18 @@ class Mask2Former(nn.Module):
         """
         best = _best(answer.probabilities, self.config.top)
         if state.windows:
-            best = best[are_objects(answer.probabilities[best], self.config.linking, exclusive=self._softmax)]
+            best = best[are_objects(answer.probabilities[best], self.config.linking, exclusive=self.decoder.exclusive)]
         ids = torch.zeros(len(best), dtype=torch.int64, device=index.device)
         masks = answer.mask_logits[best].sigmoid()
         found = Tracks(ids=ids, scores=answer.probabilities[best], masks=masks, index=index)
         return link(state, found, self.config.linking, shot)
-
-    @property
-    def _softmax(self) -> bool:
-        """Whether classes exclude one another and "no object" is one of them."""
-        return self.config.decoder.classification == "ce"
 
     def _read(self, frames: Tensor, size: InputConfig) -> tuple[Pixels, Images]:
         """Pixels of all frames, a few at a time; the images are those of the last few."""
         parts = []
         for some in frames.split(self.config.frames_at_a_time):
             images = size.prepare([some])
-            parts.append(self.pixel_decoder(self.backbone(images.pixels)))
+            parts.append(self.pixels(images))
         return Pixels.cat(parts), images
 
 
@@ -191,27 +198,6 @@ def cut_padding(maps: Tensor, size: tuple[int, int]) -> Tensor:
     return F.grid_sample(
         maps, grid.to(maps.dtype).expand(len(maps), -1, -1, -1), padding_mode="border", align_corners=False
     )
-
-
-def _criterion(config: Mask2FormerConfig) -> Criterion:
-    decoder = config.decoder
-    if isinstance(decoder, JointConfig):
-        return config.criterion.build(decoder.classification)
-    every = decoder.cross_loss_layers == "all"
-    return config.criterion.build(decoder.classification, decoder.cross_frame, all_layers=every)
-
-
-def _short(config: InputConfig, short: int) -> InputConfig:
-    """The same input at another short side."""
-    if not isinstance(config.resize, KeepRatio):
-        raise InputError("another short side needs input.resize.kind=keep_ratio")
-    return config.model_copy(update={"resize": config.resize.model_copy(update={"short": short})})
-
-
-def _unchanged(config: InputConfig, size: tuple[int, int]) -> InputConfig:
-    """The same input without resizing."""
-    resize = KeepRatio.model_construct(long=max(size), short=min(size), multiple=config.resize.multiple)
-    return config.model_copy(update={"resize": resize})
 
 
 def _best(probabilities: Tensor, count: int) -> Tensor:
