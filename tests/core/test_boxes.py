@@ -89,3 +89,9 @@ def test_a_mask_of_one_pixel_has_a_box_of_area_one() -> None:
     mask[0, 4, 5] = True
     assert boxes.from_masks(mask).tolist() == [[5, 4, 6, 5]]
     assert boxes.area(boxes.from_masks(mask)).tolist() == [1]
+
+
+def test_grown_boxes_gain_their_share_on_every_side() -> None:
+    box = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
+    assert boxes.grow(box, 0.25).tolist() == [[5, 10, 35, 70]]
+    assert torch.equal(boxes.grow(box, 0.0), box)

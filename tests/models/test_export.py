@@ -13,20 +13,23 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torchvision.ops import batched_nms
 
-from tubelet.attention.sta import STAConfig
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.models import export
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.export import Exportable, exportable
-from tubelet.models.export_parts import Resize, cells_of_every_level, found_by, suppress
+from tubelet.models.export_parts import Resize
 from tubelet.models.inputs import InputConfig, KeepRatio, Stretch
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
 from tubelet.models.rcnn.crops import CropMaskConfig
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
+from tubelet.models.rcnn.fixed_shapes import suppress
+from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
+from tubelet.models.rcnn.neck import STANeckConfig
+from tubelet.models.rcnn.paste import paste
+from tubelet.models.rcnn.sockets import View
 from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.two_stage import TwoStageConfig
 
@@ -107,8 +110,9 @@ def test_cutting_from_every_level_is_cutting_from_the_right_one() -> None:
     torch.manual_seed(0)
     maps = [torch.randn(1, 16, 96 // s, 128 // s) for s in (4, 8, 16, 32, 64)]
     boxes = torch.tensor([[3.0, 4, 20, 30], [0, 0, 120, 90], [5, 5, 70, 60], [10, 10, 10, 10], [-9, -9, 300, 300]])
-    own = cells_of_every_level(detector, maps, [boxes], 7)
-    torch.testing.assert_close(own, detector.regions(maps, [boxes], 7))
+    expected = detector.regions(maps, [boxes], 7)
+    detector.fixed_shapes = True
+    torch.testing.assert_close(detector.regions(maps, [boxes], 7), expected)
 
 
 @pytest.mark.parametrize(
@@ -120,7 +124,7 @@ def test_detections_are_the_models_own(detector: TwoStageConfig | SSDLiteConfig)
     images = Resize(detector.input, SIZE)(export._picture(SIZE)[None])
     features = own.extract(images)
     (expected,) = own.detect(features, images)
-    found, there = found_by(own, features, images)
+    found, there = own.detect_fixed(features, images)
     assert len(expected) == int(there.sum()) > 0
     torch.testing.assert_close(found.boxes[there], expected.boxes, atol=1e-3, rtol=1e-4)
     torch.testing.assert_close(found.scores[there], expected.scores)
@@ -146,7 +150,8 @@ def test_masks_and_descriptors_are_the_models_own(fields: dict[str, object]) -> 
     torch.testing.assert_close(boxes[there] * images.scales[0], found.boxes, atol=1e-3, rtol=1e-4)
     cells = model.detector.cells(features, [found.boxes], MATCH.resolution)
     torch.testing.assert_close(descriptors[there], model.match.describe(cells))
-    expected = model._masks(features, what.example, found, images.scales[0])
+    view = View(detector=model.detector, features=features, frame=what.example, scale=images.scales[0])
+    expected = model.mask.masks(view, found.boxes, found.labels)
     torch.testing.assert_close(paste(masks[there], regions[there], SIZE), expected, atol=1e-3, rtol=1e-3)
 
 
@@ -163,7 +168,7 @@ def test_queries_are_what_the_model_sees(decoder: JointConfig | InterFrameConfig
 
 
 def test_attention_before_boxes_ends_the_file_at_the_pyramid() -> None:
-    what = exportable(rcnn(neck=STAConfig(levels=("P4",))), SIZE)
+    what = exportable(rcnn(neck=STANeckConfig(levels=("P4",))), SIZE)
     assert what.outputs == ("P2", "P3", "P4", "P5", "P6")
     assert [tuple(m.shape[1:]) for m in said(what)] == [(16, -(-96 // s), 128 // s) for s in (4, 8, 16, 32, 64)]
     assert "attention" in what.holds

@@ -193,7 +193,7 @@ def _zero(conv: nn.Conv2d) -> None:
 
 
 class DualConfig(Config):
-    """Which branches, how unclear points are read, and how the host uses them; see docs/papers/compfeat.md."""
+    """Which branches, and how unclear points are read; see docs/papers/compfeat.md."""
 
     kind: Literal["dual"] = "dual"
     temporal: bool = True
@@ -205,10 +205,6 @@ class DualConfig(Config):
     ratio: int = Field(default=4, ge=1)  # by which the spatial branch narrows
     zero_init: bool = True  # of both last convolutions: the module starts as the identity
     context_gradient: bool = True  # let gradients reach the supports' maps
-    # read by the host
-    levels: tuple[Literal["P2", "P3", "P4", "P5", "P6"], ...] = Field(default=("P3", "P4", "P5", "P6"), min_length=1)
-    consumers: Literal["all", "proposals"] = "all"  # proposals: only the RPN reads the refined maps
-    at_test: bool = True
 
     @model_validator(mode="after")
     def _can_work(self) -> DualConfig:

@@ -126,7 +126,7 @@ class STA(nn.Module):
 
 
 class STAConfig(Config):
-    """The block's readings of unclear points, and how the host uses it. Defaults: docs/papers/sta.md."""
+    """The block's readings of unclear points. Defaults: docs/papers/sta.md."""
 
     kind: Literal["sta"] = "sta"
     channels: int | None = Field(default=None, ge=1)  # the paper's c1; None: as many as the maps have
@@ -135,12 +135,6 @@ class STAConfig(Config):
     scale: Literal["none", "sqrt"] = "none"  # of the logits; sqrt divides by the root of c1
     value_from: Literal["current", "previous"] = "current"  # what Conv2 reads; current is Eq. 2 to the letter
     init: Literal["default", "xavier"] = "default"
-    # read by the host
-    levels: tuple[Literal["P2", "P3", "P4", "P5", "P6"], ...] = Field(default=("P3", "P4", "P5", "P6"), min_length=1)
-    consumers: Literal["all", "proposals"] = "all"  # proposals: only the RPN reads the refined maps
-    first_frame: Literal["self", "identity"] = "self"  # with no previous frame: attend to itself, or do nothing
-    reference: Literal["raw", "self"] = "raw"  # maps that reference objects are described from; self: self-attended
-    at_test: bool = True
 
     def build(self, channels: int) -> STA:
         """For maps of that many channels."""

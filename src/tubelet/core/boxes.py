@@ -31,6 +31,14 @@ def coverage(first: Float[Tensor, "N 4"], second: Float[Tensor, "M 4"]) -> Float
     return intersection(first, second) / area(first)[:, None].clamp(min=1e-12)
 
 
+def grow(boxes: Float[Tensor, "N 4"], margin: float) -> Float[Tensor, "N 4"]:
+    """Boxes grown on every side by a share of their width and height."""
+    if margin == 0:
+        return boxes
+    extent = (boxes[:, 2:] - boxes[:, :2]) * margin
+    return torch.cat([boxes[:, :2] - extent, boxes[:, 2:] + extent], 1)
+
+
 def from_masks(masks: Bool[Tensor, "*B H W"]) -> Float[Tensor, "*B 4"]:
     """Tight boxes of binary masks; an empty mask gives zeros."""
     height, width = masks.shape[-2:]

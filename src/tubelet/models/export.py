@@ -15,7 +15,6 @@ import json
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from types import MethodType
 from typing import Any
 
 import torch
@@ -26,12 +25,11 @@ from torch.export import ExportedProgram
 from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.models.export_parts import Resize, cells_of_every_level, found_by
+from tubelet.models.export_parts import Resize
 from tubelet.models.inputs import Images
 from tubelet.models.mask2former.model import Mask2Former
-from tubelet.models.rcnn.crops import CropMaskConfig, tight
-from tubelet.models.rcnn.detector import Detections, Features
-from tubelet.models.rcnn.model import MaskTrackRCNN, grow
+from tubelet.models.rcnn.model import MaskTrackRCNN
+from tubelet.models.rcnn.sockets import View
 
 OPSET = 18
 OBJECTS = ("boxes", "scores", "regions", "masks", "descriptors")
@@ -148,31 +146,18 @@ class ObjectsOfFrame(nn.Module):
     def __init__(self, model: MaskTrackRCNN, size: tuple[int, int]) -> None:
         super().__init__()
         self.model, self.resize = model, Resize(model.detector.config.input, size)
-        setattr(model.detector, "regions", MethodType(cells_of_every_level, model.detector))  # noqa: B010 (a method)
+        model.detector.fixed_shapes = True
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
-        model = self.model
+        model, detector = self.model, self.model.detector
         images = self.resize(frame[None])
-        features = model.detector.extract(images)
-        found, there = found_by(model.detector, features, images)
-        scale = images.scales[0]
-        cells = model.detector.cells(features, [found.boxes], model.config.match.resolution)
-        regions, masks = self._outlines(features, frame, found, scale)
-        outputs = found.boxes / scale, found.scores, regions / scale, masks, model.match.describe(cells)
+        features, scale = detector.extract(images), images.scales[0]
+        found, there = detector.detect_fixed(features, images)
+        view = View(detector=detector, features=features, frame=frame, scale=scale)
+        descriptors = model.match.describe(view.cells(found.boxes, model.match.resolution))
+        regions, masks = model.mask.inside(view, found.boxes, found.labels)
+        outputs = found.boxes / scale, found.scores, regions / scale, masks, descriptors
         return tuple(output * there.view(-1, *[1] * (output.ndim - 1)) for output in outputs)
-
-    def _outlines(self, features: Features, frame: Tensor, found: Detections, scale: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions [D, 4] and mask probabilities in them; every second look is taken, and used where it is due."""
-        model, config = self.model, self.model.config.mask
-        regions = grow(found.boxes, config.margin)
-        inside = model._inside(features, frame, regions, found.labels, scale)
-        if not isinstance(config, CropMaskConfig) or not config.second_look:
-            return regions, inside
-        own = tight(inside, regions)
-        again = (_overlaps(own, found.boxes) < config.second_look)[:, None]
-        regions = torch.where(again, grow(own, config.margin), regions)
-        second = model._inside(features, frame, regions, found.labels, scale)
-        return regions, torch.where(again[..., None], second, inside)
 
 
 class PyramidOfFrame(nn.Module):
@@ -213,12 +198,6 @@ def _picture(size: tuple[int, int], shift: int = 0) -> Tensor:
         [(x / 23).sin() + (y / 31).cos(), (x / 57 + y / 19).sin(), ((x // 40 + y // 40) % 2) * 1.4 - 0.7]
     )
     return (waves.clamp(-1, 1) * 100 + 128).round()
-
-
-def _overlaps(first: Tensor, second: Tensor) -> Tensor:
-    from tubelet.core import boxes as box_ops
-
-    return box_ops.iou(first, second).diagonal()
 
 
 def _to_onnx(what: Exportable, path: Path) -> None:

@@ -7,12 +7,12 @@ Every row is ObjProp (`recipes/objprop.py`) but for what its name says; the pape
 
 from __future__ import annotations
 
-from tubelet.attention.sta import STAConfig
+from tubelet.models.rcnn.neck import STANeckConfig
 from tubelet.recipes.experiment import Experiment
 from tubelet.recipes.objprop import YTVIS2019 as OBJPROP
 
 # section 3.2 and 5.2: between backbone and RPN, which alone reads it
-_NECK = STAConfig(gamma_init=0.5, init="xavier", consumers="proposals").model_dump_json()
+_NECK = STANeckConfig(gamma_init=0.5, init="xavier", consumers="proposals").model_dump_json()
 _ORDERED = 'sampler={"kind": "ordered_pair"}'
 
 

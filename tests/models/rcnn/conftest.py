@@ -28,6 +28,7 @@ class Scripted(nn.Module):
     """Answers frame t, painted in the colour t, with the t-th list; every region looks the same."""
 
     channels, strides = 1, [4]
+    attention = None
 
     def __init__(self, *script: Sequence[Answer]) -> None:
         super().__init__()

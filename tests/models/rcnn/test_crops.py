@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from tubelet.core.boxes import grow
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip
 from tubelet.models.rcnn.crops import (
@@ -20,7 +21,6 @@ from tubelet.models.rcnn.crops import (
     averaged,
     cut,
     drawn,
-    grow,
     outline_loss,
     sureness,
     tight,

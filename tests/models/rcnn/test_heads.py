@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 from torchvision.models.detection.roi_heads import paste_masks_in_image
 
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig, paste
+from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.paste import paste
 
 
 def parameters(module: nn.Module) -> int:

@@ -15,7 +15,7 @@ from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses
 from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detector import Targets
-from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN, grow
+from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.targets import crop_masks, targets_of
 
 Build = Callable[..., MaskTrackRCNN]
@@ -308,9 +308,3 @@ def test_truth_follows_the_frame_to_the_input(build: Build, make_clip: MakeClip)
     assert (first.ids.tolist(), first.labels.tolist()) == ([7], [0])
     assert (second.ids.tolist(), second.labels.tolist(), second.ignored.tolist()) == ([8], [1], [])
     assert first.masks.shape == (1, 64, 96)
-
-
-def test_grown_boxes_gain_their_share_on_every_side() -> None:
-    boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0]])
-    assert grow(boxes, 0.25).tolist() == [[5, 10, 35, 70]]
-    assert torch.equal(grow(boxes, 0.0), boxes)

@@ -12,9 +12,10 @@ from torch import Tensor, nn
 
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip, Tracks
+from tubelet.models.rcnn.context import Context, Kept, inside, positions
 from tubelet.models.rcnn.memory import Memory, resized
 from tubelet.models.rcnn.model import MaskTrackRCNN
-from tubelet.models.rcnn.neck import Context, Kept, inside, positions
+from tubelet.models.rcnn.neck import STANeck
 from tubelet.models.rcnn.targets import partners_of
 
 Build = Callable[..., MaskTrackRCNN]
@@ -377,8 +378,8 @@ def test_correlation_tells_references_apart_by_their_place_in_the_frame(build: B
     boxes = torch.tensor([[6.0, 6, 36, 36], [50.0, 20, 84, 54]])
     cells = model.detector.cells(features, [boxes], 7)
     with torch.no_grad():
-        logits = model.match_logits(features, boxes, cells, cells)
-        swapped = model.match_logits(features, boxes.flip(0), cells.flip(0), cells.flip(0))
+        logits = model.match.compare(features, boxes, cells, cells)
+        swapped = model.match.compare(features, boxes.flip(0), cells.flip(0), cells.flip(0))
     assert logits.shape == (2, 3)
     assert logits[:, 0].tolist() == [0, 0]
     torch.testing.assert_close(logits[:, 1:], swapped[:, 1:].flip(0, 1))
@@ -428,7 +429,7 @@ def test_cells_in_padding_are_told() -> None:
 def test_padding_is_not_looked_at(build: Build) -> None:
     """Whatever lies in a context frame's padding, the answer is that of maps cut to the image."""
     model = awake(build('neck={"kind": "sta", "value_from": "previous", "kernel": 1}'))
-    assert model.neck is not None
+    assert isinstance(model.neck, STANeck)
     generator = torch.Generator().manual_seed(0)
     maps = [torch.randn(1, 16, 64 // s, 96 // s, generator=generator) for s in (4, 8, 16, 32, 64)]
     padded = [nn.functional.pad(m, (0, 2, 0, 1), value=9.0) for m in maps]

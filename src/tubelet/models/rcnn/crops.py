@@ -23,14 +23,17 @@ from torch import Tensor, nn
 from torchvision.ops import roi_align
 
 from tubelet.core import boxes as box_ops
-from tubelet.core.config import Config
+from tubelet.core.boxes import grow
+from tubelet.core.types import Losses
 from tubelet.models.backbones import hold_norms
-from tubelet.models.rcnn.detector import Samples
+from tubelet.models.rcnn.detector import Detections, Samples
+from tubelet.models.rcnn.paste import paste
+from tubelet.models.rcnn.sockets import Batch, MaskConfig, MaskPlug, View
 
 TRUNK = (16, 24, 32, 96, 320)  # channels of the trunk's stages at strides 2, 4, 8, 16, 32
 
 
-class CropMaskConfig(Config):
+class CropMaskConfig(MaskConfig):
     """How regions are cut, and the widths of the decoder at strides 2, 4, 8 and coarser. Masks know no class."""
 
     kind: Literal["crops"] = "crops"
@@ -60,7 +63,7 @@ class CropMaskConfig(Config):
         return CropMaskHead(self, channels)
 
 
-class CropMaskHead(nn.Module):
+class CropMaskHead(MaskPlug):
     """Cells [N, C, s/8, s/8] and crops [N, 3, s, s] -> mask logits [N, 1, s/2, s/2]."""
 
     def __init__(self, config: CropMaskConfig, channels: int) -> None:
@@ -83,6 +86,64 @@ class CropMaskHead(nn.Module):
         x = self.up16(self.top(last), sixteenth)
         x = self.up8(x, eighth, self.position + self.context(cells))
         return self.logits(self.up2(self.up4(x, quarter), half))
+
+    def losses(self, batch: Batch) -> Losses:
+        """Cross-entropy and Dice of a few regions of each image."""
+        samples = {i: drawn(s, self.config.sampled) for i, s in batch.samples.items()}
+        boxes = [self.reach(s.boxes) for s in samples.values()]
+        cells = batch.cells(list(samples), boxes, self.config.resolution)
+        in_frames = [b / batch.targets[i].scale for i, b in zip(samples, boxes, strict=True)]
+        logits = self(cells, cut([batch.frames[i] for i in samples], in_frames, self.config.size))
+        if sum(len(s.matched) for s in samples.values()) == 0:
+            return {"mask": logits.sum() * 0}
+        goal = batch.masks(samples, boxes, logits.shape[-1])
+        return {"mask": outline_loss(logits[:, 0].float(), goal)}
+
+    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> Tensor:
+        """Several cuts of the best objects are averaged; only masks that are due get a second look."""
+        if len(boxes) == 0:
+            return boxes.new_zeros(0, *view.size)
+        regions, rows = views(boxes, self.config)
+        inside = self.probabilities(view, regions)
+        if self.config.second_look:
+            own = tight(inside, regions)
+            again = self._astray(own, boxes[rows]).nonzero()[:, 0]
+            if len(again):
+                regions = regions.index_copy(0, again, self.reach(own[again]))
+                inside[again] = self.probabilities(view, regions[again])
+        return averaged(paste(inside, regions / view.scale, view.size), rows, len(boxes))
+
+    def inside(self, view: View, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        """One cut; every second look is taken, and used where it is due."""
+        regions = self.reach(boxes)
+        first = self.probabilities(view, regions)
+        if not self.config.second_look:
+            return regions, first
+        own = tight(first, regions)
+        again = self._astray(own, boxes)[:, None]
+        regions = torch.where(again, self.reach(own), regions)
+        return regions, torch.where(again[..., None], self.probabilities(view, regions), first)
+
+    def _astray(self, own: Tensor, boxes: Tensor) -> Tensor:
+        """Which masks, by their own boxes [N, 4], overlap the detected ones so little that they are asked for again."""
+        overlaps: Tensor = box_ops.iou(own, boxes).diagonal() < self.config.second_look
+        return overlaps
+
+    def probabilities(self, view: View, regions: Tensor) -> Tensor:
+        """Of the object in each region [N, 4], [N, s/2, s/2]."""
+        cells = view.cells(regions, self.config.resolution)
+        logits = self(cells, cut([view.frame], [regions / view.scale], self.config.size))
+        return logits[:, 0].float().sigmoid()
+
+    def reach(self, boxes: Tensor) -> Tensor:
+        return grow(boxes, self.config.margin)
+
+    def rescored(self, found: Detections, masks: Tensor) -> Detections:
+        """Scores times the sureness of the masks, where that is on."""
+        if not self.config.trust:
+            return found
+        factors = sureness(masks, self.config.typical).pow(self.config.trust)
+        return replace(found, scores=(found.scores * factors[:, None].to(found.scores)).clamp(max=1))
 
 
 class Trunk(nn.Module):
@@ -156,14 +217,6 @@ def cut(frames: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
         for frame, own in zip(frames, boxes, strict=True)
     ]
     return torch.cat(crops)
-
-
-def grow(boxes: Tensor, margin: float) -> Tensor:
-    """Boxes grown on every side by a share of their width and height."""
-    if margin == 0:
-        return boxes
-    extent = (boxes[:, 2:] - boxes[:, :2]) * margin
-    return torch.cat([boxes[:, :2] - extent, boxes[:, 2:] + extent], 1)
 
 
 def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, Tensor]:

@@ -1,4 +1,4 @@
-"""What every detector of the family answers, and how regions are cut from its maps.
+"""The socket of detectors: what each of them answers, and how regions are cut from its maps.
 
 A detector is a module with four methods: `extract` (images -> features), `detect` (features -> boxes), `losses`
 (features and truth -> losses, and the regions on which mask and match heads learn), and `cells` (boxes -> what heads
@@ -10,21 +10,17 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, replace
-from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from tubelet.core.errors import ConfigError
+from tubelet.core.plugs import PlugConfig
 from tubelet.core.types import Losses
-from tubelet.models.inputs import Images
-
-
-class Support(NamedTuple):
-    """What object-level attention of one image looks at."""
-
-    maps: Tensor  # [S, C, h, w], one level of S support frames, raw
-    valid: Tensor | None  # bool [S, h, w], where there is image and not padding; None: everywhere
+from tubelet.models.inputs import Images, InputConfig
+from tubelet.models.rcnn.context import Support
+from tubelet.models.rcnn.regions import RegionsPlug
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,19 +96,31 @@ class Samples:
     drawn: int  # regions drawn with these, background included
 
 
-class Detector(nn.Module, ABC):
-    """Base of the two detectors: holds what the heads need to know to cut regions from its pyramid."""
+class DetectorConfig(PlugConfig):
+    """What fits the socket `detector`."""
 
+    input: InputConfig
+
+    @abstractmethod
+    def build(self, num_classes: int) -> Detector:
+        """For so many classes."""
+
+
+class Detector(nn.Module, ABC):
+    """Base of detectors: holds what the heads need to know to cut regions from its pyramid."""
+
+    config: DetectorConfig
     channels: int  # of every pyramid map
     strides: list[int]  # of the pyramid maps that regions are cut from, finest first
     all_strides: list[int]  # of all pyramid maps
     proposes_from_maps: bool  # whether its boxes come from the pyramid, so that `taps` are `maps`
     aligned: bool = True  # pixel centres at half cells; off only to agree with weights trained without
     sampling: int = 2  # points per cell and side
+    fixed_shapes: bool = False  # cut every box from every map and choose then, as files of a network need it
 
     def __init__(self) -> None:
         super().__init__()
-        self.attention: nn.Module | None = None  # object level: refine(cells [P, C, r, r], supports [1, S, C, h, w])
+        self.attention: RegionsPlug | None = None  # object level
 
     @abstractmethod
     def extract(self, images: Images) -> Features:
@@ -126,15 +134,20 @@ class Detector(nn.Module, ABC):
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
         """Named losses, and per image the regions on which mask and match heads learn."""
 
+    def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
+        """`detect` for one image by fixed shapes: always as many boxes, and which of them there are, bool [D].
+
+        Raises ConfigError for a detector that has no such form.
+        """
+        raise ConfigError(f"export: {type(self).__name__} has no form with fixed shapes")
+
     def cells(self, features: Features, boxes: list[Tensor], resolution: int) -> Tensor:
         """What heads see of the boxes of each image: `regions`, refined by object-level attention where it is on."""
         cells = self.regions(features.maps, boxes, resolution)
         if self.attention is None or features.supports is None:
             return cells
         parts = zip(cells.split([len(b) for b in boxes]), features.supports, strict=True)
-        return torch.cat(
-            [self.attention(own, s.maps[None], None if s.valid is None else s.valid[None]) for own, s in parts]
-        )
+        return torch.cat([self.attention.refine(own, support) for own, support in parts])
 
     def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
         """Boxes of each image [N_i, 4] -> cells [sum N_i, C, resolution, resolution], in order.
@@ -147,10 +160,18 @@ class Detector(nn.Module, ABC):
         size = ((rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])).clamp(min=1e-6).sqrt()
         level = (torch.log2(size / (14 * self.strides[0])) + 1e-6).floor().clamp(0, len(self.strides) - 1)
         for i, (one, stride) in enumerate(zip(maps, self.strides, strict=False)):
+            if self.fixed_shapes:
+                cells = self._cut(one, rows, resolution, stride)
+                out = torch.where((level == i)[:, None, None, None], cells, out)
+                continue
             at = (level == i).nonzero()[:, 0]
             if len(at):
-                cells = roi_align(
-                    one, rows[at].to(one.dtype), resolution, 1 / stride, self.sampling, aligned=self.aligned
-                )
-                out = out.index_copy(0, at, cells)
+                out = out.index_copy(0, at, self._cut(one, rows[at], resolution, stride))
         return out
+
+    def _cut(self, maps: Tensor, rows: Tensor, resolution: int, stride: int) -> Tensor:
+        """Boxes (image, x1, y1, x2, y2) of one level, [N, C, resolution, resolution]."""
+        cells: Tensor = roi_align(
+            maps, rows.to(maps.dtype), resolution, 1 / stride, self.sampling, aligned=self.aligned
+        )
+        return cells

@@ -1,4 +1,4 @@
-"""What is asked of each region: its mask, and which known object it is.
+"""The heads of MaskTrack R-CNN: masks from cells of the pyramid, and matching by fully connected layers.
 
 Source: docs/papers/masktrack_rcnn.md. Letters: N regions, C channels, K classes, D embedding, M objects in memory.
 """
@@ -13,12 +13,14 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
-from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
-from tubelet.core.config import Config
+from tubelet.core.boxes import grow
+from tubelet.core.types import Losses
+from tubelet.models.rcnn.detector import Features
+from tubelet.models.rcnn.sockets import Batch, MaskConfig, MaskPlug, MatchConfig, MatchPlug, View
 
 
-class MaskHeadConfig(Config):
+class MaskHeadConfig(MaskConfig):
     """3x3 convolutions, a deconvolution that doubles the size, and one channel per class (or one in all).
 
     With one per class, channel 0 stands for the background and is never used, as in the original.
@@ -38,7 +40,7 @@ class MaskHeadConfig(Config):
         return MaskHead(self, channels, num_classes)
 
 
-class MaskHead(nn.Module):
+class MaskHead(MaskPlug):
     """[N, C, r, r] -> mask logits [N, K + 1 or 1, 2r, 2r]."""
 
     def __init__(self, config: MaskHeadConfig, channels: int, num_classes: int) -> None:
@@ -69,8 +71,27 @@ class MaskHead(nn.Module):
             return logits[:, 0]
         return logits[torch.arange(len(labels), device=labels.device), labels + 1]
 
+    def losses(self, batch: Batch) -> Losses:
+        """Binary cross-entropy on the channel of each region's class, mean over cells."""
+        samples = batch.samples
+        boxes = [self.reach(s.boxes) for s in samples.values()]
+        logits = self(batch.cells(list(samples), boxes, self.config.resolution))
+        labels = batch.labels(samples)
+        if len(labels) == 0:
+            return {"mask": logits.sum() * 0}
+        goal = batch.masks(samples, boxes, logits.shape[-1])
+        return {"mask": F.binary_cross_entropy_with_logits(self.of_class(logits, labels).float(), goal)}
 
-class FullyConnectedMatchConfig(Config):
+    def inside(self, view: View, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+        regions = self.reach(boxes)
+        logits = self(view.cells(regions, self.config.resolution))
+        return regions, self.of_class(logits, labels).float().sigmoid()
+
+    def reach(self, boxes: Tensor) -> Tensor:
+        return grow(boxes, self.config.margin)
+
+
+class FullyConnectedMatchConfig(MatchConfig):
     """The match head of MaskTrack R-CNN: two fully connected layers, similarity by inner product."""
 
     kind: Literal["fully_connected"] = "fully_connected"
@@ -82,16 +103,17 @@ class FullyConnectedMatchConfig(Config):
     )  # a temperature: compare directions only, divided by it (off in the paper)
     normalise_at_test: bool = False  # lengths of 1 at test alone, as ObjProp's released code has it
 
-    def build(self, channels: int) -> FullyConnectedMatch:
+    def build(self, channels: int, strides: list[int] | None = None) -> FullyConnectedMatch:
         return FullyConnectedMatch(self, channels)
 
 
-class FullyConnectedMatch(nn.Module):
+class FullyConnectedMatch(MatchPlug):
     """Descriptors of regions and the match matrix between current and known ones."""
 
     def __init__(self, config: FullyConnectedMatchConfig, channels: int) -> None:
         super().__init__()
         self.config = config
+        self.resolution = config.resolution
         sizes = [channels * config.resolution**2] + [config.channels] * config.layers
         self.layers = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         for name, parameter in self.layers.named_parameters():
@@ -116,21 +138,6 @@ class FullyConnectedMatch(nn.Module):
         column = similarity.new_zeros(len(current), 1) if self.new is None else self.new.expand(len(current), 1)
         return torch.cat([column, similarity], dim=1)
 
-
-def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int]) -> Tensor:
-    """Masks of regions [N, r, r] stretched over their boxes [N, 4] in whole frames, [N, H, W].
-
-    Equal to torchvision's paste_masks_in_image (one cell of padding, whole pixels), but written into one canvas.
-    """
-    canvas = masks.new_zeros(len(masks), *size)
-    padded, stretch = expand_masks(masks[:, None], padding=1)
-    corners = expand_boxes(boxes, stretch).to(torch.int64).tolist()
-    height, width = size
-    for i, (x1, y1, x2, y2) in enumerate(corners):
-        left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2 + 1, width), min(y2 + 1, height)
-        if left >= right or top >= bottom:
-            continue
-        whole = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
-        mask = F.interpolate(padded[i : i + 1], size=whole, mode="bilinear", align_corners=False)[0, 0]
-        canvas[i, top:bottom, left:right] = mask[top - y1 : bottom - y1, left - x1 : right - x1]
-    return canvas
+    def compare(self, features: Features, boxes: Tensor, current: Tensor, known: Tensor) -> Tensor:
+        logits: Tensor = self(current, known)
+        return logits

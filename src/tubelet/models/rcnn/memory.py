@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tubelet.models.rcnn.context import Kept, Size
 from tubelet.models.rcnn.detector import Detections
-from tubelet.models.rcnn.neck import Kept, Size
 from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import NEW
 

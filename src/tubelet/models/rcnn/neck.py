@@ -1,75 +1,81 @@
 """The neck: pyramid maps of a frame refined with those of other frames, before proposals or heads read them.
 
-STA and the attention neck of ObjProp look at the previous frame, CompFeat's dual attention at support frames. Both
-attention modules have one signature, refine(current [B, C, H, W], context [B, S, C, H, W]), so that this is one host.
+The socket (`NeckConfig`, `NeckPlug`) and its two plugs: STA and the attention neck of ObjProp look at the previous
+frame, CompFeat's dual attention at support frames. Both attention modules have one signature,
+refine(current [B, C, H, W], context [B, S, C, H, W]), so most of a neck is shared.
 Source: docs/papers/sta.md, docs/papers/compfeat.md. Letters: B images, S support frames.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
-from typing import Annotated
+from abc import ABC, abstractmethod
+from dataclasses import replace
+from typing import Any, ClassVar, Literal
 
-import torch
 from pydantic import Field
 from torch import Tensor, nn
 
-from tubelet.attention.dual import DualConfig
-from tubelet.attention.sta import STAConfig
+from tubelet.attention.dual import Dual, DualConfig
+from tubelet.attention.sta import STA, STAConfig
 from tubelet.core.errors import ConfigError
-from tubelet.models.rcnn.detector import Detector, Features, Support
+from tubelet.core.plugs import PlugConfig
+from tubelet.core.protocol import Glance
+from tubelet.models.rcnn.context import Context, Kept, Size, inside, positions
+from tubelet.models.rcnn.detector import Detector, Features
+from tubelet.models.rcnn.glances import Point, cell_at, glances_over
+from tubelet.models.rcnn.targets import Partners
 
-NeckConfig = Annotated[STAConfig | DualConfig, Field(discriminator="kind")]
-Size = tuple[int, int]  # height, width in input pixels, without padding
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Kept:
-    """The raw maps of one frame, as a stream remembers them."""
-
-    index: int
-    maps: list[Tensor]  # [1, C, H/s, W/s]
-    size: Size
-
-    def like(self, other: Kept) -> bool:
-        """Whether both frames have maps of one size, so that one can be read beside the other."""
-        return self.size == other.size and self.maps[0].shape == other.maps[0].shape
+LevelNames = tuple[Literal["P2", "P3", "P4", "P5", "P6"], ...]
+PYRAMID: LevelNames = ("P3", "P4", "P5", "P6")  # by default, all but the finest
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Context:
-    """What B images look at: raw maps of S frames each."""
+class NeckConfig(PlugConfig):
+    """What fits the socket `neck`."""
 
-    maps: list[Tensor]  # [B, S, C, H/s, W/s] per level
-    sizes: list[list[Size]]  # [B][S]
+    reads_supports: ClassVar[bool] = False  # looks at support frames where the window gives any; off: at the last frame
 
-    @classmethod
-    def of_batch(cls, maps: list[Tensor], sizes: list[Size], rows: list[list[int]]) -> Context:
-        """Frames of one batch as context of others, by position."""
-        return cls(maps=[level[torch.tensor(rows)] for level in maps], sizes=[[sizes[i] for i in row] for row in rows])
-
-    @classmethod
-    def of_kept(cls, kept: list[Kept]) -> Context:
-        """Remembered frames as the context of one image."""
-        levels = zip(*(frame.maps for frame in kept), strict=True)
-        return cls(maps=[torch.cat(level)[None] for level in levels], sizes=[[frame.size for frame in kept]])
-
-    def at(self, level: int, stride: int) -> tuple[Tensor, Tensor | None]:
-        """Maps [B, S, C, h, w] of a level, and which cells [B, S, h, w] are image, None where all are."""
-        maps = self.maps[level]
-        return maps, inside(self.sizes, (maps.shape[-2], maps.shape[-1]), stride, maps.device)
+    @abstractmethod
+    def attach(self, detector: Detector) -> NeckPlug:
+        """The neck for this detector; raises ConfigError where the detector's pyramid does not serve."""
 
 
-class Neck(nn.Module):
+class NeckPlug(nn.Module, ABC):
+    """Refines the features of frames by the raw maps of others, in training and at test."""
+
+    @abstractmethod
+    def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
+        """Features of a training batch of frames of these sizes, given which frames go together."""
+
+    @abstractmethod
+    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+        """Features of one frame of a stream; `past` are the frames to look at, none before the first."""
+
+    def glances(self, raw: Features, frame: Kept, past: list[Kept], at: Point) -> list[Glance]:
+        """Where the neck looks from a point of the frame; none by default."""
+        return []
+
+
+class AttentionNeck(NeckPlug):
     """Applies one attention module, its weights shared, to the levels that its config names."""
 
-    def __init__(self, config: STAConfig | DualConfig, detector: Detector) -> None:
+    name: str  # of the attention in the paper's words
+    attention: STA | Dual
+
+    def __init__(self, config: STANeckConfig | DualNeckConfig, detector: Detector) -> None:
         super().__init__()
         if config.consumers == "proposals" and not detector.proposes_from_maps:
             raise ConfigError('consumers="proposals" needs a detector whose proposals come from the pyramid')
-        self.config = config
         self.levels = positions(config.levels, detector.all_strides)
-        self.attention = config.build(detector.channels)
+        self.only_proposals = config.consumers == "proposals"
+        self.at_test = config.at_test
+
+    @abstractmethod
+    def looks(self, partners: Partners) -> dict[int, list[int]]:
+        """Which frames of a training batch are refined, and the frames that each of them looks at."""
+
+    @abstractmethod
+    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
+        """Maps [B, C, H, W] refined by others [B, S, C, h, w]; masks [B, S, h, w] and [B, H, W] of what is image."""
 
     def forward(self, features: Features, context: Context, sizes: list[Size]) -> Features:
         """The maps of B images of these sizes, refined; only those that `consumers` names are exchanged."""
@@ -77,34 +83,130 @@ class Neck(nn.Module):
         for level, stride in self.levels.items():
             others, valid = context.at(level, stride)
             own = inside([sizes], (maps[level].shape[-2], maps[level].shape[-1]), stride, others.device)
-            extra = [] if isinstance(self.config, STAConfig) or own is None else [own[0]]
-            maps[level] = self.attention(maps[level], others, valid, *extra)
-        if self.config.consumers == "proposals":
+            maps[level] = self.attend(maps[level], others, valid, None if own is None else own[0])
+        if self.only_proposals:
             return replace(features, taps=maps)
         return replace(features, maps=maps, taps=maps if features.taps is features.maps else features.taps)
 
+    def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
+        features = raw
+        looks = self.looks(partners)
+        for rows in _of_equal_length(looks):
+            context = Context.of_batch(raw.maps, sizes, [looks[i] for i in rows])
+            features = features.with_rows(rows, self(raw.at(*rows), context, [sizes[i] for i in rows]))
+        return features
 
-def positions(levels: tuple[str, ...], strides: list[int]) -> dict[int, int]:
-    """Place in the pyramid -> stride, of levels named P2 to P6. Raises ConfigError for one that the pyramid lacks."""
-    named = {f"P{stride.bit_length() - 1}": place for place, stride in enumerate(strides)}
-    for level in levels:
-        if level not in named:
-            raise ConfigError(f"levels: this detector's pyramid has {', '.join(named)}, not {level}")
-    return {named[level]: strides[named[level]] for level in levels}
+    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+        if not self.at_test:
+            return raw
+        refined: Features = self(raw, Context.of_kept(past or [frame]), [frame.size])
+        return refined
+
+    def glances(self, raw: Features, frame: Kept, past: list[Kept], at: Point) -> list[Glance]:
+        if not self.at_test:
+            return []
+        glances = []
+        context = Context.of_kept(past or [frame])
+        for level, stride in self.levels.items():
+            maps = raw.maps[level]
+            others, valid = context.at(level, stride)
+            weights = self.attention.look(maps, others, cell_at(at, maps, stride), valid)
+            if weights is not None:
+                glances += glances_over(f"{self.name}, stride {stride}", weights[0], past or [frame], stride)
+            glances += self.further_glances(maps, frame, stride)
+        return glances
+
+    def further_glances(self, maps: Tensor, frame: Kept, stride: int) -> list[Glance]:
+        """What the attention looks at within the frame itself."""
+        return []
 
 
-def inside(sizes: list[list[Size]], shape: Size, stride: int, device: torch.device) -> Tensor | None:
-    """Cells [B, S, h, w] of a map that show image and not padding; None where there is no padding."""
-    height, width = shape
-    reach = torch.tensor([[[-(-h // stride), -(-w // stride)] for h, w in row] for row in sizes], device=device)
-    if bool((reach[..., 0] >= height).all() and (reach[..., 1] >= width).all()):
-        return None
-    rows = torch.arange(height, device=device) < reach[..., 0, None]  # [B, S, h]
-    columns = torch.arange(width, device=device) < reach[..., 1, None]
-    return rows[..., :, None] & columns[..., None, :]
+class STANeckConfig(STAConfig, NeckConfig):
+    """STA before the heads: which levels, who reads the refined maps, and what the first frame does."""
+
+    kind: Literal["sta"] = "sta"
+    levels: LevelNames = Field(default=PYRAMID, min_length=1)
+    consumers: Literal["all", "proposals"] = "all"  # proposals: only the RPN reads the refined maps
+    first_frame: Literal["self", "identity"] = "self"  # with no previous frame: attend to itself, or do nothing
+    reference: Literal["raw", "self"] = "raw"  # maps that reference objects are described from; self: self-attended
+    at_test: bool = True
+
+    def attach(self, detector: Detector) -> STANeck:
+        return STANeck(self, detector)
 
 
-def supports_at(context: Context, level: int, stride: int) -> list[Support]:
-    """What object-level attention reads, image by image."""
-    maps, valid = context.at(level, stride)
-    return [Support(maps[i], None if valid is None else valid[i]) for i in range(len(maps))]
+class STANeck(AttentionNeck):
+    """Looks at the previous frame; in training that is the reference."""
+
+    name = "STA"
+
+    def __init__(self, config: STANeckConfig, detector: Detector) -> None:
+        super().__init__(config, detector)
+        self.config = config
+        self.attention = STA(config, detector.channels)
+
+    def looks(self, partners: Partners) -> dict[int, list[int]]:
+        """References stay raw, or look at themselves."""
+        looks = {i: [partners.reference[i]] for i in partners.key}
+        if self.config.reference == "self":
+            looks |= {i: [i] for i in partners.references}
+        return looks
+
+    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
+        refined: Tensor = self.attention(maps, others, valid)
+        return refined
+
+    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+        if not past and self.config.first_frame == "identity":
+            return raw
+        return super().refine_frame(raw, frame, past)
+
+
+class DualNeckConfig(DualConfig, NeckConfig):
+    """Dual attention before the heads: which levels, and who reads the refined maps."""
+
+    reads_supports: ClassVar[bool] = True
+
+    kind: Literal["dual"] = "dual"
+    levels: LevelNames = Field(default=PYRAMID, min_length=1)
+    consumers: Literal["all", "proposals"] = "all"  # proposals: only the RPN reads the refined maps
+    at_test: bool = True
+
+    def attach(self, detector: Detector) -> DualNeck:
+        return DualNeck(self, detector)
+
+
+class DualNeck(AttentionNeck):
+    """Looks at support frames, and at the frame's own cells."""
+
+    name = "temporal attention of frames"
+    attention: Dual
+
+    def __init__(self, config: DualNeckConfig, detector: Detector) -> None:
+        super().__init__(config, detector)
+        self.attention = Dual(config, detector.channels)
+
+    def looks(self, partners: Partners) -> dict[int, list[int]]:
+        """The memory holds refined objects, so references are refined too."""
+        return {i: partners.supports[i] for i in sorted([*partners.key, *partners.references])}
+
+    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
+        refined: Tensor = self.attention(maps, others, valid, own)
+        return refined
+
+    def further_glances(self, maps: Tensor, frame: Kept, stride: int) -> list[Glance]:
+        """The one weighting of cells that all positions share."""
+        spatial: Any = self.attention.spatial
+        if spatial is None:
+            return []
+        logits = spatial.weigh(maps.float())
+        weights = logits.flatten(1).softmax(1).view(logits.shape[1:])  # [1, h, w]
+        return glances_over(f"spatial attention, stride {stride}", weights, [frame], stride)
+
+
+def _of_equal_length(rows: dict[int, list[int]]) -> list[list[int]]:
+    """Keys in groups whose values are of one length, so that each group makes one batch."""
+    groups: dict[int, list[int]] = {}
+    for key, values in rows.items():
+        groups.setdefault(len(values), []).append(key)
+    return list(groups.values())

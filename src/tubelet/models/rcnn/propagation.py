@@ -8,6 +8,7 @@ Letters: D channels of the fused map, h w its cells, R = h w, L lost objects.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -19,12 +20,17 @@ from torch import Tensor, nn
 from tubelet.attention.affinity import AffinityConfig, Prior, box_attention, box_cells, spatial_prior
 from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
+from tubelet.core.errors import ConfigError
+from tubelet.core.protocol import Glance
 from tubelet.core.types import Losses
 from tubelet.models.inputs import Images
+from tubelet.models.rcnn.context import Kept
 from tubelet.models.rcnn.detector import Detections, Targets
+from tubelet.models.rcnn.glances import Point, cell_at, glances_over
 from tubelet.models.rcnn.heads import MaskHeadConfig
 
 LEVELS = 4  # P2..P5
+STRIDES = (4, 8, 16, 32)
 STRIDE = 8  # of the fused map
 OBJECTS = 8  # decoded at a time at inference: each takes 50 MiB for 640x384 pixels
 
@@ -47,7 +53,10 @@ class PropagationConfig(Config):
         "masks"  # over the past; "attention" decodes each object once, not 24 times
     )
 
-    def build(self, channels: int, num_classes: int) -> Propagation:
+    def build(self, channels: int, num_classes: int, strides: Sequence[int] = STRIDES) -> Propagation:
+        """For a pyramid of so many channels at these strides; raises ConfigError where it is not from stride 4 on."""
+        if tuple(strides[:LEVELS]) != STRIDES:
+            raise ConfigError(f"propagation fuses maps of strides 4, 8, 16, 32, not {list(strides)}")
         return Propagation(self, channels, num_classes)
 
 
@@ -215,6 +224,16 @@ class Propagation(nn.Module):
         scores[torch.arange(len(scores)), lost.labels[seen]] = lost.scores[seen].to(scores.dtype)
         again = Detections(boxes=box_ops.from_masks(masks > 0) * scale, scores=scores)
         return self._record(history, current, (ids, found), (again_ids, again)), again_ids, again, masks
+
+    def glances(self, history: History, maps: list[Tensor], frame: Kept, time: int, at: Point) -> list[Glance]:
+        """The affinity's column: which places of the last frame, `time`, the present place looks like."""
+        current = self.fuse(maps)[0]
+        history = history.fitting((*current.shape[-2:], *frame.size))
+        if not history.sights:
+            return []
+        place = current.flatten(1).T[cell_at(at, current, STRIDE)]
+        weights = self.affinity.look(history.sights[-1].features, place).view(1, *current.shape[-2:])
+        return glances_over("inter-frame affinity", weights, [replace(frame, index=time)], STRIDE)
 
     def _probabilities(self, history: History, current: Tensor, lost: _Lost) -> Tensor:
         """Averaged masks of the lost in the padded input, [L, H, W]: one frame of the past at a time."""

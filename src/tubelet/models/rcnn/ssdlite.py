@@ -18,20 +18,21 @@ from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork, batched_nms, nms, sigmoid_focal_loss
 
 from tubelet.core import boxes as box_ops
-from tubelet.core.config import Config
 from tubelet.core.types import Losses
 from tubelet.models.backbones import hold_norms
 from tubelet.models.inputs import Images, InputConfig, Stretch
-from tubelet.models.rcnn.detector import Detections, Detector, Features, Samples, Targets
+from tubelet.models.rcnn.detector import Detections, Detector, DetectorConfig, Features, Samples, Targets
+from tubelet.models.rcnn.fixed_shapes import NOTHING, suppress
 
 TAPS = (576, 1280, 512, 256, 256, 128)  # channels of the six maps that predict boxes
 ANCHORS = (3, 6, 6, 6, 6, 6)
 EXTRAS = ((1280, 256, 512), (512, 128, 256), (256, 128, 256), (256, 64, 128))
 PYRAMID = {4: 144, 8: 192, 16: 576, 32: 1280}  # stride -> channels of the trunk's wide maps
 CODE_SCALE = (10.0, 10.0, 5.0, 5.0)
+MOST = 400  # candidates of an image, before suppression
 
 
-class SSDLiteConfig(Config):
+class SSDLiteConfig(DetectorConfig):
     """Thresholds, suppression and the pyramid; `frozen` keeps the whole detector as pretrained."""
 
     kind: Literal["ssdlite"] = "ssdlite"
@@ -65,6 +66,8 @@ class SSDLiteConfig(Config):
 
 class SSDLite(Detector):
     """The detector; names of its parameters follow the weights it starts from."""
+
+    config: SSDLiteConfig
 
     def __init__(self, config: SSDLiteConfig, num_classes: int) -> None:
         super().__init__()
@@ -145,7 +148,7 @@ class SSDLite(Detector):
         config = self.config
         best = scores.amax(1)
         candidates = (best > config.score_threshold).nonzero()[:, 0]
-        candidates = candidates[best[candidates].argsort(descending=True, stable=True)[:400]]
+        candidates = candidates[best[candidates].argsort(descending=True, stable=True)[:MOST]]
         scores, boxes, best = scores[candidates], boxes[candidates], best[candidates]
         if config.suppress == "across_classes":
             keep = nms(boxes, best, config.nms)
@@ -153,6 +156,21 @@ class SSDLite(Detector):
             keep = batched_nms(boxes, best, scores.argmax(1), config.nms)
         keep = keep[: config.max_detections]
         return Detections(boxes=boxes[keep], scores=scores[keep])
+
+    def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
+        config = self.config
+        (logits,), (codes,) = self.predict(features)
+        slope, shift = config.calibration
+        scores = (logits * slope + shift).sigmoid()
+        anchors = anchor_boxes([tap.shape[-2:] for tap in features.taps], codes.device)
+        size = codes.new_tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
+        boxes = decode(codes, anchors).clamp(0, 1) * size
+        best = scores.amax(1)
+        best, order = torch.where(best > config.score_threshold, best, NOTHING).topk(min(MOST, len(best)))
+        boxes, scores = boxes[order], scores[order]
+        groups = None if config.suppress == "across_classes" else scores.argmax(1)
+        keep, there = suppress(boxes, best, groups, config.nms, config.max_detections)
+        return Detections(boxes=boxes[keep], scores=scores[keep]), there
 
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
         with torch.no_grad():

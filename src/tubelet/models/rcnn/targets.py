@@ -22,6 +22,11 @@ class Partners:
     reference: dict[int, int]  # against which its objects are matched
     supports: dict[int, list[int]]  # which attention reads
 
+    @property
+    def references(self) -> list[int]:
+        """The references of key frames that are no key frames themselves."""
+        return sorted({self.reference[i] for i in self.key} - set(self.key))
+
 
 def targets_of(clips: list[Clip], images: Images) -> list[Targets]:
     """The truth of every frame of every clip, in the order of the batch. A row of scores without a class is a crowd."""

@@ -15,19 +15,19 @@ from torchvision.models.detection._utils import BalancedPositiveNegativeSampler,
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
-from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
+from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
 from torchvision.ops import FeaturePyramidNetwork, batched_nms, clip_boxes_to_image
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from tubelet.core import boxes as box_ops
-from tubelet.core.config import Config
 from tubelet.core.types import Losses
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig
-from tubelet.models.rcnn.detector import Detections, Detector, Features, Samples, Targets
+from tubelet.models.rcnn.detector import Detections, Detector, DetectorConfig, Features, Samples, Targets
+from tubelet.models.rcnn.fixed_shapes import CANDIDATES, NOTHING, suppress
 
 
-class TwoStageConfig(Config):
+class TwoStageConfig(DetectorConfig):
     """Faster R-CNN as MaskTrack R-CNN runs it; defaults are its values."""
 
     kind: Literal["two_stage"] = "two_stage"
@@ -58,6 +58,8 @@ class TwoStageConfig(Config):
 
 class TwoStage(Detector):
     """Backbone, FPN (P2..P6), RPN and box head; class 0 of the box head is the background."""
+
+    config: TwoStageConfig
 
     def __init__(self, config: TwoStageConfig, num_classes: int) -> None:
         super().__init__()
@@ -115,6 +117,41 @@ class TwoStage(Detector):
         rows = scores.new_zeros(len(keep), self.num_classes)
         rows[torch.arange(len(keep)), label[keep]] = scores[keep]
         return Detections(boxes=boxes[keep], scores=rows)
+
+    def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
+        config = self.config
+        proposals, proposed = self._propose_fixed(features, images)
+        logits, codes = self.classify(features, [proposals])
+        scores = logits.softmax(1)[:, 1:] * proposed[:, None]  # [P, K]
+        boxes = clip_boxes_to_image(self.coder.decode(codes, [proposals]), images.sizes[0])[:, 1:]  # [P, K, 4]
+        whole = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
+        wanted = torch.where((scores > config.score_threshold) & whole, scores, NOTHING).flatten()
+        best, order = wanted.topk(min(CANDIDATES, len(wanted)))
+        boxes, labels = boxes.flatten(0, 1)[order], order % self.num_classes
+        keep, there = suppress(boxes, best, labels, config.nms, config.max_detections)
+        rows = F.one_hot(labels[keep], self.num_classes) * best[keep][:, None]
+        return Detections(boxes=boxes[keep], scores=rows), there
+
+    def _propose_fixed(self, features: Features, images: Images) -> tuple[Tensor, Tensor]:
+        """`propose` for one image by fixed shapes: boxes [P, 4], and which of them there are, bool [P]."""
+        config, rpn = self.config, self.rpn
+        objectness, codes = rpn.head(features.taps)
+        anchors = rpn.anchor_generator(ImageList(images.pixels, images.sizes), features.taps)
+        counts = [one[0].numel() for one in objectness]
+        objectness, codes = concat_box_prediction_layers(objectness, codes)
+        boxes = rpn.box_coder.decode(codes, anchors)[:, 0]
+        chosen, levels, start = [], [], 0
+        for level, count in enumerate(counts):
+            best = objectness[start : start + count, 0].topk(min(config.proposals_per_level, count)).indices + start
+            chosen.append(best)
+            levels.append(torch.full_like(best, level))
+            start += count
+        rows = torch.cat(chosen)
+        boxes = clip_boxes_to_image(boxes[rows], images.sizes[0])
+        whole = ((boxes[:, 2:] - boxes[:, :2]) >= rpn.min_size).all(1)
+        scores = torch.where(whole, objectness[rows, 0].sigmoid(), NOTHING)
+        keep, there = suppress(boxes, scores, torch.cat(levels), config.proposal_nms, config.proposals)
+        return boxes[keep], there
 
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
         listed = ImageList(images.pixels, images.sizes)
