@@ -52,7 +52,7 @@ class PlugConfig(Config, ABC):
         if isinstance(value, cls):
             return value
         if not isinstance(value, dict):
-            raise ValueError(f"expected a {cls.__name__}, or its fields by name, got {value!r}")
+            raise ValueError(f"expected {cls.__name__} or its fields by name, got {value!r}")
         kinds = cls.kinds()
         kind = value.get("kind", cls.default_kind)
         if kind not in kinds:
