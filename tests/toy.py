@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from tubelet.core.protocol import Window
+from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses, Tracks
 
 COLOURS = {"red": (255, 0, 0), "green": (0, 255, 0), "blue": (0, 0, 255), "yellow": (255, 255, 0)}
@@ -23,7 +23,7 @@ class Seen:
     labels: tuple[int, ...] = ()
 
 
-class Toy(nn.Module):
+class Toy(nn.Module, VideoSegmenter[Seen]):
     """Finds each colour of COLOURS, at `1/shrink` of the frame's resolution; ids count up as colours appear."""
 
     classes = tuple(COLOURS)

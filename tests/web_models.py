@@ -8,9 +8,8 @@ import time
 import torch
 
 from toy import Seen, Toy
-from tubelet.attention.sta import STAConfig
 from tubelet.core.errors import WeightsError
-from tubelet.core.protocol import Glance
+from tubelet.core.protocol import Glance, Traits
 from tubelet.core.types import Clip, Tracks
 
 
@@ -47,11 +46,11 @@ class Faulty(Toy):
 
 
 class Attending(Toy):
-    """Looks at the point it is asked about, in some frames; holds a real attention module, so that it counts as one."""
+    """Looks at the point it is asked about, in some frames; and says so."""
 
     def __init__(self, *, shrink: int = 2) -> None:
         super().__init__(shrink=shrink)
-        self.neck = STAConfig(kernel=1).build(4)
+        self.traits = Traits(attention=True)
 
     def attend(self, state: Seen, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
         height, width = clip.size

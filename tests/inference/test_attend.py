@@ -10,7 +10,7 @@ import torch
 
 from toy import Toy, moving_patches
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.core.protocol import Attentive, Glance, Window
+from tubelet.core.protocol import Attentive, Glance, Traits, Window
 from tubelet.core.types import Video
 from tubelet.inference.attend import attention_maps, film, picture
 from tubelet.models.backbones import BackboneConfig
@@ -106,7 +106,8 @@ def test_frames_and_points_outside_are_told(video: Video, frame: int, at: tuple[
 def test_a_model_that_cannot_be_asked_is_told(video: Video) -> None:
     with pytest.raises(ConfigError, match="no attention modules"):
         attention_maps(Toy(), video, 0, AT)
-    assert attention_maps(model(), video, 0, AT) == []  # it can be asked, and has none
+    with pytest.raises(ConfigError, match="no attention modules"):
+        attention_maps(model(), video, 0, AT)
 
 
 def test_a_picture_shows_the_frame_and_each_glance(video: Video) -> None:
@@ -137,6 +138,8 @@ def test_the_point_goes_with_the_object_it_lies_on(tmp_path: Path, video: Video)
     asked: dict[int, tuple[float, float]] = {}
 
     class Asked(Toy):
+        traits = Traits(attention=True)
+
         def attend(self, state: object, clip: object, frame: int, at: tuple[float, float]) -> list[Glance]:
             asked[frame] = at
             return [Glance(name="asked", frame=frame, values=torch.ones(2, 2))]

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from toy import Seen, Toy, moving_patches
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import Window
+from tubelet.core.protocol import Traits, Window
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.ledger import Ledger, Tally
 from tubelet.inference.predict import predict, stream
@@ -98,7 +98,7 @@ def test_a_top_that_asks_for_nothing_is_refused(top: int) -> None:
 class Learns(Toy):
     """Less sure in its second window than in the first."""
 
-    vote = "mean"
+    traits = Traits(vote="mean")
 
     def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
         state, tracks = super().step(state, clip)
@@ -155,7 +155,7 @@ def test_a_model_s_own_rule_is_the_one_that_predict_follows() -> None:
     model = Sure(Window(length=3), shrink=1)
     video = moving_patches(5, colours=("red",))
     assert predict(model, video).tracks[0].rles.count(None) == 1  # frame 2, of which one window in three is sure
-    model.average = "logits"
+    model.traits = Traits(average="logits")
     assert predict(model, video).tracks[0].rles.count(None) == 0
 
 

@@ -16,7 +16,7 @@ from edited import scene
 from toy import COLOURS, Seen, Toy, moving_patches
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.masks import decode
-from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.protocol import Traits, VideoSegmenter, Window
 from tubelet.core.types import Clip, Prediction, Tracks, Video
 from tubelet.inference.predict import predict, stream
 from tubelet.video.live import LiveVideo
@@ -89,7 +89,7 @@ def test_scores_keep_their_full_precision() -> None:
 
 def test_the_model_may_say_how_classes_are_voted_and_which_tracks_are_too_short() -> None:
     class Unsteady(Toy):
-        vote, min_frames = "score", 2
+        traits = Traits(vote="score", min_frames=2)
 
         def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
             state, tracks = super().step(state, clip)
@@ -103,7 +103,7 @@ def test_the_model_may_say_how_classes_are_voted_and_which_tracks_are_too_short(
     (track,) = predict(model, video, threshold=0).tracks
     assert track.label == 3
     assert [frame.ids.tolist() for frame in stream(model, video, threshold=0)] == [[], [0], [0]]
-    model.vote = "majority"
+    model.traits = Traits(min_frames=2)
     assert predict(model, video, threshold=0).tracks[0].label == 0
 
 

@@ -15,16 +15,18 @@ from torch import Tensor
 
 from toy import COLOURS, Toy, moving_patches
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.core.protocol import Window
+from tubelet.core.protocol import Traits, Window
 from tubelet.core.types import Clip
 from tubelet.drawing.semantic import tint
 from tubelet.inference.predict import predict
 from tubelet.inference.results import VideoPrediction
-from tubelet.inference.semantic import SemanticSegmenter, most_probable, save_semantic, semantic_maps
+from tubelet.inference.semantic import most_probable, save_semantic, semantic_maps
 
 
 class Branched(Toy):
     """The toy with a semantic branch: pure colours are classes, all else is background."""
+
+    traits = Traits(semantic=True)
 
     def semantic_maps(self, clip: Clip) -> Tensor:
         soft = self._soft(clip.frames[clip.key])  # [K, T, h, w]
@@ -42,7 +44,6 @@ def expected(video: np.ndarray) -> np.ndarray:
 @pytest.mark.parametrize("window", [Window(), Window(length=5, stride=2), Window(length=None)])
 def test_every_pixel_gets_the_class_it_shows(model: Toy, window: Window) -> None:
     video = moving_patches(9)
-    assert isinstance(model, SemanticSegmenter) == isinstance(model, Branched)
     maps = list(semantic_maps(model, predict(model, video, window=window), window=window))
     assert (np.stack(maps) == expected(video)).all()
 

@@ -117,7 +117,7 @@ def test_released_frames_are_forgotten() -> None:
         stitcher.add(tracks(torch.ones(1, 4, 2, 2), start=t))
         released = list(stitcher.release(t + 1))
         assert [frame.index for frame in released] == [t]
-        assert len(stitcher._pending) <= 4
+        assert len(stitcher._overlaps.pending) <= 4
 
 
 def test_frames_between_spread_ones_are_blended_and_those_outside_are_copied() -> None:

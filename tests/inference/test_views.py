@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from toy import Toy, moving_patches
 from tubelet.core.errors import ConfigError
 from tubelet.core.masks import decode
-from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.protocol import Traits, VideoSegmenter, Window
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.predict import predict, stream
-from tubelet.inference.views import Looks, Merging, View, grid_of, match, matching_cost, on_grid, several, sides
+from tubelet.inference.views import Merging, Resizable, View, grid_of, match, matching_cost, on_grid, several, sides
 
 seeds = st.integers(0, 2**32 - 1)
 
@@ -144,7 +144,7 @@ def test_masks_meet_on_a_quarter_of_the_480_size(size: tuple[int, int], grid: tu
 class Queries(Toy):
     """The toy as a model of queries: one for each colour, in an order that depends on the size it looks at."""
 
-    vote, average = "mean", "logits"
+    traits = Traits(vote="mean", average="logits", resizable=True)
 
     def __init__(self, window: Window | None = None) -> None:
         super().__init__(window, shrink=1)
@@ -168,7 +168,7 @@ class Queries(Toy):
 def test_views_of_a_model_are_a_segmenter_that_asks_it_at_every_size() -> None:
     model = Queries(Window(length=None))
     viewed = several(model, 4)
-    assert isinstance(model, Looks)
+    assert isinstance(model, Resizable)
     assert isinstance(viewed, VideoSegmenter)
     prediction = predict(model, moving_patches(3), views=4)
     assert sorted(filter(None, model.looked)) == [360, 420, 480, 540]

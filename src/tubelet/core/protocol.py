@@ -1,10 +1,11 @@
-"""What the program asks of a model: three methods, a way to read the video, and its class names."""
+"""What the program asks of a model: three methods, a way to read the video, its class names, and its traits."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol, TypeVar, runtime_checkable
+from typing import Literal, Protocol, TypeVar, runtime_checkable
 
+import torch
 from jaxtyping import Float
 from pydantic import Field, model_validator
 from torch import Tensor
@@ -15,6 +16,8 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip, Losses, Tracks
 
 State = TypeVar("State")
+Vote = Literal["majority", "score", "mean"]
+Average = Literal["probabilities", "logits"]
 
 MOST_FRAMES = 1_000_000  # of a clip; a window that asks for more asks for memory that is nowhere
 MOST_CONTEXT = 256  # frames beside a clip
@@ -36,12 +39,34 @@ class Window(Config):
         return self
 
 
+class Traits(Config):
+    """What the loop should know of a model beyond its three methods; a name or value that does not exist is an error.
+
+    `vote` says how a track gets its class and score. "majority": what most of its frames say, and the mean of their
+    scores; "score": the class of the largest summed score; "mean": the best of its class probabilities, averaged over
+    the windows that hold it, and that probability. `average` is what overlapping windows agree on: the mean of their
+    mask probabilities, or that of their logits, which are then also what is resized.
+    """
+
+    vote: Vote = "majority"
+    average: Average = "probabilities"
+    min_frames: int = Field(default=1, ge=1)  # tracks that appear in fewer frames are dropped
+    semantic: bool = False  # says of every pixel which class it shows: a SemanticSegmenter
+    attention: bool = False  # has attention modules, and tells where they look: an Attentive
+    resizable: bool = False  # reads a clip at any size, then settles what is in it: a Resizable
+
+
 @runtime_checkable
 class VideoSegmenter(Protocol[State]):
-    """A video instance segmentation model. State lives outside the module and is handed back at each step."""
+    """A video instance segmentation model. State lives outside the module and is handed back at each step.
+
+    A class that names this one as its base takes over the values that stand here.
+    """
 
     window: Window
     classes: tuple[str, ...]
+    traits: Traits = Traits()
+    precision: torch.dtype = torch.float32  # of the network in `step`; training has its own setting
 
     def forward(self, clips: list[Clip]) -> Losses:
         """Training losses of a batch; distributed training goes through here."""
@@ -67,10 +92,19 @@ class Glance:
 
 @runtime_checkable
 class Attentive(VideoSegmenter[State], Protocol[State]):
-    """A segmenter that can tell where it looks. One without attention modules gives no glances."""
+    """A segmenter that can tell where it looks; `traits.attention` says so."""
 
     def attend(self, state: State, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
         """Glances from the point `at` (x, y in pixels) of a key frame of the clip, given the state before the clip."""
+        ...
+
+
+@runtime_checkable
+class SemanticSegmenter(VideoSegmenter[State], Protocol[State]):
+    """A segmenter that says of every pixel, not only of objects, which class it shows; `traits.semantic` says so."""
+
+    def semantic_maps(self, clip: Clip) -> Tensor:
+        """Class probabilities of the clip's key frames, [T, K + 1, h, w], background first."""
         ...
 
 

@@ -13,14 +13,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from tubelet.core.arguments import short
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.core.protocol import Attentive, Glance, Window
+from tubelet.core.protocol import Attentive, Glance, VideoSegmenter, Window
 from tubelet.core.types import Clip, Tracks, Video
 from tubelet.drawing.contact_sheet import contact_sheet
 from tubelet.drawing.heatmaps import heat, mark
+from tubelet.inference.modes import device_of
 from tubelet.inference.reading import read
 from tubelet.inference.results import Progress
 from tubelet.tracking.shots import ShotConfig
@@ -30,13 +30,16 @@ Point = tuple[float, float]  # x, y in pixels of the frame
 SHEET_WIDTH = 1600
 
 
-def attention_maps(model: Any, video: Video, frame: int, at: Point, *, window: Window | None = None) -> list[Glance]:
+def attention_maps(
+    model: VideoSegmenter[Any], video: Video, frame: int, at: Point, *, window: Window | None = None
+) -> list[Glance]:
     """Glances of every attention module from a point of a frame.
 
     Raises InputError for a frame or point outside the video, ConfigError for a model without attention modules.
     """
     check(video, frame, at)
-    for state, clip, _ in _steps(model, video, window, until=frame):
+    _attentive(model)
+    for state, clip, _ in _steps(model, video, window):
         if frame in clip.index[clip.key].tolist():
             return _told(model, state, clip, frame, at)
     raise AssertionError("windows hold every frame")
@@ -74,7 +77,7 @@ def picture(
 
 
 def film(
-    model: Any,
+    model: VideoSegmenter[Any],
     video: Video,
     frame: int,
     at: Point,
@@ -89,6 +92,7 @@ def film(
     From `frame` on, the point goes with the object that it lies on there; before, and where there is none, it stays.
     """
     check(video, frame, at)
+    _attentive(model)
     shown = _pictures(model, video, frame, at, window, panels)
     first = next(shown)
     with VideoWriter(path, (first.shape[0], first.shape[1]), video.fps) as writer:
@@ -99,10 +103,10 @@ def film(
 
 
 def _pictures(
-    model: Any, video: Video, frame: int, at: Point, window: Window | None, panels: int
+    model: VideoSegmenter[Any], video: Video, frame: int, at: Point, window: Window | None, panels: int
 ) -> Iterator[np.ndarray]:
     done, followed = 0, None
-    for state, clip, tracks in _steps(model, video, window, until=len(video)):
+    for state, clip, tracks in _steps(model, video, window):
         for t in sorted(set(clip.index[clip.key].tolist())):
             if t < done:
                 continue
@@ -140,13 +144,9 @@ def _centre(tracks: Tracks, t: int, identity: int, size: tuple[int, int]) -> Poi
     return (x + 0.5) * size[1] / mask.shape[1], (y + 0.5) * size[0] / mask.shape[0]
 
 
-def _steps(model: Any, video: Video, window: Window | None, until: int) -> Iterator[tuple[Any, Clip, Tracks]]:
+def _steps(model: VideoSegmenter[Any], video: Video, window: Window | None) -> Iterator[tuple[Any, Clip, Tracks]]:
     """For each window the state before it, its frames, and what was found in them."""
-    if not isinstance(model, Attentive):
-        raise ConfigError("this model has no attention modules to show")
-    device = (
-        next((p.device for p in model.parameters()), torch.device("cpu")) if isinstance(model, nn.Module) else "cpu"
-    )
+    device = device_of(model)
     state = model.start()
     for step in read(video, window or model.window, ShotConfig()):
         clip = step.clip.to(device)
@@ -156,10 +156,16 @@ def _steps(model: Any, video: Video, window: Window | None, until: int) -> Itera
         state = after
 
 
-def _told(model: Any, state: Any, clip: Clip, frame: int, at: Point) -> list[Glance]:
+def _attentive(model: VideoSegmenter[Any]) -> Attentive[Any]:
+    if not model.traits.attention:
+        raise ConfigError("this model has no attention modules to show")
+    assert isinstance(model, Attentive), "traits.attention promises attend"
+    return model
+
+
+def _told(model: VideoSegmenter[Any], state: Any, clip: Clip, frame: int, at: Point) -> list[Glance]:
     with torch.inference_mode():
-        glances: list[Glance] = model.attend(state, clip, frame, at)
-    return glances
+        return _attentive(model).attend(state, clip, frame, at)
 
 
 def _image(video: Video, t: int) -> np.ndarray:

@@ -1,8 +1,6 @@
 """What is kept of a whole video: run-length codes, and what frames and windows said of each identity's class.
 
-A model chooses by its attribute `vote` how a track gets its class and score. "majority": what most of its frames say,
-and the mean of their scores; "score": the class of the largest summed score; "mean": the best of its class
-probabilities, averaged over the windows that hold it, and that probability.
+How a track gets its class and score is the model's choice, `Traits.vote`.
 """
 
 from __future__ import annotations
@@ -11,15 +9,13 @@ from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
-from typing import Literal
 
 import numpy as np
 
 from tubelet.core.masks import RLE, encode
+from tubelet.core.protocol import Vote
 from tubelet.core.types import Track, Tracks
 from tubelet.inference.stitch import Finished
-
-Vote = Literal["majority", "score", "mean"]
 
 
 @dataclass(slots=True)

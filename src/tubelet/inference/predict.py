@@ -7,22 +7,22 @@ the only thing that is carried from window to window.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from tubelet.core.arguments import fraction, whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
-from tubelet.inference.ledger import Ledger, Tallies, Vote
+from tubelet.inference.ledger import Ledger, Tallies
+from tubelet.inference.modes import device_of, evaluating
 from tubelet.inference.reading import Picture, Step, listen, read
 from tubelet.inference.results import Progress, VideoPrediction
-from tubelet.inference.stitch import Average, Finished, Stitcher
+from tubelet.inference.stitch import Finished, Stitcher
 from tubelet.inference.views import several
 from tubelet.tracking.shots import ShotConfig
 from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
@@ -73,11 +73,11 @@ def predict(
             ledger.add(frame)
             if progress is not None:
                 progress(frame.index + 1, len(video))
-    min_frames = _min_frames(model)
+    traits = model.traits
     if top is None:
-        tracks = ledger.tracks(len(video), vote=_vote(model), min_frames=min_frames)
+        tracks = ledger.tracks(len(video), vote=traits.vote, min_frames=traits.min_frames)
     else:
-        tracks = ledger.pairs(len(video), top, min_frames=min_frames)
+        tracks = ledger.pairs(len(video), top, min_frames=traits.min_frames)
     prediction = VideoPrediction(
         video=video.id,
         size=video.size,
@@ -136,11 +136,11 @@ class _Turn(NamedTuple):
 
 def _run(model: Model, steps: Iterator[Step]) -> Iterator[_Turn]:
     """The loop: window after window through the model."""
-    state, device = model.start(), _device(model)
+    state, device = model.start(), device_of(model)
     stitcher: Stitcher | None = None
     for step in steps:
-        stitcher = stitcher or Stitcher(step.clip.size, _average(model))
-        with _inference(model):
+        stitcher = stitcher or Stitcher(step.clip.size, model.traits.average)
+        with evaluating(model):
             state, tracks = model.step(state, step.clip.to(device))
         stitcher.add(_checked(tracks, step.clip))
         yield _Turn(step, tracks, stitcher.release(step.settled))
@@ -151,7 +151,7 @@ def _run(model: Model, steps: Iterator[Step]) -> Iterator[_Turn]:
 def _shown(model: Model, steps: Iterator[Step], threshold: float) -> Iterator[Frame]:
     tallies = Tallies()
     pictures: dict[int, Picture] = {}  # of frames that are not finished yet
-    vote, min_frames = _vote(model), _min_frames(model)
+    vote, min_frames = model.traits.vote, model.traits.min_frames
     for step, tracks, finished in _run(model, steps):
         pictures |= {} if step is None else step.pictures()
         if tracks is not None and vote == "mean":
@@ -184,37 +184,3 @@ def _checked(tracks: Tracks, clip: Clip) -> Tracks:
     if len(set(tracks.ids.tolist())) != len(tracks):
         raise ValueError(f"the model gave one id to several objects of a window: {tracks.ids.tolist()}")
     return tracks
-
-
-@contextmanager
-def _inference(model: Model) -> Iterator[None]:
-    """Around each step alone: a mode left on while a generator pauses would leak into its caller."""
-    training = isinstance(model, nn.Module) and model.training
-    if training:
-        model.eval()  # type: ignore[attr-defined]
-    try:
-        with torch.inference_mode():
-            yield
-    finally:
-        if training:
-            model.train()  # type: ignore[attr-defined]
-
-
-def _device(model: Model) -> torch.device:
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device
-
-
-def _vote(model: Model) -> Vote:
-    """How a track gets its class: a model may say so."""
-    return getattr(model, "vote", "majority")
-
-
-def _average(model: Model) -> Average:
-    """What overlapping windows agree on: a model may say so."""
-    return getattr(model, "average", "probabilities")
-
-
-def _min_frames(model: Model) -> int:
-    """Tracks that appear in fewer frames are dropped: a model may say so."""
-    return getattr(model, "min_frames", 1)

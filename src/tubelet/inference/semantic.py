@@ -7,44 +7,34 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import cv2
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from tubelet.core.atomic import together
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.core.protocol import Window
+from tubelet.core.protocol import SemanticSegmenter, VideoSegmenter, Window
 from tubelet.core.text import to_json
-from tubelet.core.types import Clip, Video
+from tubelet.core.types import Video
 from tubelet.core.untrusted.images import decode, read_image_file
 from tubelet.data.label_maps import PALETTE, encode_map
 from tubelet.drawing.semantic import tint
 from tubelet.evaluation.semantic import MOST_CLASSES, class_map
+from tubelet.inference.modes import device_of, evaluating
+from tubelet.inference.overlaps import Overlaps
+from tubelet.inference.reading import read
 from tubelet.inference.results import Progress, VideoPrediction
-from tubelet.video.windows import window_indices, windows
 from tubelet.video.writer import VideoWriter
 
 MAPS, OVERLAY, LEGEND = "semantic", "semantic.mp4", "classes.json"
 
 
-@runtime_checkable
-class SemanticSegmenter(Protocol):
-    """A model that says of every pixel, not only of objects, which class it shows."""
-
-    window: Window
-    classes: tuple[str, ...]
-
-    def semantic_maps(self, clip: Clip) -> Tensor:
-        """Class probabilities of the clip's key frames, [T, K + 1, h, w], background first."""
-        ...
-
-
-def semantic_maps(model: object, prediction: VideoPrediction, *, window: Window | None = None) -> Iterator[np.ndarray]:
+def semantic_maps(
+    model: VideoSegmenter[Any], prediction: VideoPrediction, *, window: Window | None = None
+) -> Iterator[np.ndarray]:
     """The class map of every frame of the predicted video, in order: uint8 [H, W], 0 background, k + 1 class k.
 
     From the model's semantic branch where it has one (read again, window by window), else from the predicted objects.
@@ -52,7 +42,8 @@ def semantic_maps(model: object, prediction: VideoPrediction, *, window: Window 
     """
     if len(prediction.classes) > MOST_CLASSES:
         raise ConfigError(f"a class map holds {MOST_CLASSES} classes, not {len(prediction.classes)}")
-    if isinstance(model, SemanticSegmenter):
+    if model.traits.semantic:
+        assert isinstance(model, SemanticSegmenter), "traits.semantic promises semantic_maps"
         return _from_branch(model, prediction.source, window or model.window)
     return (class_map(prediction.tracks, prediction.size, t) for t in range(prediction.length))
 
@@ -93,49 +84,34 @@ def _draw(video: Video, maps: Path, out: Path, names: tuple[str, ...]) -> None:
             writer.write(tint(image, classes, PALETTE, names), video.time(t))
 
 
-def _from_branch(model: SemanticSegmenter, video: Video, window: Window) -> Iterator[np.ndarray]:
-    spans = window_indices(len(video), window)
-    settled = [span.predicted[0] for span in spans[1:]] + [len(video)]
-    pending = _Pending()
-    device = _device(model)
-    for clip, before in zip(windows(video, window), settled, strict=True):
-        with _evaluating(model), torch.inference_mode():
-            pending.add(model.semantic_maps(clip.to(device)), clip.index[clip.key])
-        for t in range(pending.done, before):
-            yield most_probable(pending.take(t), video.size)
+def _from_branch(model: SemanticSegmenter[Any], video: Video, window: Window) -> Iterator[np.ndarray]:
+    overlaps: Overlaps[_Classes] = Overlaps()
+    device = device_of(model)
+    for clip, _, settled in read(video, window, None):
+        with evaluating(model):
+            maps = model.semantic_maps(clip.to(device)).float().cpu().numpy()
+        for t, probabilities in zip(clip.index[clip.key].tolist(), maps, strict=True):
+            overlaps.add(t, _Classes(probabilities, 1))
+        for _, classes in overlaps.release(settled):
+            assert classes is not None, "a window predicts at least one frame"
+            yield most_probable(classes.total, video.size)
 
 
-class _Pending:
-    """Class probabilities of the frames that a later window may still touch, or that others are blended from."""
+@dataclass(frozen=True, slots=True)
+class _Classes:
+    """The sum of what windows said of the classes in one frame."""
 
-    def __init__(self) -> None:
-        self.sums: dict[int, tuple[np.ndarray, int]] = {}
-        self.done = 0
+    total: np.ndarray  # [K + 1, h, w]
+    count: int
 
-    def add(self, probabilities: Tensor, index: Tensor) -> None:
-        """Take in one window's answer [T, K + 1, h, w] of the frames `index` [T]."""
-        for t, one in zip(index.tolist(), probabilities.float().cpu().numpy(), strict=True):
-            total, count = self.sums.get(t, (np.zeros_like(one), 0))
-            self.sums[t] = total + one, count + 1
+    def plus(self, other: _Classes) -> _Classes:
+        return _Classes(self.total + other.total, self.count + other.count)
 
-    def take(self, t: int) -> np.ndarray:
-        """Mean probabilities [K + 1, h, w] of a frame; one that no window holds lies between its neighbours."""
-        self.done = t + 1
-        earlier = max((known for known in self.sums if known <= t), default=None)
-        later = min((known for known in self.sums if known >= t), default=None)
-        for passed in [known for known in self.sums if earlier is not None and known < earlier]:
-            del self.sums[passed]
-        if earlier is None or later is None or earlier == later:
-            only = earlier if later is None else later
-            assert only is not None, "a window predicts at least one frame"
-            return self._mean(only)
-        weight = (t - earlier) / (later - earlier)
-        return (1 - weight) * self._mean(earlier) + weight * self._mean(later)
+    def mean(self) -> _Classes:
+        return _Classes(self.total / self.count, 1)
 
-    def _mean(self, t: int) -> np.ndarray:
-        total, count = self.sums[t]
-        mean: np.ndarray = total / count
-        return mean
+    def towards(self, later: _Classes, weight: float) -> _Classes:
+        return _Classes((1 - weight) * self.mean().total + weight * later.mean().total, 1)
 
 
 def most_probable(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
@@ -162,20 +138,3 @@ def _check_earlier(place: Path) -> None:
     strange = [path.name for path in earlier if not re.fullmatch(rf"\d{{5,}}\.png|{re.escape(LEGEND)}", path.name)]
     if strange or (place.exists() and not place.is_dir()):
         raise InputError(f"{place}: expected a folder of class maps or nothing, found {(strange or ['a file'])[0]}")
-
-
-@contextmanager
-def _evaluating(model: Any) -> Iterator[None]:
-    training = isinstance(model, nn.Module) and model.training
-    if training:
-        model.eval()
-    try:
-        yield
-    finally:
-        if training:
-            model.train()
-
-
-def _device(model: Any) -> torch.device:
-    parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
-    return torch.device("cpu") if parameter is None else parameter.device

@@ -1,25 +1,25 @@
 """From windows to one video: soft masks are averaged where windows overlap, resized once, thresholded once.
 
-`Stitcher` turns the Tracks of successive windows into finished frames and forgets them. A model chooses the rule by its
-attribute `average`: overlapping windows agree on the mean of their probabilities, or on that of their logits, which are
-then also what is resized.
+`Stitcher` turns the Tracks of successive windows into finished frames and forgets them. A model chooses by
+`Traits.average` whether overlapping windows agree on the mean of their probabilities, or on that of their logits.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
 
+from tubelet.core.protocol import Average
 from tubelet.core.types import Tracks
+from tubelet.inference.overlaps import Overlaps
 
 THRESHOLD = 0.5  # a pixel belongs to an object where its probability is above
 SURE = 1e-6  # probabilities closer to 0 or 1 than this have the logit of this
-Average = Literal["probabilities", "logits"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +53,26 @@ class _Soft:
         return _Soft(self.mask / self.count, self.scores / self.count, 1)
 
 
+@dataclass(frozen=True, slots=True)
+class _Objects:
+    """What windows said of one frame: of each identity."""
+
+    soft: Mapping[int, _Soft]
+    average: Average
+
+    def plus(self, other: _Objects) -> _Objects:
+        both = dict(self.soft)
+        for identity, soft in other.soft.items():
+            both[identity] = both[identity].plus(soft) if identity in both else soft
+        return replace(self, soft=both)
+
+    def mean(self) -> _Objects:
+        return replace(self, soft={identity: soft.mean() for identity, soft in self.soft.items()})
+
+    def towards(self, later: _Objects, weight: float) -> _Objects:
+        return replace(self, soft=_blend(self.soft, later.soft, weight, self.average))
+
+
 class Stitcher:
     """Joins windows into frames. Holds only the frames that a later window may still touch.
 
@@ -62,9 +82,8 @@ class Stitcher:
 
     def __init__(self, size: tuple[int, int], average: Average = "probabilities") -> None:
         self.size = size  # of the frames: height, width
-        self.average = average
-        self._pending: dict[int, dict[int, _Soft]] = {}
-        self._next = 0
+        self.average: Average = average
+        self._overlaps: Overlaps[_Objects] = Overlaps()
 
     def add(self, tracks: Tracks) -> None:
         """Take in one window's objects: masks are probabilities [N, T, h, w] over the whole frame, ids global."""
@@ -73,33 +92,18 @@ class Stitcher:
             masks = _logits(masks)
         ids = tracks.ids.tolist()
         for k, t in enumerate(tracks.index.tolist()):
-            frame = self._pending.setdefault(t, {})
-            for n, identity in enumerate(ids):
-                soft = _Soft(masks[n, k], scores[n], 1)
-                frame[identity] = frame[identity].plus(soft) if identity in frame else soft
+            soft = {identity: _Soft(masks[n, k], scores[n], 1) for n, identity in enumerate(ids)}
+            self._overlaps.add(t, _Objects(soft, self.average))
 
     def release(self, before: int) -> Iterator[Finished]:
         """Finish the frames up to, not including, `before`, in order: no later window may hold them."""
-        while self._next < before:
-            t, self._next = self._next, self._next + 1
-            yield self._finish(t, self._frame(t))
+        for t, objects in self._overlaps.release(before):
+            yield self._finish(t, {} if objects is None else objects.soft)
 
     def rest(self) -> Iterator[Finished]:
         """Finish what is left, where no further window comes."""
-        yield from self.release(1 + max(self._pending, default=-1))
-
-    def _frame(self, t: int) -> Mapping[int, _Soft]:
-        if t in self._pending:
-            for passed in [p for p in self._pending if p < t]:
-                del self._pending[passed]
-            return {i: soft.mean() for i, soft in self._pending[t].items()}
-        earlier = max((p for p in self._pending if p < t), default=None)
-        later = min((p for p in self._pending if p > t), default=None)
-        if earlier is None or later is None:
-            only = earlier if later is None else later
-            return {} if only is None else {i: soft.mean() for i, soft in self._pending[only].items()}
-        weight = (t - earlier) / (later - earlier)
-        return _blend(self._pending[earlier], self._pending[later], weight, self.average)
+        for t, objects in self._overlaps.rest():
+            yield self._finish(t, {} if objects is None else objects.soft)
 
     def _finish(self, t: int, frame: Mapping[int, _Soft]) -> Finished:
         threshold = THRESHOLD if self.average == "probabilities" else 0.0

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tubelet.core.arguments import whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.matching import assign, bce_cost, class_cost
-from tubelet.core.protocol import VideoSegmenter
+from tubelet.core.protocol import State, VideoSegmenter
 from tubelet.core.types import Clip, Losses, Tracks
 
 SHORTEST, LONGEST = 360, 540  # short sides of the first and the last view; the paper does not tell its four
@@ -44,14 +44,14 @@ class Answer(Protocol):
 
 
 @runtime_checkable
-class Looks(Protocol):
+class Resizable(VideoSegmenter[State], Protocol[State]):
     """A segmenter whose step is two: look at a clip, at any size; then settle which objects these are."""
 
     def look(self, frames: Tensor, short: int | None = None) -> Answer:
         """All queries of one clip, frames uint8 [T, 3, H, W], read at a short side, or at the model's own."""
         ...
 
-    def settle(self, state: Any, answer: Answer, index: Tensor, shot: int = 0) -> tuple[Any, Tracks]:
+    def settle(self, state: State, answer: Answer, index: Tensor, shot: int = 0) -> tuple[State, Tracks]:
         """Objects of the frames `index` [T] of a shot, with ids global to the video."""
         ...
 
@@ -69,9 +69,10 @@ def several(model: VideoSegmenter[Any], views: int, *, seed: int = 0) -> VideoSe
     views = whole_between("views", views, 1, MOST)
     if views == 1:
         return model
-    if not isinstance(model, Looks):
+    if not model.traits.resizable:
         expected = "expected a model with queries that can be matched (Mask2Former, IFR)"
         raise ConfigError(f"views={views}: {expected}, got {type(model).__name__}")
+    assert isinstance(model, Resizable), "traits.resizable promises look and settle"
     return Views(model, sides(views), int(np.random.default_rng(seed).integers(views)))
 
 
@@ -83,18 +84,16 @@ def sides(views: int) -> tuple[int, ...]:
 class Views(nn.Module):
     """A segmenter that looks at each clip at several sizes before it settles; state and rules are the model's own."""
 
-    def __init__(self, model: Any, shorts: tuple[int, ...], pivot: int) -> None:
+    def __init__(self, model: Resizable[Any], shorts: tuple[int, ...], pivot: int) -> None:
         super().__init__()
         self.model, self.shorts, self.pivot = model, shorts, pivot
         self.window, self.classes = model.window, model.classes
-        for rule in ("vote", "average", "min_frames"):
-            if hasattr(model, rule):
-                setattr(self, rule, getattr(model, rule))
-        self.training = bool(getattr(model, "training", False))
+        self.traits, self.precision = model.traits, model.precision
+        self.training = isinstance(model, nn.Module) and model.training
 
     def forward(self, clips: list[Clip]) -> Losses:
         """The model's losses: views are for inference alone."""
-        return self.model(clips)
+        return self.model.forward(clips)
 
     def start(self) -> Any:
         return self.model.start()

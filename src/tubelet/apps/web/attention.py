@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 
 import numpy as np
-from torch import nn
 
-from tubelet.core.protocol import Glance
+from tubelet.core.protocol import Glance, VideoSegmenter
 from tubelet.core.types import Video
 from tubelet.inference import attend
 
-MODULES = "tubelet.attention."  # where every attention module of ours lives
 MAX_MAPS = 24
 MAX_CELLS = 160  # on a side
 
 
-def can_attend(model: object) -> bool:
-    """Whether a model has attention modules, and a method that tells where they look."""
-    modules = model.modules() if isinstance(model, nn.Module) else ()
-    return hasattr(model, "attend") and any(type(module).__module__.startswith(MODULES) for module in modules)
+def can_attend(model: VideoSegmenter[Any]) -> bool:
+    """Whether a model has attention modules, and tells where they look."""
+    return model.traits.attention
 
 
-def attention_maps(model: object, video: Video, frame: int, at: tuple[float, float]) -> list[Glance]:
+def attention_maps(model: VideoSegmenter[Any], video: Video, frame: int, at: tuple[float, float]) -> list[Glance]:
     """At most MAX_MAPS glances from a point (x, y in pixels); none where no module looks from there.
 
     The model reads the video up to that frame first. Raises InputError for a frame or point outside, ConfigError for a

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
-from tubelet.core.protocol import Window, check_clips
+from tubelet.core.protocol import Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
@@ -70,7 +70,7 @@ class Mask2Former(nn.Module):
         self.config, self.classes = config, classes
         self.window = config.window
         self.precision = torch.float32  # of the network in `predict`; training has its own setting
-        self.vote, self.average, self.min_frames = "mean", "logits", 1  # inference/ledger.py and stitch.py
+        self.traits = Traits(vote="mean", average="logits", resizable=True)
         self.backbone = config.backbone.build()
         self.backbone.save_memory(config.save_memory)
         self.pixel_decoder = config.pixel_decoder.build(self.backbone.channels)

@@ -37,6 +37,7 @@ class CorrelationHead(CorrelationMatch, MatchPlug):
         super().__init__(config, channels)
         ((self.level, self.stride),) = positions((config.level,), strides).items()
         self.resolution = config.resolution
+        self.looks = config.frame_branch
 
     def compare(self, features: Features, boxes: Tensor, current: Tensor, known: Tensor) -> Tensor:
         logits: Tensor = self(current, known, self._map(features), boxes / self.stride)

@@ -15,7 +15,7 @@ from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from tubelet.core.config import Config
-from tubelet.core.protocol import Glance, Window, check_clips
+from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn import correlation, crops, ssdlite  # noqa: F401 (plugs that configs name by `kind`)
@@ -74,7 +74,6 @@ class MaskTrackRCNN(nn.Module):
         self.config, self.classes = config, classes
         self.window = config.window
         self.precision = torch.float32  # of the network in `step`; training has its own setting
-        self.vote, self.min_frames = config.vote, config.min_frames
         self.detector = config.detector.build(len(classes))
         channels, strides = self.detector.channels, self.detector.all_strides
         if config.regions is not None:
@@ -85,6 +84,9 @@ class MaskTrackRCNN(nn.Module):
         self.propagation: Propagation | None = None
         if config.propagation is not None:
             self.propagation = config.propagation.build(channels, len(classes), strides)
+        plugs = (self.neck, self.regions, self.match, self.propagation)
+        looks = any(plug is not None and plug.looks for plug in plugs)
+        self.traits = Traits(vote=config.vote, min_frames=config.min_frames, attention=looks)
 
     @property
     def regions(self) -> RegionsPlug | None:

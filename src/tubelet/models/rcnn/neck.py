@@ -42,6 +42,8 @@ class NeckConfig(PlugConfig):
 class NeckPlug(nn.Module, ABC):
     """Refines the features of frames by the raw maps of others, in training and at test."""
 
+    looks: bool = False  # has `glances` to give
+
     @abstractmethod
     def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
         """Features of a training batch of frames of these sizes, given which frames go together."""
@@ -67,10 +69,10 @@ class AttentionNeck(NeckPlug):
             raise ConfigError('consumers="proposals" needs a detector whose proposals come from the pyramid')
         self.levels = positions(config.levels, detector.all_strides)
         self.only_proposals = config.consumers == "proposals"
-        self.at_test = config.at_test
+        self.looks = self.at_test = config.at_test
 
     @abstractmethod
-    def looks(self, partners: Partners) -> dict[int, list[int]]:
+    def pairs(self, partners: Partners) -> dict[int, list[int]]:
         """Which frames of a training batch are refined, and the frames that each of them looks at."""
 
     @abstractmethod
@@ -90,9 +92,9 @@ class AttentionNeck(NeckPlug):
 
     def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
         features = raw
-        looks = self.looks(partners)
-        for rows in _of_equal_length(looks):
-            context = Context.of_batch(raw.maps, sizes, [looks[i] for i in rows])
+        pairs = self.pairs(partners)
+        for rows in _of_equal_length(pairs):
+            context = Context.of_batch(raw.maps, sizes, [pairs[i] for i in rows])
             features = features.with_rows(rows, self(raw.at(*rows), context, [sizes[i] for i in rows]))
         return features
 
@@ -145,12 +147,12 @@ class STANeck(AttentionNeck):
         self.config = config
         self.attention = STA(config, detector.channels)
 
-    def looks(self, partners: Partners) -> dict[int, list[int]]:
+    def pairs(self, partners: Partners) -> dict[int, list[int]]:
         """References stay raw, or look at themselves."""
-        looks = {i: [partners.reference[i]] for i in partners.key}
+        pairs = {i: [partners.reference[i]] for i in partners.key}
         if self.config.reference == "self":
-            looks |= {i: [i] for i in partners.references}
-        return looks
+            pairs |= {i: [i] for i in partners.references}
+        return pairs
 
     def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
         refined: Tensor = self.attention(maps, others, valid)
@@ -186,7 +188,7 @@ class DualNeck(AttentionNeck):
         super().__init__(config, detector)
         self.attention = Dual(config, detector.channels)
 
-    def looks(self, partners: Partners) -> dict[int, list[int]]:
+    def pairs(self, partners: Partners) -> dict[int, list[int]]:
         """The memory holds refined objects, so references are refined too."""
         return {i: partners.supports[i] for i in sorted([*partners.key, *partners.references])}
 

@@ -114,6 +114,7 @@ class Propagation(nn.Module):
     def __init__(self, config: PropagationConfig, channels: int, num_classes: int) -> None:
         super().__init__()
         self.config, self.num_classes = config, num_classes
+        self.looks = config.at_test  # has `glances` to give
         inner = config.channels
         self.fusion = nn.Sequential(
             nn.Conv2d(LEVELS * channels, inner, 1),

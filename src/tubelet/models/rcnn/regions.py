@@ -37,6 +37,7 @@ class RegionsPlug(nn.Module, ABC):
     """Refines the cells of each box by support frames; plugged into the detector, whose box head reads cells too."""
 
     at_test: bool = True  # off: in training only
+    looks: bool = False  # has `glances` to give
 
     @abstractmethod
     def support(self, context: Context) -> Support:
@@ -69,7 +70,7 @@ class DualRegions(Dual, RegionsPlug):
     def __init__(self, config: DualRegionsConfig, channels: int, strides: list[int]) -> None:
         super().__init__(config, channels)
         ((self.level, self.stride),) = positions((LEVEL,), strides).items()
-        self.at_test = config.at_test
+        self.looks = self.at_test = config.at_test
 
     def support(self, context: Context) -> Support:
         return context.support(self.level, self.stride)

@@ -122,6 +122,7 @@ class MatchPlug(nn.Module, ABC):
     """A match head: describes regions, and compares descriptors of this frame with those of known objects."""
 
     resolution: int  # cells of a region's side
+    looks: bool = False  # has `glances` to give
 
     @abstractmethod
     def describe(self, regions: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import Window, check_clips
+from tubelet.core.protocol import Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.tags.clustering import ClusteringConfig, cluster
 from tubelet.models.tags.config import NetworkConfig
@@ -65,6 +65,7 @@ class TagModel(nn.Module):
         super().__init__()
         self.config, self.classes, self.window = config, classes, config.window
         self.precision = torch.float32  # of the network in `step`; training has its own setting
+        self.traits = Traits(semantic=True)
         self.network = TagNetwork(config, 1 if config.agnostic else len(classes))
 
     # training
