@@ -91,6 +91,54 @@ def imported(nodes: Iterable[ast.AST]) -> set[str]:
     return packages
 
 
+# sockets
+
+HOSTS = ("models/rcnn/model.py", "models/mask2former/model.py", "models/tags/model.py")
+OTHERS_PACKAGES = {"nn", "torch", "timm", "os"}  # whose private names are a matter between them and us
+
+
+def test_a_host_never_asks_what_a_plug_is() -> None:
+    sources = dict(trees())
+    assert [name for name in HOSTS if called(sources[name]) & {"isinstance", "issubclass", "type"}] == []
+    assert [name for name in HOSTS if compared(sources[name]) & {"kind", "__class__", "__name__"}] == []
+
+
+def compared(tree: ast.Module) -> set[str]:
+    """Names of attributes that are compared with something."""
+    sides = [
+        side for node in ast.walk(tree) if isinstance(node, ast.Compare) for side in (node.left, *node.comparators)
+    ]
+    return {side.attr for side in sides if isinstance(side, ast.Attribute)}
+
+
+def test_no_object_gets_another_class() -> None:
+    written = [
+        f"{name}:{node.lineno}"
+        for name, tree in trees()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr == "__class__" and isinstance(node.ctx, ast.Store)
+    ]
+    assert written == []
+
+
+def test_inference_knows_what_a_model_can_do_by_its_traits() -> None:
+    asked = {"getattr", "hasattr", "setattr", "vars", "dir"}
+    assert [name for name, tree in trees() if name.startswith("inference/") and called(tree) & asked] == []
+
+
+def test_private_names_of_models_are_private() -> None:
+    foreign = [
+        f"{name}:{node.lineno} {ast.unparse(node)}"
+        for name, tree in trees()
+        if name.startswith(("models/", "inference/"))
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Attribute) and node.attr.startswith("_") and not node.attr.startswith("__")
+        if ast.unparse(node.value) not in ("self", "cls", "super()")
+        if ast.unparse(node).split(".")[0] not in OTHERS_PACKAGES
+    ]
+    assert foreign == []
+
+
 def test_every_module_says_what_it_is_for() -> None:
     # an empty __init__ needs no words: the room's name says it
     silent = [name for name, tree in trees() if tree.body and not ast.get_docstring(tree)]
