@@ -41,27 +41,44 @@ def case(kind: Classification = "focal", batch: int = 1, length: int = 2, seed: 
     return Prediction(logits.requires_grad_(), kernels.requires_grad_()), features.requires_grad_()
 
 
-@torch.no_grad()
-def test_matching_takes_the_cheapest_of_all_assignments(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Against all assignments, costs written out for every pair."""
-    prediction, features = case("ce")
-    truth, config = target(2), CONFIG
-    points = torch.rand(1, config.points, 2, generator=torch.Generator().manual_seed(7))
-    monkeypatch.setattr(torch, "rand", lambda *_, **__: points)
-    queries, objects = criterion("ce").match(prediction, 0, features[0], truth)
-    cost = torch.zeros(Q, 2)
-    for q, m in itertools.product(range(Q), range(2)):
+def costs_by_loops(prediction: Prediction, features: Tensor, truth: Target, points: Tensor) -> dict[str, Tensor]:
+    """The three terms of Eq. 4 for every pair of a query and an object, [Q, M] each."""
+    terms = {name: torch.zeros(Q, len(truth.labels)) for name in ("class", "entropy", "dice")}
+    for q, m in itertools.product(range(Q), range(len(truth.labels))):
         x, y = [], []
-        for t in range(2):
-            logits = torch.einsum("d,dhw->hw", prediction.kernels[0, t, q], features[0, t])
+        for t in range(len(features)):
+            logits = torch.einsum("d,dhw->hw", prediction.kernels[0, t, q], features[t])
             x.append(losses.sample(logits[None, None], points)[0, 0])
             y.append(losses.sample(truth.masks[m, t][None, None], points)[0, 0])
         flat_x, flat_y = torch.cat(x), torch.cat(y)
-        p = prediction.logits[0, q].softmax(0)[truth.labels[m]]
-        entropy = F.binary_cross_entropy_with_logits(flat_x, flat_y)
-        cost[q, m] = -2 * p + 5 * entropy + 5 * losses.dice(flat_x, flat_y)
+        terms["class"][q, m] = -2 * prediction.logits[0, q].softmax(0)[truth.labels[m]]
+        terms["entropy"][q, m] = 5 * F.binary_cross_entropy_with_logits(flat_x, flat_y)
+        terms["dice"][q, m] = 5 * losses.dice(flat_x, flat_y)
+    return terms
+
+
+def cheapest(cost: Tensor) -> dict[int, int]:
+    """Object -> query, by trying all."""
     best = min(itertools.permutations(range(Q), 2), key=lambda pair: float(cost[pair[0], 0] + cost[pair[1], 1]))
-    assert dict(zip(objects.tolist(), queries.tolist(), strict=True)) == {0: best[0], 1: best[1]}
+    return {0: best[0], 1: best[1]}
+
+
+@torch.no_grad()
+def test_matching_takes_the_cheapest_of_all_assignments_and_every_term_decides(monkeypatch: pytest.MonkeyPatch) -> None:
+    truth = target(2)
+    points = torch.rand(1, CONFIG.points, 2, generator=torch.Generator().manual_seed(7))
+    monkeypatch.setattr(torch, "rand", lambda *_, **__: points)
+    decided = set()
+    for seed in range(12):
+        prediction, features = case("ce", seed=seed)
+        prediction = prediction._replace(kernels=prediction.kernels / 4)  # so that no term outweighs the others
+        terms = costs_by_loops(prediction, features[0], truth, points)
+        expected = cheapest(sum(terms.values(), torch.zeros(())))
+        queries, objects = criterion("ce").match(prediction, 0, features[0], truth)
+        assert dict(zip(objects.tolist(), queries.tolist(), strict=True)) == expected
+        without = {name: sum((t for n, t in terms.items() if n != name), torch.zeros(())) for name in terms}
+        decided |= {name for name, cost in without.items() if cheapest(cost) != expected}
+    assert decided == {"class", "entropy", "dice"}  # left out, each would have matched otherwise
 
 
 def test_costs_that_are_no_numbers_cannot_stop_the_matching() -> None:

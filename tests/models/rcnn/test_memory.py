@@ -7,9 +7,9 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
+from tubelet.models.rcnn.context import Kept
 from tubelet.models.rcnn.detector import Detections
-from tubelet.models.rcnn.memory import PER_OBJECT, Memory, entered, forget, remember
-from tubelet.models.rcnn.neck import Kept
+from tubelet.models.rcnn.memory import NO_HISTORY, PER_OBJECT, Memory, entered, forget, remember, resized
 from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import DROPPED, NEW
 
@@ -95,6 +95,9 @@ def test_an_empty_memory_can_be_forgotten_and_filled() -> None:
     assert memory.labels.tolist() == [1, 0, 0, 1]
 
 
+# scene cuts
+
+
 def test_at_a_cut_maps_and_history_go_and_objects_stay() -> None:
     history = History(size=(1, 2))
     before = replace(known(), frames=(Kept(index=8, maps=[], size=(1, 1)),), history=history)
@@ -113,3 +116,40 @@ def test_objects_of_another_shot_are_remembered_longer_if_they_were_there_at_its
     assert forget(after, 30, keep=5, cut_keep=23).ids.tolist() == [8]
     assert forget(after, 30, keep=None, cut_keep=23).ids.tolist() == [8]
     assert forget(known(), 30, keep=None, cut_keep=1).ids.tolist() == [3, 5, 8]
+
+
+# another size of the input
+
+
+def stored() -> Memory:
+    """With what attention and propagation look at, for an input of 10 x 20."""
+    kept = Kept(index=8, maps=[torch.zeros(1, 2, 3, 5)], size=(10, 20))
+    return replace(known(), size=(10, 20), frames=(kept,), history=History(size=(3, 5, 10, 20)))
+
+
+def test_boxes_follow_a_frame_that_changes_its_size() -> None:
+    wider = resized(stored(), (30, 40))
+    assert wider.size == (30, 40)
+    assert wider.boxes[1].tolist() == [4 * 2, 5 * 3, 6 * 2, 7 * 3]
+    assert torch.equal(wider.descriptors, known().descriptors)
+    assert wider.ids.tolist() == [3, 5, 8]
+
+
+def test_maps_of_another_size_are_forgotten() -> None:
+    wider = resized(stored(), (10, 40))
+    assert wider.frames == ()
+    assert wider.history is NO_HISTORY
+
+
+def test_a_frame_of_the_same_size_changes_nothing() -> None:
+    before = stored()
+    after = resized(before, (10, 20))
+    assert after.boxes is before.boxes
+    assert after.frames is before.frames
+    assert after.history is before.history
+
+
+def test_the_first_frame_gives_the_size_and_moves_nothing() -> None:
+    first = resized(known(), (10, 20))
+    assert first.size == (10, 20)
+    assert torch.equal(first.boxes, known().boxes)

@@ -13,10 +13,9 @@ from torch import nn
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses
-from tubelet.models.inputs import Images, InputConfig, Stretch
-from tubelet.models.rcnn.detector import Targets
+from tubelet.models.inputs import Images
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
-from tubelet.models.rcnn.targets import crop_masks, targets_of
+from tubelet.models.rcnn.targets import targets_of
 
 Build = Callable[..., MaskTrackRCNN]
 MakeClip = Callable[..., Clip]
@@ -268,43 +267,9 @@ def test_the_match_loss_equals_loops_over_regions_and_objects(
     assert found.item() == pytest.approx(wanted, rel=1e-3)
 
 
-def test_mask_targets_are_the_truth_cut_by_the_box() -> None:
-    masks = torch.zeros(2, 64, 96)
-    masks[0, 10:38, 20:48] = 1
-    masks[1, 0:20, 0:10] = 1
-    targets = Targets(
-        boxes=torch.zeros(2, 4),
-        labels=torch.zeros(2, dtype=torch.int64),
-        ids=torch.arange(2),
-        masks=masks,
-        scale=torch.tensor([2.0, 0.5, 2.0, 0.5]),
-        ignored=torch.zeros(0, 4),
-    )
-    boxes = torch.tensor([[20.0, 10.0, 48.0, 38.0], [34.0, 10.0, 62.0, 38.0], [-10.0, 0.0, 10.0, 20.0]])
-    cut = crop_masks(targets, torch.tensor([0, 0, 1]), boxes * targets.scale, 28)
-    assert cut.shape == (3, 28, 28)
-    assert set(cut.unique().tolist()) == {0, 1}
-    assert cut[0].all()
-    assert torch.equal(cut[1], (torch.arange(28) < 14).float().expand(28, 28))
-    # half of the box lies outside the frame, where nothing is; at the border itself bilinear sampling may round up
-    assert cut[2, :, 14:].all()
-    assert not cut[2, :, :13].any()
-
-
 def test_the_mask_loss_reads_the_channel_of_the_objects_class(build: Build, make_clip: MakeClip) -> None:
     model = build(*EVERYTHING).train()
     sum(model([make_clip((CAT,), (CAT,))]).values()).backward()
     grad = model.mask.logits.weight.grad
     assert grad is not None
     assert [bool(channel.any()) for channel in grad] == [False, False, True, False]  # background, dog, cat, car
-
-
-def test_truth_follows_the_frame_to_the_input(build: Build, make_clip: MakeClip) -> None:
-    clip = make_clip((DOG, (5, -1, 50, 10, 20)), (CAT,))
-    images = InputConfig(resize=Stretch(height=128, width=48)).prepare([clip.frames])
-    first, second = targets_of([clip], images)
-    assert first.boxes.tolist() == [[3, 12, 18, 72]]
-    assert first.ignored.tolist() == [[25, 20, 35, 60]]
-    assert (first.ids.tolist(), first.labels.tolist()) == ([7], [0])
-    assert (second.ids.tolist(), second.labels.tolist(), second.ignored.tolist()) == ([8], [1], [])
-    assert first.masks.shape == (1, 64, 96)

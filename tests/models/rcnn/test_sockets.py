@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip, Tracks
 from tubelet.models.rcnn.context import Context, Kept, inside, positions
-from tubelet.models.rcnn.memory import Memory, resized
+from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.model import MaskTrackRCNN
 from tubelet.models.rcnn.neck import STANeck
 from tubelet.models.rcnn.targets import partners_of
@@ -191,16 +191,6 @@ def test_the_reference_is_raw_or_looks_at_itself(
     assert torch.equal(raw[1][0], refined[1][0]) != changed
 
 
-def test_partners_of_clips(make_clip: MakeClip) -> None:
-    pair = make_clip((DOG,), (DOG,), key=[False, True])
-    four = make_clip((DOG,), (DOG,), (DOG,), (DOG,), key=[False, False, False, True])
-    keys = make_clip((DOG,), (DOG,))
-    partners = partners_of([pair, four, keys])
-    assert partners.key == [1, 5, 6, 7]
-    assert [partners.reference[i] for i in partners.key] == [0, 4, 7, 6]
-    assert [partners.supports[i] for i in (1, 4, 5, 6)] == [[0], [2, 3], [2, 3], [7]]
-
-
 def test_the_match_loss_may_count_all_regions_that_were_drawn(build: Build, make_clip: MakeClip) -> None:
     clip = make_clip((DOG, CAT), (DOG, CAT), key=[False, True])
     few, all_regions = (build(f"match_average={which}").train() for which in ("positives", "all"))
@@ -262,26 +252,6 @@ def test_another_frame_size_in_mid_stream_goes_on(
     assert tracks.masks.shape[-2:] == (40, 80)
     assert back.masks.shape[-2:] == moving.size
     assert all(kept.size == (64, 96) for kept in state.frames)
-
-
-def test_boxes_follow_a_frame_that_changes_its_size() -> None:
-    memory = replace(_empty(), size=(10, 20), boxes=torch.tensor([[2.0, 1.0, 4.0, 5.0]]))
-    wider = resized(memory, (10, 40))
-    assert wider.boxes.tolist() == [[4, 1, 8, 5]]
-    assert wider.size == (10, 40)
-    assert resized(memory, (10, 20)).boxes is memory.boxes
-
-
-def _empty() -> Memory:
-    none = torch.zeros(0, dtype=torch.int64)
-    return Memory(
-        descriptors=torch.zeros(0, 1),
-        boxes=torch.zeros(0, 4),
-        labels=none,
-        ids=none,
-        seen=none,
-        scores=torch.zeros(0, 3),
-    )
 
 
 def test_sta_remembers_the_raw_maps_of_just_the_last_frame(build: Build, moving: Clip) -> None:
