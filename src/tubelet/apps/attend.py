@@ -46,7 +46,8 @@ def attend(
     check(opened, frame, point)
     network = weights.load(model, device=device)
     reading = network.window.override(*(window or ()))
-    glances = attention_maps(network, opened, frame, point, window=reading)
+    looks = network.traits.attention
+    glances = attention_maps(network, opened, frame, point, window=reading) if looks else []
     if not glances:
         raise ConfigError(f"{model}: this model has no attention modules that look from this point")
     sheet = picture(opened, frame, point, glances)
