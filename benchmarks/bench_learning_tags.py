@@ -34,8 +34,8 @@ from tubelet.inference.stitch import Stitcher
 from tubelet.models.tags.inputs import draw_truth
 from tubelet.models.tags.model import TagModel
 from tubelet.recipes.experiment import AnyForm, Experiment, YouTubeVIS
-from tubelet.recipes.small import TINY
-from tubelet.recipes.tags import GENERATED, ROWS, row
+from tubelet.recipes.small import TINY_CLIPS, tiny
+from tubelet.recipes.tags import GENERATED, ROWS, SMALL, row
 from tubelet.recipes.trial import measure, run_trial, table
 
 FIGURES = ("J&F", "J", "F", "AP", "IDF1", "train_s")
@@ -54,20 +54,13 @@ WORLD = synthetic.Synthetic(
     noise=0,
     blur=0,
 )
-TRAINING = (
-    "train.precision=bf16",
-    "train.checkpoint_every=100000",
-    "train.batch_size=1",
-    "train.workers=0",
-    "train.threads=1",
-)
 # of the 17 sequences of DAVIS 2016's training split with one object, every third by the alphabet
 HELD = ("breakdance-flare", "dance-jump", "elephant", "lucia", "rhino")
 
 
 def overfit(iterations: int) -> None:
     """One clip of three objects, again and again: J at the tags' resolution and at the frame's."""
-    world = WORLD.model_copy(update={"frames": 8, "objects": (3, 3)})
+    world = WORLD.but(frames=8, objects=(3, 3))
     video = synthetic.generate(world, 3, 1).videos[0]
     clip = load_clip(video, Sample(tuple(range(8)), (True,) * 8), len(world.classes))
     torch.manual_seed(0)
@@ -128,13 +121,23 @@ def table3(out: Path, seeds: int, iterations: int, videos: int, rows: Sequence[s
         if not (out / name).exists():
             synthetic.write(out / name, WORLD, seed, count)
     test = ytvis.read(out / ("unseen" if unseen else "train") / "instances.json")
-    full = GENERATED.override(*TINY, *TRAINING, f"train.iterations={iterations}").model_copy(
-        update={"data": YouTubeVIS(annotations=str(out / "train" / "instances.json"))}
+    full = GENERATED.but(
+        model=tiny(SMALL),
+        data=YouTubeVIS(annotations=str(out / "train" / "instances.json")),
+        sampler=TINY_CLIPS,
+        train=GENERATED.train.but(
+            iterations=iterations,
+            precision="bf16",
+            checkpoint_every=100_000,
+            batch_size=1,
+            workers=0,
+            threads=1,
+        ),
     )
     found: dict[str, list[dict[str, float]]] = {}
     for seed in range(seeds):  # seed by seed, so that a run that is cut short still compares all rows
         for name in rows:
-            made = (full if name == "full" else row(full, name)).override(f"train.seed={seed}")
+            made = (full if name == "full" else row(full, name)).but(train=full.train.but(seed=seed))
             found.setdefault(name, []).append(run_trial(made, test, out / f"{name}-{seed}"))
             print(f"{name} {seed}: {found[name][-1]['J&F']:.3f}", flush=True)
     high, wide = full.model.input_size  # type: ignore[union-attr]
@@ -171,7 +174,7 @@ def davis_experiment(data: Path, iterations: int) -> Experiment:
         "sampler.drop=[1,5]",
         "sampler.stride=[1,5]",
     )
-    return made.model_copy(update={"data": AnyForm(path=str(data), form="davis")})
+    return made.but(data=AnyForm(path=str(data), form="davis"))
 
 
 def shrunk(videos: Sequence[Video], out: Path, classes: tuple[str, ...]) -> Path:

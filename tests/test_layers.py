@@ -286,3 +286,15 @@ def test_licences_that_would_bind_the_user_are_not_imported() -> None:
 
 def test_the_version_is_told_once() -> None:
     assert tubelet.__version__ == PROJECT["project"]["version"]
+
+
+def test_configs_are_changed_through_their_one_door() -> None:
+    """`model_copy(update=...)` checks nothing, so only the base of the configs may use it."""
+    sources = [path for path in PACKAGE.rglob("*.py") if "model_copy(" in path.read_text()]
+    assert sources == []
+
+
+def test_recipes_are_typed_expressions() -> None:
+    """Dotted strings belong to the command line: in a recipe a wrong field must fail at import."""
+    sources = [path.name for path in (PACKAGE / "recipes").glob("*.py") if ".override(" in path.read_text()]
+    assert sources == ["bundle.py"]  # a command line of its own

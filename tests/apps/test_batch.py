@@ -227,7 +227,7 @@ def test_other_settings_or_another_video_are_done_again_and_why_is_said(
     out = tmp_path / "out"
     (job,) = find_jobs([str(films / "a.mp4")], (), out)
     segment_all([job], out, SETTINGS)
-    quiet = SETTINGS.model_copy(update={"video": False})
+    quiet = SETTINGS.but(video=False)
     assert batch.earlier(job, out, quiet).reason == "made with video=true, now false"
     assert command.sort([job], out, quiet) == ([], [job])
     assert "1 video done before is done again: made with video=true, now false" in capsys.readouterr().err
@@ -256,7 +256,7 @@ def test_a_folder_without_its_marker_is_not_finished(films: Path, tmp_path: Path
 def test_wrong_settings_are_a_fault_of_all(films: Path, tmp_path: Path) -> None:
     (job,) = find_jobs([str(films / "a.mp4")], (), tmp_path / "out")
     with pytest.raises(ConfigError, match="views"):
-        batch.segment(Toy(), job, tmp_path / "out", SETTINGS.model_copy(update={"views": 4}))
+        batch.segment(Toy(), job, tmp_path / "out", SETTINGS.but(views=4))
     assert not (tmp_path / "out" / "a").exists()
 
 

@@ -205,3 +205,27 @@ def test_assignments_become_plain_values() -> None:
     }
     with pytest.raises(ConfigError, match="expected key=value, got 'length'"):
         parse_assignments(["length"])
+
+
+# changes in code
+
+
+def test_but_changes_fields_and_leaves_the_original() -> None:
+    before = Recipe()
+    after = before.but(flip=True, neck=Neck(channels=3))
+    assert (after.flip, after.neck) == (True, Neck(channels=3))
+    assert before == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"abuot": "x"}, "no field 'abuot' in Recipe"),
+        ({"sizes": "many"}, "sizes"),
+        ({"neck": {"channels": 0}}, "neck.channels"),
+        ({"optim": Neck()}, "optim"),
+    ],
+)
+def test_but_refuses_what_a_constructor_refuses(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Recipe().but(**changes)

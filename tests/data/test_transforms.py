@@ -51,14 +51,14 @@ def test_without_flicker_all_frames_change_alike(make_clip):
 
 def test_brightness_adds_the_same_to_every_pixel(make_clip):
     clip = replace(make_clip(), frames=(make_clip().frames // 4 + 96))  # far from black and white
-    brighter = STILL.model_copy(update={"brightness": 0.2})(clip, rng(3)).frames.int() - clip.frames.int()
+    brighter = STILL.but(brightness=0.2)(clip, rng(3)).frames.int() - clip.frames.int()
     assert int(brighter.max() - brighter.min()) <= 1
     assert 0 < abs(float(brighter.float().mean())) <= 0.2 * 255 + 1
 
 
 def test_contrast_keeps_mid_grey_and_scales_the_distance_from_it(make_clip):
     clip = replace(make_clip(), frames=(make_clip().frames // 4 + 96))
-    jitter = STILL.model_copy(update={"contrast": 0.5})
+    jitter = STILL.but(contrast=0.5)
     changed = jitter(clip, rng(5)).frames.float()
     before = clip.frames.float() - 127.5
     gain = ((changed - 127.5) * before).sum() / before.square().sum()
@@ -71,7 +71,7 @@ def test_contrast_keeps_mid_grey_and_scales_the_distance_from_it(make_clip):
 def test_saturation_and_hue_keep_the_brightness(make_clip, field):
     clip = replace(make_clip(), frames=(make_clip().frames // 4 + 96))
     strength = {"saturation": 0.5, "hue": 30.0}[field]
-    changed = STILL.model_copy(update={field: strength})(clip, rng(3)).frames
+    changed = STILL.but(**{field: strength})(clip, rng(3)).frames
     assert not torch.equal(changed, clip.frames)
     assert (grey_of(changed) - grey_of(clip.frames)).abs().max() < 1.5
 
@@ -79,14 +79,14 @@ def test_saturation_and_hue_keep_the_brightness(make_clip, field):
 def test_blur_lowers_contrast_between_neighbours(make_clip):
     noisy = torch.randint(0, 256, (2, 3, 40, 40), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     clip = replace(make_clip(length=2, size=(40, 40)), frames=noisy)
-    blurred = STILL.model_copy(update={"blur": 2.0, "blur_probability": 1.0})(clip, rng(1)).frames
+    blurred = STILL.but(blur=2.0, blur_probability=1.0)(clip, rng(1)).frames
     assert _roughness(blurred) < 0.7 * _roughness(noisy)
 
 
 def test_noise_has_the_deviation_asked_for(make_clip):
     clip = make_clip(length=1, size=(80, 80))
     clip = replace(clip, frames=torch.full_like(clip.frames, 128))
-    noisy = STILL.model_copy(update={"noise": 5.0})(clip, rng()).frames.float()
+    noisy = STILL.but(noise=5.0)(clip, rng()).frames.float()
     assert noisy.std() == pytest.approx(5, rel=0.05)
 
 

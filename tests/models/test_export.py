@@ -57,7 +57,7 @@ MASK = MaskHeadConfig(convs=1, channels=8, resolution=7, margin=0.1)
 
 def rcnn(**fields: object) -> MaskTrackRCNN:
     torch.manual_seed(1)
-    config = MaskTrackConfig(detector=TWO_STAGE, mask=MASK, match=MATCH).model_copy(update=fields)
+    config = MaskTrackConfig(detector=TWO_STAGE, mask=MASK, match=MATCH).but(**fields)
     return config.build(CLASSES).eval()
 
 
@@ -115,9 +115,7 @@ def test_cutting_from_every_level_is_cutting_from_the_right_one() -> None:
     torch.testing.assert_close(detector.regions(maps, [boxes], 7), expected)
 
 
-@pytest.mark.parametrize(
-    "detector", [TWO_STAGE, ONE_STAGE, ONE_STAGE.model_copy(update={"suppress": "across_classes"})]
-)
+@pytest.mark.parametrize("detector", [TWO_STAGE, ONE_STAGE, ONE_STAGE.but(suppress="across_classes")])
 @torch.no_grad()
 def test_detections_are_the_models_own(detector: TwoStageConfig | SSDLiteConfig) -> None:
     own = rcnn(detector=detector).detector

@@ -214,7 +214,7 @@ def test_the_authors_resnet_50_fits_name_by_name(video: bool, tmp_path: Path) ->
     weights.check_fit(config, classes, tensors, "a.safetensors")
     assert (config.backbone.name, config.queries, len(classes)) == ("resnet50", 100, 40 if video else 80)
     assert config.decoder.temporal_position is video
-    assert config.model_copy(update={"window": Mask2FormerConfig().window}) == Mask2FormerConfig().override(
+    assert config.but(window=Mask2FormerConfig().window) == Mask2FormerConfig().override(
         f"decoder.temporal_position={json.dumps(video)}"
     )
 

@@ -95,9 +95,9 @@ def test_tables_show_means_deviations_gains_and_the_papers_figures(summary: dict
 
 def test_a_folder_begun_with_another_plan_is_refused(tmp_path: Path, short_grades: None) -> None:
     prepare(tmp_path, "generated", PLAN)
-    prepare(tmp_path, "generated", PLAN.model_copy(update={"seeds": (5,)}))
+    prepare(tmp_path, "generated", PLAN.but(seeds=(5,)))
     with pytest.raises(InputError, match="choose another --out"):
-        prepare(tmp_path, "generated", PLAN.model_copy(update={"times": 1.0}))
+        prepare(tmp_path, "generated", PLAN.but(times=1.0))
 
 
 def test_an_image_in_both_lists_is_refused(tmp_path: Path) -> None:
@@ -131,7 +131,7 @@ def test_images_held_out_are_in_no_training_video(tmp_path: Path) -> None:
 
 
 def test_a_trial_runs_in_a_process_of_its_own_and_only_once(tmp_path: Path, short_grades: None) -> None:
-    plan = PLAN.model_copy(update={"seeds": (0,), "test": 1})
+    plan = PLAN.but(seeds=(0,), test=1)
     wanted = runs(tmp_path, "generated", prepare(tmp_path, "generated", plan), plan, ["masktrack"], "cpu")
     told: list[str] = []
     compare(wanted, 1, lambda run, _: told.append(run.row))

@@ -248,11 +248,11 @@ def test_propagation_fills_the_frames_that_the_detector_leaves_empty() -> None:
     for switch in (True, False):
         model = small("objprop/ytvis2019").eval()
         assert model.propagation is not None
-        model.propagation.config = model.propagation.config.model_copy(update={"at_test": switch, "threshold": 0.0})
+        model.propagation.config = model.propagation.config.but(at_test=switch, threshold=0.0)
         video = clip(1, 2, [True, True])
         with torch.no_grad():
             state, first = model.step(model.start(), frame(video, 0))
-            model.detector.config = model.detector.config.model_copy(update={"score_threshold": 1.0})
+            model.detector.config = model.detector.config.but(score_threshold=1.0)
             _, second = model.step(state, frame(video, 1))
         assert len(first) >= 2
         found[switch] = set(second.ids.tolist()), set(first.ids.tolist())

@@ -87,7 +87,7 @@ def test_every_frame_is_predicted_and_every_clip_is_whole(case: tuple[int, Windo
 @settings(deadline=None)
 def test_causal_context_never_looks_ahead(case: tuple[int, Window]) -> None:
     length, window = case
-    for span in window_indices(length, window.model_copy(update={"causal": True})):
+    for span in window_indices(length, window.but(causal=True)):
         first = span.predicted[0]
         assert all(t < first or t == first == 0 for t in span.context)
 

@@ -122,7 +122,7 @@ def _plan(name: str, seeds: str | None) -> Any:
     numbers = seeds.split(",")
     if not all(number.isdecimal() for number in numbers):
         raise InputError(f"--seeds: expected whole numbers with commas, such as 0,1,2, got {seeds!r}")
-    return PLANS[name].model_copy(update={"seeds": tuple(dict.fromkeys(int(number) for number in numbers))})
+    return PLANS[name].but(seeds=tuple(dict.fromkeys(int(number) for number in numbers)))
 
 
 def _read(path: Path) -> dict[str, Any]:

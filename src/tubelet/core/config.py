@@ -42,6 +42,22 @@ class Config(BaseModel, metaclass=_Explained):
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
+    def but(self: Configured, **changes: object) -> Configured:
+        """A copy with some fields replaced, and everything checked again.
+
+        Raises ConfigError for a field that does not exist, naming the nearest one, and for a value of the wrong type.
+
+        >>> Window(length=4).but(stride=2)
+        Window(length=4, stride=2, context=0, causal=False, spread=False)
+        """
+        known = type(self).model_fields
+        for name in changes:
+            if name not in known:
+                raise ConfigError(f"no field {name!r} in {type(self).__name__}; {nearest(name, known)}")
+
+        values = {name: getattr(self, name) for name in known}
+        return self.from_tree({**values, **changes})
+
     def override(self: Configured, *assignments: str) -> Configured:
         """A copy with dotted assignments applied, e.g. `config.override("optim.lr=0.01", "model.neck=null")`.
 
@@ -61,7 +77,7 @@ class Config(BaseModel, metaclass=_Explained):
 
     @classmethod
     def from_tree(cls: type[Configured], tree: dict[str, Any]) -> Configured:
-        """Build from plain JSON values; raises ConfigError with the dotted path of the first fault."""
+        """Build from JSON values or from configs; raises ConfigError with the dotted path of the first fault."""
         try:
             return cls.model_validate(tree)
         except ValidationError as error:

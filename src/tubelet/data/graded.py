@@ -46,12 +46,12 @@ PLAIN = Synthetic(
 )
 GRADES: dict[str, Synthetic] = {
     "plain": PLAIN,
-    "look-alikes": PLAIN.override("look_alikes=1", "objects=[2, 3]"),  # two that look the same cross
-    "occlusion": PLAIN.override("occluders=[2, 4]", "objects=[2, 3]"),  # posts, bushes and each other
-    "re-entry": PLAIN.override("leaving=1", "frames=24"),  # every object leaves the frame and comes back
-    "blur": PLAIN.override("shakes=0.5", "shake_blur=2.5"),  # half of the frames smeared, between clear ones
-    "deformation": PLAIN.override("deformation=0.4"),  # bodies bend far
-    "camera": PLAIN.override("camera=1"),  # it pans, zooms and rolls as far as it can
+    "look-alikes": PLAIN.but(look_alikes=1, objects=(2, 3)),  # two that look the same cross
+    "occlusion": PLAIN.but(occluders=(2, 4), objects=(2, 3)),  # posts, bushes and each other
+    "re-entry": PLAIN.but(leaving=1, frames=24),  # every object leaves the frame and comes back
+    "blur": PLAIN.but(shakes=0.5, shake_blur=2.5),  # half of the frames smeared, between clear ones
+    "deformation": PLAIN.but(deformation=0.4),  # bodies bend far
+    "camera": PLAIN.but(camera=1),  # it pans, zooms and rolls as far as it can
 }
 
 # the classes of the pasted set: few enough that small systems can learn them, common enough to be in any subset of COCO

@@ -83,7 +83,7 @@ def _config(path: Path, tensors: Mapping[str, Tensor], *, video: bool, heads: in
     return Mask2FormerConfig(
         backbone=BackboneConfig(name=backbone, frozen_stages=0),
         input=InputConfig(resize=KeepRatio(long=1333, short=480 if backbone.startswith("swin") else 360)),
-        pixel_decoder=pixels.override(f"attention.heads={max(weights // (LEVELS * POINTS), 1)}"),
+        pixel_decoder=pixels.but(attention=pixels.attention.but(heads=max(weights // (LEVELS * POINTS), 1))),
         decoder=decoder,
         queries=queries,
         window=Window(length=None) if video else Window(),

@@ -147,8 +147,9 @@ class Run:
         if self.device == "cpu":
             torch.set_num_threads(1)  # so that several may run side by side
         iterations = max(1, round(row.train.iterations * self.times))
-        experiment = row.override(f"train.iterations={iterations}", f"train.seed={self.seed}").model_copy(
-            update={"data": YouTubeVIS(annotations=str(self.sets.train / "instances.json"))}
+        experiment = row.but(
+            data=YouTubeVIS(annotations=str(self.sets.train / "instances.json")),
+            train=row.train.but(iterations=iterations, seed=self.seed),
         )
         return run_trial(experiment, ytvis.read(self.sets.test / "instances.json"), self.out, device=self.device)
 

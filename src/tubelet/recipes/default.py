@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, RandomScaleCrop
 from tubelet.data.pasting import PasteObjects
-from tubelet.data.sampling import Repeat
+from tubelet.data.sampling import NearbyPair, Repeat
 from tubelet.data.transforms import AnyTransform, ColourJitter
 from tubelet.models.rcnn.crops import CropMaskConfig
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.rcnn.recall import RecallConfig
 from tubelet.models.rcnn.ssdlite import SSDLiteConfig
-from tubelet.recipes.experiment import COCO, Experiment
+from tubelet.recipes.experiment import COCO, Experiment, YouTubeVIS
 from tubelet.tracking.association import AssociationConfig
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine
@@ -49,11 +49,9 @@ START = MaskTrackConfig(
 )
 # The margins were chosen by the masks' overlap with the truth: in those sequences, where a detection fits the merged
 # mask, and on the training images; the trust in masks by the average precision on these (docs/papers/default.md).
-MODEL = START.model_copy(
-    update={
-        "mask": CropMaskConfig(size=128, margins=(0.15, 0.3), several=3, trust=2.0, typical=0.85),
-        "detector": START.detector.model_copy(update={"frozen_pyramid": True}),
-    }
+MODEL = START.but(
+    mask=CropMaskConfig(size=128, margins=(0.15, 0.3), several=3, trust=2.0, typical=0.85),
+    detector=START.detector.but(frozen_pyramid=True),
 )
 
 
@@ -67,46 +65,37 @@ def pseudo_videos(size: int) -> tuple[AnyTransform, ...]:
     )
 
 
-RECIPES = {
-    "default-start": Experiment(
-        about="the first stage of the default model: pyramid and match head behind SSDLite of COCO",
-        model=START,
-        data=COCO(),
-        sampler=Repeat(frames=2),
-        transforms=pseudo_videos(300),  # what the detector reads
-        optim=AdamW(lr=6e-4, weight_decay=0.02, warmup=100, schedule=Cosine()),
-        train=TrainConfig(
-            iterations=1600, batch_size=4, precision="bf16", clip_norm=5.0, checkpoint_every=200, ema=0.998
-        ),
-    ),
-    "default": Experiment(
-        about="the bundled default model: SSDLite of COCO with masks and identities, for CPUs",
-        model=MODEL,
-        data=COCO(),
-        sampler=Repeat(frames=2),
-        transforms=pseudo_videos(448),  # crops are cut at the images' own resolution
-        # the match head stays as the first stage left it
-        optim=AdamW(
-            lr=8e-4, weight_decay=0.02, warmup=50, schedule=Cosine(), parts={"mask.encoder": 0.25, "match": 0.0}
-        ),
-        train=TrainConfig(
-            iterations=5600, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.999
-        ),
-    ),
-}
-RECIPES["finetune"] = (
-    RECIPES["default"]
-    .override(
-        "model.detector.frozen=false",
-        "model.detector.frozen_pyramid=false",
-        'data={"kind": "ytvis", "stills": true}',
-        'sampler={"kind": "nearby"}',
-        "init=default",
-        "optim.lr=6e-4",
-        "optim.parts={}",
-        "train.iterations=1000",
-        "train.ema=0.998",
-        "train.checkpoint_every=200",
-    )
-    .model_copy(update={"about": "the bundled default model, all of it, on videos (or images) and classes of your own"})
+_FIRST_STAGE = Experiment(
+    about="the first stage of the default model: pyramid and match head behind SSDLite of COCO",
+    model=START,
+    data=COCO(),
+    sampler=Repeat(frames=2),
+    transforms=pseudo_videos(300),  # what the detector reads
+    optim=AdamW(lr=6e-4, weight_decay=0.02, warmup=100, schedule=Cosine()),
+    train=TrainConfig(iterations=1600, batch_size=4, precision="bf16", clip_norm=5.0, checkpoint_every=200, ema=0.998),
 )
+
+# the match head stays as the first stage left it
+_PARTS = {"mask.encoder": 0.25, "match": 0.0}
+
+DEFAULT = Experiment(
+    about="the bundled default model: SSDLite of COCO with masks and identities, for CPUs",
+    model=MODEL,
+    data=COCO(),
+    sampler=Repeat(frames=2),
+    transforms=pseudo_videos(448),  # crops are cut at the images' own resolution
+    optim=AdamW(lr=8e-4, weight_decay=0.02, warmup=50, schedule=Cosine(), parts=_PARTS),
+    train=TrainConfig(iterations=5600, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.999),
+)
+
+FINETUNE = DEFAULT.but(
+    about="the bundled default model, all of it, on videos (or images) and classes of your own",
+    model=MODEL.but(detector=START.detector.but(frozen=False, frozen_pyramid=False)),
+    data=YouTubeVIS(stills=True),
+    sampler=NearbyPair(),
+    init="default",
+    optim=DEFAULT.optim.but(lr=6e-4, parts={}),
+    train=DEFAULT.train.but(iterations=1000, ema=0.998, checkpoint_every=200),
+)
+
+RECIPES = {"default-start": _FIRST_STAGE, "default": DEFAULT, "finetune": FINETUNE}

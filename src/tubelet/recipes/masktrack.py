@@ -21,9 +21,13 @@ from tubelet.training.optim import SGD, AdamW, Cosine, Steps
 # 12 epochs of the 2,238 training videos, about 27 annotated frames each, 16 pairs at a time
 _ITERATIONS = 45_000
 
+DETECTOR = TwoStageConfig()
+RESNET101 = DETECTOR.backbone.but(name="resnet101")
+MODEL = MaskTrackConfig(detector=DETECTOR)
+
 YTVIS2019 = Experiment(
     about="MaskTrack R-CNN, ResNet-50, on YouTube-VIS 2019 as published",
-    model=MaskTrackConfig(),
+    model=MODEL,
     data=YouTubeVIS(),
     sampler=RandomPair(),
     per="frame",
@@ -49,8 +53,10 @@ _SMALL = MaskTrackConfig(
 
 RECIPES = {
     "masktrack/ytvis2019": YTVIS2019,
-    "masktrack/ytvis2019-r101": YTVIS2019.override("model.detector.backbone.name=resnet101").model_copy(
-        update={"about": "MaskTrack R-CNN, ResNet-101, on YouTube-VIS 2019", "paper": {}}
+    "masktrack/ytvis2019-r101": YTVIS2019.but(
+        about="MaskTrack R-CNN, ResNet-101, on YouTube-VIS 2019",
+        model=MODEL.but(detector=DETECTOR.but(backbone=RESNET101)),
+        paper={},
     ),
     "masktrack/generated": Experiment(
         about="a small MaskTrack R-CNN on generated videos: nothing to download, minutes on two cores",

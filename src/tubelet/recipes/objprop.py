@@ -7,29 +7,36 @@ It starts from a MaskTrack R-CNN that has been trained for its 12 epochs, and le
 
 from __future__ import annotations
 
-from tubelet.recipes.masktrack import YTVIS2019 as MASKTRACK
+from tubelet.models.rcnn.heads import FullyConnectedMatchConfig
+from tubelet.models.rcnn.propagation import PropagationConfig
+from tubelet.recipes import masktrack
 
-YTVIS2019 = MASKTRACK.override(
-    "model.propagation={}",
-    "model.detector.proposals_per_level=1000",
-    "model.detector.proposals=1000",
-    "model.detector.score_threshold=0.001",
-    "model.detector.max_detections=100",
-    "model.match.normalise_at_test=true",
-    "model.min_frames=2",
-).model_copy(
-    update={
-        "about": "ObjProp, ResNet-50, on YouTube-VIS 2019; start it from a trained MaskTrack",
-        "paper": {"AP": 36.0},
-    }
+DETECTOR = masktrack.DETECTOR.but(
+    proposals_per_level=1000,
+    proposals=1000,
+    score_threshold=0.001,
+    max_detections=100,
+)
+MATCH = FullyConnectedMatchConfig(normalise_at_test=True)
+PROPAGATION = PropagationConfig()
+MODEL = masktrack.MODEL.but(detector=DETECTOR, match=MATCH, propagation=PROPAGATION, min_frames=2)
+
+YTVIS2019 = masktrack.YTVIS2019.but(
+    about="ObjProp, ResNet-50, on YouTube-VIS 2019; start it from a trained MaskTrack",
+    model=MODEL,
+    paper={"AP": 36.0},
+)
+
+_RELEASED = MODEL.but(
+    propagation=PROPAGATION.but(at_test=False, renorm=False, norm_bias=1),
+    match_average="all",
 )
 
 RECIPES = {
     "objprop/ytvis2019": YTVIS2019,
-    "objprop/ytvis2019-released": YTVIS2019.override(
-        "model.propagation.at_test=false",
-        "model.propagation.renorm=false",
-        "model.propagation.norm_bias=1",
-        "model.match_average=all",
-    ).model_copy(update={"about": "ObjProp as its released code runs: nothing is propagated at test", "paper": {}}),
+    "objprop/ytvis2019-released": YTVIS2019.but(
+        about="ObjProp as its released code runs: nothing is propagated at test",
+        model=_RELEASED,
+        paper={},
+    ),
 }

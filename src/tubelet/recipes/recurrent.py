@@ -57,7 +57,7 @@ def _sweep() -> dict[str, Experiment]:
     rows = {}
     for weight in SWEEP:
         one = row("IFR", "r50", 2019, {}, decoder=InterFrameConfig(cross_frame=weight))
-        rows[f"ifr/figure4/{weight:g}"] = one.model_copy(update={"about": f"{one.about}, lambda_e = {weight:g}"})
+        rows[f"ifr/figure4/{weight:g}"] = one.but(about=f"{one.about}, lambda_e = {weight:g}")
     return rows
 
 

@@ -10,10 +10,14 @@ convolutions, for which there is no such start, and begins from nothing.
 
 from __future__ import annotations
 
+from typing import Literal
+
+from tubelet.attention.affinity import AffinityConfig
 from tubelet.attention.recurrent import RecurrentConfig
+from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip
 from tubelet.data.graded import HEIGHT, PLAIN, WIDTH
-from tubelet.data.sampling import NearbyPair, RandomPair
+from tubelet.data.sampling import DroppedClip, NearbyPair, OrderedPair, RandomPair, SupportReference
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.mask2former.criterion import CriterionConfig
@@ -21,9 +25,14 @@ from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
+from tubelet.models.rcnn.correlation import CorrelationMatchConfig
 from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
+from tubelet.models.rcnn.neck import DualNeckConfig, STANeckConfig
+from tubelet.models.rcnn.propagation import PropagationConfig
+from tubelet.models.rcnn.regions import DualRegionsConfig
 from tubelet.models.rcnn.two_stage import TwoStageConfig
+from tubelet.models.tags.model import TagConfig
 from tubelet.recipes import tags
 from tubelet.recipes.experiment import Experiment, Generated
 from tubelet.training.loop import TrainConfig
@@ -35,37 +44,35 @@ _VIDEOS = Generated(videos=140, seed=2000, world=PLAIN)
 _FLIP = (Geometry(steps=(HorizontalFlip(),)),)
 
 
-def _budget(iterations: int, clip_norm: float, **further: int) -> TrainConfig:
-    return TrainConfig.model_validate(
-        {
-            "iterations": iterations,
-            "batch_size": 4,
-            "workers": 0,
-            "precision": "bf16",
-            "threads": 1,
-            "clip_norm": clip_norm,
-            "checkpoint_every": 10**6,
-        }
-        | further
+def _budget(iterations: int, clip_norm: float, *, batch_size: int = 4) -> TrainConfig:
+    return TrainConfig(
+        iterations=iterations,
+        batch_size=batch_size,
+        workers=0,
+        precision="bf16",
+        threads=1,
+        clip_norm=clip_norm,
+        checkpoint_every=10**6,
     )
 
 
+_MODEL = MaskTrackConfig(
+    detector=TwoStageConfig(
+        input=_INPUT,
+        backbone=_TRUNK,
+        channels=32,
+        box_channels=128,
+        proposals_per_level=50,
+        proposals=50,
+        anchors_sampled=64,
+        regions_sampled=64,
+    ),
+    mask=MaskHeadConfig(convs=2, channels=32),
+    match=FullyConnectedMatchConfig(channels=64),
+)
 _MASKTRACK = Experiment(
     about="small MaskTrack R-CNN",
-    model=MaskTrackConfig(
-        detector=TwoStageConfig(
-            input=_INPUT,
-            backbone=_TRUNK,
-            channels=32,
-            box_channels=128,
-            proposals_per_level=50,
-            proposals=50,
-            anchors_sampled=64,
-            regions_sampled=64,
-        ),
-        mask=MaskHeadConfig(convs=2, channels=32),
-        match=FullyConnectedMatchConfig(channels=64),
-    ),
+    model=_MODEL,
     data=_VIDEOS,
     sampler=RandomPair(),
     transforms=_FLIP,
@@ -74,17 +81,28 @@ _MASKTRACK = Experiment(
     train=_budget(500, 10.0),
 )
 
-_STA = 'model.neck={"kind": "sta", "levels": ["P2", "P3", "P4", "P5"]}'
-_PROPAGATION = 'model.propagation={"channels": 32, "convs": 2}'
-_SUPPORTS = ('sampler={"kind": "support_reference", "supports": 2}', "model.window.context=4")
-_FRAME = (*_SUPPORTS, 'model.neck={"kind": "dual", "levels": ["P2", "P3", "P4", "P5"]}')
-_OBJECT = (*_SUPPORTS, "model.regions={}")
-_CORRELATION = 'model.match={"kind": "correlation", "level": "P3"}'
+_LEVELS: tuple[Literal["P2", "P3", "P4", "P5"], ...] = ("P2", "P3", "P4", "P5")
+_STA = STANeckConfig(levels=_LEVELS)
+_PROPAGATION = PropagationConfig(channels=32, convs=2)
+_WEIGHTED = _PROPAGATION.but(affinity=AffinityConfig(weight="shared"))
+_FRAME = DualNeckConfig(levels=_LEVELS)
+_OBJECT = DualRegionsConfig()
+_CORRELATION = CorrelationMatchConfig(level="P3")
 
 
-def _row(about: str, iterations: int, *overrides: str) -> Experiment:
-    row = _MASKTRACK.override(f"train.iterations={iterations}", *overrides)
-    return row.model_copy(update={"about": f"small {about}"})
+def _row(about: str, iterations: int, **parts: object) -> Experiment:
+    """MaskTrack R-CNN with what a paper adds."""
+    return _MASKTRACK.but(
+        about=f"small {about}",
+        model=_MODEL.but(**parts),
+        train=_MASKTRACK.train.but(iterations=iterations),
+    )
+
+
+def _supported(about: str, iterations: int, **parts: object) -> Experiment:
+    """One that looks at support frames: two in training, four at test."""
+    row = _row(about, iterations, window=Window(context=4), **parts)
+    return row.but(sampler=SupportReference(supports=2))
 
 
 _MASK2FORMER = Experiment(
@@ -107,53 +125,66 @@ _MASK2FORMER = Experiment(
 _INTER_FRAME = InterFrameConfig(layers=3, layer=RecurrentConfig(heads=4, feed_forward=128))
 
 
-def _ifr(cross_frame: float, iterations: int = 280) -> Experiment:
-    decoder = _INTER_FRAME.model_copy(update={"cross_frame": cross_frame})
-    row = _MASK2FORMER.override(f"train.iterations={iterations}")
-    update = {
-        "about": f"small IFR, lambda_e {cross_frame:g}",
-        "model": row.model.model_copy(update={"decoder": decoder}),
-    }
-    return row.model_copy(update=update)
+def _ifr(cross_frame: float) -> Experiment:
+    return _MASK2FORMER.but(
+        about=f"small IFR, lambda_e {cross_frame:g}",
+        model=_MASK2FORMER.model.but(decoder=_INTER_FRAME.but(cross_frame=cross_frame)),
+        train=_MASK2FORMER.train.but(iterations=280),
+    )
 
 
-TINY = (  # an eightieth of the paper's tag-based model
-    "model.input_size=[48,80]",
-    "model.channels=32",
-    "model.bottleneck=48",
-    "model.generator=16",
-    "model.tag_features=16",
-    "model.encoder.width=8",
-    "model.decoder.widths=[32,16,8]",
-    "model.spatio_temporal.keys=16",
-    "model.tag_attention.keys=16",
-    "model.window.length=6",
-    "sampler.frames=6",
-)
+def tiny(model: TagConfig) -> TagConfig:
+    """An eightieth of the paper's tag-based model."""
+    assert model.spatio_temporal is not None
+    assert model.tag_attention is not None
+    assert model.decoder is not None
+    return model.but(
+        input_size=(48, 80),
+        channels=32,
+        bottleneck=48,
+        generator=16,
+        tag_features=16,
+        encoder=model.encoder.but(width=8),
+        decoder=model.decoder.but(widths=(32, 16, 8)),
+        spatio_temporal=model.spatio_temporal.but(keys=16),
+        tag_attention=model.tag_attention.but(keys=16),
+        window=model.window.but(length=6),
+    )
+
+
+TINY_CLIPS = DroppedClip(frames=6, drop=(1, 2), stride=(1, 1))
+
 # at a weight of 1, the tagging loss keeps so small a network from learning what is foreground
-_TAGS = tags.GENERATED.override(*TINY, "model.loss.weight=0.02").model_copy(
-    update={"about": "small tag-based system", "data": _VIDEOS, "train": _budget(1400, 10.0, batch_size=1)}
+_TAGS = tags.GENERATED.but(
+    about="small tag-based system",
+    model=tiny(tags.SMALL).but(loss=tags.SMALL.loss.but(weight=0.02)),
+    data=_VIDEOS,
+    sampler=TINY_CLIPS,
+    train=_budget(1400, 10.0, batch_size=1),
 )
 
 SYSTEMS = {
     "masktrack": _MASKTRACK,
-    "sta": _row("STA", 430, _STA),
-    "objprop": _row("ObjProp", 450, _PROPAGATION),
-    "objprop-neck": _row("ObjProp with attention neck", 370, _PROPAGATION, _STA, "model.neck.consumers=proposals"),
-    "objprop-affinity": _row(
-        "ObjProp with weighted affinity", 490, _PROPAGATION, "model.propagation.affinity.weight=shared"
+    "sta": _row("STA", 430, neck=_STA),
+    "objprop": _row("ObjProp", 450, propagation=_PROPAGATION),
+    "objprop-neck": _row(
+        "ObjProp with attention neck",
+        370,
+        propagation=_PROPAGATION,
+        neck=_STA.but(consumers="proposals"),
     ),
-    "compfeat": _row("CompFeat", 185, *_FRAME, *_OBJECT, _CORRELATION),
+    "objprop-affinity": _row("ObjProp with weighted affinity", 490, propagation=_WEIGHTED),
+    "compfeat": _supported("CompFeat", 185, neck=_FRAME, regions=_OBJECT, match=_CORRELATION),
     "mask2former": _MASK2FORMER,
     "ifr": _ifr(0.3),
     "tags": _TAGS,
 }
 ABLATIONS = {
-    "masktrack-ordered": _row("MaskTrack R-CNN, ordered pairs", 500, 'sampler={"kind": "ordered_pair"}'),
-    "compfeat-frame": _row("dual attention of frames", 230, *_FRAME),
-    "compfeat-object": _row("dual attention of objects", 280, *_OBJECT),
-    "compfeat-both": _row("dual attention of both", 185, *_FRAME, *_OBJECT),
-    "compfeat-correlation": _row("correlation tracker", 475, _CORRELATION),
+    "masktrack-ordered": _row("MaskTrack R-CNN, ordered pairs", 500).but(sampler=OrderedPair()),
+    "compfeat-frame": _supported("dual attention of frames", 230, neck=_FRAME),
+    "compfeat-object": _supported("dual attention of objects", 280, regions=_OBJECT),
+    "compfeat-both": _supported("dual attention of both", 185, neck=_FRAME, regions=_OBJECT),
+    "compfeat-correlation": _row("correlation tracker", 475, match=_CORRELATION),
     "ifr-without-cross-frame": _ifr(0),
     "ifr-more-cross-frame": _ifr(1),
 }

@@ -7,6 +7,8 @@ tubelet train tags/generated --out runs/first
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from tubelet.attention.tags import FrameReadingConfig, SelfReadingConfig
 from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip, RandomCrop
@@ -67,24 +69,35 @@ DAVIS = Experiment(
     evaluations=_EVALUATIONS,
 )
 
+Change = Callable[[TagConfig], TagConfig]
+
+
+def _without_loss(term: str) -> Change:
+    return lambda model: model.but(loss=model.loss.but(**{term: False}))
+
+
+def _without(**parts: object) -> Change:
+    return lambda model: model.but(**parts)
+
+
 # what each row of Table III takes away; with its link, an attention leaves the decoder's input as well
-ROWS: dict[str, tuple[str, ...]] = {
-    "without-spectra": ("model.loss.spectra=false",),
-    "without-specter": ("model.loss.specter=false",),
-    "without-tempra": ("model.loss.tempra=false",),
-    "without-temper": ("model.loss.temper=false",),
-    "without-spatio-temporal-attention": ("model.spatio_temporal=null",),
-    "without-tag-attention": ("model.tag_attention=null",),
-    "without-self-attention": ("model.self_attention=null",),
-    "without-location-embedding": ("model.loc_embed=false",),
-    "without-tag-attention-and-connector": ("model.tag_attention=null", "model.tag_link=false"),
-    "without-self-attention-and-connector": ("model.self_attention=null", "model.self_link=false"),
-    "without-both-decoder-and-connectors": (
-        "model.tag_attention=null",
-        "model.self_attention=null",
-        "model.tag_link=false",
-        "model.self_link=false",
-        "model.decoder=null",
+ROWS: dict[str, Change] = {
+    "without-spectra": _without_loss("spectra"),
+    "without-specter": _without_loss("specter"),
+    "without-tempra": _without_loss("tempra"),
+    "without-temper": _without_loss("temper"),
+    "without-spatio-temporal-attention": _without(spatio_temporal=None),
+    "without-tag-attention": _without(tag_attention=None),
+    "without-self-attention": _without(self_attention=None),
+    "without-location-embedding": _without(loc_embed=False),
+    "without-tag-attention-and-connector": _without(tag_attention=None, tag_link=False),
+    "without-self-attention-and-connector": _without(self_attention=None, self_link=False),
+    "without-both-decoder-and-connectors": _without(
+        tag_attention=None,
+        self_attention=None,
+        tag_link=False,
+        self_link=False,
+        decoder=None,
     ),
 }
 
@@ -105,22 +118,22 @@ _PAPER = {  # J&F, J, F on DAVIS, validation
 
 def row(full: Experiment, name: str) -> Experiment:
     """A row of Table III of any experiment with tags: the same, but for what the row takes away."""
-    return full.override(*ROWS[name]).model_copy(
-        update={"about": f"Table III: {name.replace('-', ' ')}", "paper": {}},
-    )
+    assert isinstance(full.model, TagConfig), "Table III is about tags"
+    about = f"Table III: {name.replace('-', ' ')}"
+    return full.but(about=about, model=ROWS[name](full.model), paper={})
 
 
 def _table3() -> dict[str, Experiment]:
     rows = {}
     for name, figures in _PAPER.items():
         paper = dict(zip(("J&F", "J", "F"), figures, strict=True))
-        rows[f"tags/table3/{name}"] = row(DAVIS, name).model_copy(update={"paper": paper})
+        rows[f"tags/table3/{name}"] = row(DAVIS, name).but(paper=paper)
     return rows
 
 
 # frames of 112 without the pool after the stem, the geometry of the encoder's pretraining: tags of the same size, half
 # the cost in the stem
-_AT_112 = ("model.input_size=[112,112]", "model.encoder.pool=false")
+_ENCODER_AT_112 = EncoderConfig(pool=False)
 
 # from a random start, so nothing is frozen; small enough for one CPU core
 SMALL = TagConfig(
@@ -152,12 +165,16 @@ GENERATED = Experiment(
 
 RECIPES = {
     "tags/ytvis2019": YTVIS2019,
-    "tags/ytvis2019-112": YTVIS2019.override(*_AT_112).model_copy(
-        update={"about": "tag-based system at 112 x 112, on YouTube-VIS 2019", "paper": {}}
+    "tags/ytvis2019-112": YTVIS2019.but(
+        about="tag-based system at 112 x 112, on YouTube-VIS 2019",
+        model=YTVIS2019.model.but(input_size=(112, 112), encoder=_ENCODER_AT_112),
+        paper={},
     ),
     "tags/davis": DAVIS,
-    "tags/davis-112": DAVIS.override(*_AT_112).model_copy(
-        update={"about": "tag-based system at 112 x 112, class-agnostic, on DAVIS", "paper": {}}
+    "tags/davis-112": DAVIS.but(
+        about="tag-based system at 112 x 112, class-agnostic, on DAVIS",
+        model=DAVIS.model.but(input_size=(112, 112), encoder=_ENCODER_AT_112),
+        paper={},
     ),
     **_table3(),
     "tags/generated": GENERATED,

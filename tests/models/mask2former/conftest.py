@@ -43,7 +43,7 @@ def build() -> Build:
 
     def one(system: str, *overrides: str) -> Mask2Former:
         torch.manual_seed(0)
-        config = SMALL.model_copy(update={"decoder": DECODERS[system]}).override(*overrides)
+        config = SMALL.but(decoder=DECODERS[system]).override(*overrides)
         return config.build(CLASSES).eval()
 
     return one

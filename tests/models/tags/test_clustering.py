@@ -56,7 +56,7 @@ def test_twenty_objects_are_twenty_and_more_are_the_largest_twenty(dimensions: i
     assert agreement(cluster(tags, GAP, CONFIG), owners) == 1
     sizes = [100] * 20 + [30] * 4
     tags, owners = tagged(sizes, noise=0.1)
-    found = cluster(tags, GAP, CONFIG.model_copy(update={"leftover": "drop"}))
+    found = cluster(tags, GAP, CONFIG.but(leftover="drop"))
     assert len(found.centres) == 20
     assert (found.owners[owners >= 20] == -1).all()
     assert (found.owners[owners < 20] >= 0).all()
@@ -80,7 +80,7 @@ def test_a_few_stray_pixels_are_no_object() -> None:
     kept = cluster(tags, GAP, CONFIG)
     assert len(kept.centres) == 2
     assert set(kept.owners[owners == 2].tolist()) == {int(kept.owners[owners == 1][0])}  # the nearest
-    dropped = cluster(tags, GAP, CONFIG.model_copy(update={"leftover": "drop"}))
+    dropped = cluster(tags, GAP, CONFIG.but(leftover="drop"))
     assert set(dropped.owners[owners == 2].tolist()) == {-1}
 
 

@@ -66,7 +66,7 @@ def loops(tags: Tensor, owners: Tensor, gap: float) -> dict[str, float]:
 @pytest.mark.parametrize("gap", [0.4, 3.0])
 def test_the_four_terms_are_those_of_the_loops(objects: int, gap: float) -> None:
     tags, owners = scene(objects)
-    ours = tagging_losses(tags, owners, SUMS.model_copy(update={"gap": gap}))
+    ours = tagging_losses(tags, owners, SUMS.but(gap=gap))
     expected = loops(tags, owners, gap)
     for name in ("specter", "tempra", "temper"):
         assert float(ours[name]) == pytest.approx(expected[name], abs=1e-9)
