@@ -100,9 +100,9 @@ def test_resizing_by_matrices_is_the_resize_of_frames(config: InputConfig) -> No
     own, expected = Resize(config, SIZE)(frames.float()), config.prepare([frames])
     assert own.sizes == expected.sizes
     torch.testing.assert_close(own.scales, expected.scales)
-    level = 1 / min(config.std)  # one of 256: the other is computed in whole numbers, twice
+    level = 1 / min(config.std)  # one of 256: the other rounds once or twice, as the version of torch has it
     assert float((own.pixels - expected.pixels).abs().max()) <= 2.01 * level
-    assert float((own.pixels - expected.pixels).abs().mean()) < 0.1 * level
+    assert float((own.pixels - expected.pixels).abs().mean()) < 0.22 * level
 
 
 def test_cutting_from_every_level_is_cutting_from_the_right_one() -> None:

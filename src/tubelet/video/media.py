@@ -7,7 +7,7 @@ from functools import partial
 import av
 from av.container import InputContainer
 
-# before 19, PyAV refused a file whose title is not UTF-8 unless asked not to; 19 no longer knows the argument
+# PyAV 19 reads titles that are not UTF-8 and has no such argument; older ones refuse the file without it.
 _READS_ANY_TITLE = int(av.__version__.split(".")[0]) >= 19
 _open = av.open if _READS_ANY_TITLE else partial(av.open, metadata_errors="ignore")
 
