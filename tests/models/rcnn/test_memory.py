@@ -107,6 +107,7 @@ def test_at_a_cut_maps_and_history_go_and_objects_stay() -> None:
     assert after.ids.tolist() == [3, 5, 8]
     assert after.elsewhere.tolist() == [True] * 3
     assert before.elsewhere.tolist() == [False] * 3
+    assert replace(after, seen=torch.tensor([2, 8, 9])).elsewhere.tolist() == [True, True, False]
 
 
 def test_objects_of_another_shot_are_remembered_longer_if_they_were_there_at_its_end() -> None:
