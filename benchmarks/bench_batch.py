@@ -17,11 +17,11 @@ import time
 from functools import partial
 from pathlib import Path
 
-from tubelet.apps.batch import fingerprint, load_model
-from tubelet.apps.batch_inputs import find_jobs
+from tubelet.apps.batch.command import fingerprint, load_model
+from tubelet.apps.batch.inputs import find_jobs
 from tubelet.apps.demo import VIDEO
-from tubelet.inference.batch import Settings
-from tubelet.inference.workers import share
+from tubelet.inference.many.batch import Settings
+from tubelet.inference.many.workers import share
 
 
 def rate(folder: Path, workers: int, video: bool) -> float:

@@ -26,7 +26,6 @@ import torch
 from torch.utils.data import DataLoader
 
 from tubelet.core.types import Clip, VideoSet
-from tubelet.data import coco, ytvis
 from tubelet.data.caching import remember, shrink
 from tubelet.data.clips import ClipDataset
 from tubelet.data.geometry import Geometry, HorizontalFlip, ResizeWithin
@@ -40,9 +39,10 @@ from tubelet.data.sampling import (
     SupportReference,
     WholeVideo,
 )
-from tubelet.data.synthetic import Synthetic, generate
-from tubelet.data.ytvis_set import Frames
+from tubelet.formats import coco, ytvis
+from tubelet.formats.ytvis.numbering import Frames
 from tubelet.recipes.default import RECIPES
+from tubelet.synthetic.generator import Synthetic, generate
 
 SAMPLERS: dict[str, AnySampler] = {
     "one frame, repeated": Repeat(frames=2),

@@ -27,8 +27,8 @@ from typing import Any, NamedTuple
 import evaluation_plain
 from evaluation_case import Case, write
 
-from tubelet.data import ytvis as files
 from tubelet.evaluation import ytvis
+from tubelet.formats import ytvis as files
 
 HERE = Path(__file__).resolve().parent
 VALIDATION = Case()

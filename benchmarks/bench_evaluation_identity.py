@@ -20,9 +20,9 @@ import motmetrics
 import numpy as np
 from evaluation_case import Case, write
 
-from tubelet.data import ytvis as files
 from tubelet.evaluation import identity
 from tubelet.evaluation.pairing import pair
+from tubelet.formats import ytvis as files
 
 NAMES = {"idf1": "IDF1", "idp": "IDP", "idr": "IDR", "mota": "MOTA", "num_switches": "IDs"}
 NAMES |= {"num_false_positives": "FP", "num_misses": "FN", "num_fragmentations": "fragments"}

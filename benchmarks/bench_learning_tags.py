@@ -24,23 +24,25 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
+from tubelet.bench.trial import measure, run_trial, table
 from tubelet.core.types import Clip, Prediction, Video, VideoSet
-from tubelet.data import caching, davis, forms, synthetic, ytvis
+from tubelet.data import caching
 from tubelet.data.clips import load_clip, load_tracks
 from tubelet.data.sampling import Sample
-from tubelet.inference.ledger import Ledger
+from tubelet.formats import davis, registry, ytvis
 from tubelet.inference.predict import predict
 from tubelet.inference.stitch import Stitcher
+from tubelet.inference.tallies import Ledger
 from tubelet.models.tags.inputs import draw_truth
 from tubelet.models.tags.model import TagModel
 from tubelet.recipes.experiment import AnyForm, Experiment, YouTubeVIS
 from tubelet.recipes.small import TINY_CLIPS, tiny
 from tubelet.recipes.tags import GENERATED, ROWS, SMALL, row
-from tubelet.recipes.trial import measure, run_trial, table
+from tubelet.synthetic import generator
 
 FIGURES = ("J&F", "J", "F", "AP", "IDF1", "train_s")
 # objects that differ and are all seen all the time: what a thousandth of the model can learn in seconds
-WORLD = synthetic.Synthetic(
+WORLD = generator.Synthetic(
     height=96,
     width=160,
     frames=12,
@@ -61,7 +63,7 @@ HELD = ("breakdance-flare", "dance-jump", "elephant", "lucia", "rhino")
 def overfit(iterations: int) -> None:
     """One clip of three objects, again and again: J at the tags' resolution and at the frame's."""
     world = WORLD.but(frames=8, objects=(3, 3))
-    video = synthetic.generate(world, 3, 1).videos[0]
+    video = generator.generate(world, 3, 1).videos[0]
     clip = load_clip(video, Sample(tuple(range(8)), (True,) * 8), len(world.classes))
     torch.manual_seed(0)
     model = GENERATED.model.build(world.classes)
@@ -119,7 +121,7 @@ def table3(out: Path, seeds: int, iterations: int, videos: int, rows: Sequence[s
     sets = {"train": (100, videos), "unseen": (200, 8)} if unseen else {"train": (100, videos)}
     for name, (seed, count) in sets.items():
         if not (out / name).exists():
-            synthetic.write(out / name, WORLD, seed, count)
+            generator.write(out / name, WORLD, seed, count)
     test = ytvis.read(out / ("unseen" if unseen else "train") / "instances.json")
     full = GENERATED.but(
         model=tiny(SMALL),
@@ -150,7 +152,7 @@ def davis2016(root: Path, out: Path, iterations: int) -> None:
     """Train on real sequences of one object, test on five that were not seen."""
     listed = json.loads((root / "sequences.json").read_text())
     single = [entry["sequence"] for entry in listed if entry["objects2017"] == 1]
-    videos = forms.open_set(root, "davis")
+    videos = registry.open_set(root, "davis")
     training = [video for video in videos.videos if video.id in single and video.id not in HELD]
     held = VideoSet(videos=[video for video in videos.videos if video.id in HELD], classes=videos.classes)
     print(f"{len(training)} sequences to learn from, {len(held.videos)} to test: {', '.join(HELD)}")

@@ -19,9 +19,9 @@ import numpy as np
 from tubelet.apps import serve
 from tubelet.apps.web import results, server
 from tubelet.apps.web.guard import Access
-from tubelet.apps.web.jobs import Jobs
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.store import Film, Store, new_id
 from tubelet.apps.web.limits import Limits
-from tubelet.apps.web.store import Film, Store, new_id
 from tubelet.core import masks
 from tubelet.core.types import Track
 from tubelet.inference.results import VideoPrediction

@@ -32,7 +32,7 @@ import torch
 from torch import Tensor
 
 from tubelet.attention.affinity import affinity, carried, spatial_prior
-from tubelet.models.rcnn.detector import Detections
+from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.propagation import PropagationConfig
 
 HEIGHT, WIDTH, DEPTH, OBJECTS = 48, 80, 256, 3

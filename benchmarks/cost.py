@@ -60,8 +60,8 @@ def step_cost(name: str, steps: int) -> dict[str, float]:
     import torch
 
     from tubelet.data.clips import ClipDataset
-    from tubelet.data.synthetic import Synthetic, generate
     from tubelet.recipes import find
+    from tubelet.synthetic.generator import Synthetic, generate
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

@@ -35,9 +35,9 @@ import torch
 from tubelet.apps.demo import VIDEO
 from tubelet.core import masks
 from tubelet.core.types import Clip, Prediction, Video, VideoSet
-from tubelet.data import coco, davis
-from tubelet.data import ytvis as ytvis_files
 from tubelet.evaluation import ytvis
+from tubelet.formats import coco, davis
+from tubelet.formats import ytvis as ytvis_files
 from tubelet.inference.predict import predict
 from tubelet.models import weights
 from tubelet.models.rcnn.model import MaskTrackRCNN

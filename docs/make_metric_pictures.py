@@ -15,9 +15,9 @@ from matplotlib.figure import Figure
 
 from tubelet.core import masks
 from tubelet.core.types import Prediction, Track, Video
-from tubelet.data.synthetic import Synthetic, generate
 from tubelet.drawing.colours import colour
 from tubelet.evaluation import davis, identity
+from tubelet.synthetic.generator import Synthetic, generate
 
 OUT = Path(__file__).with_name("pictures")
 GROUND = (240, 240, 238)

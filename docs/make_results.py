@@ -10,8 +10,8 @@ import json
 import re
 from pathlib import Path
 
+from tubelet.bench.runner import BASE, comparison_tables
 from tubelet.recipes import small
-from tubelet.recipes.comparison import BASE, comparison_tables
 
 DOCS = Path(__file__).parent
 PAGE = DOCS / "results.md"

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
-    "load": "tubelet.models.weights",
+    "load": "tubelet.models.weights.loading",
     "predict": "tubelet.inference.predict",
     "stream": "tubelet.inference.predict",
     "open_video": "tubelet.video.reader",

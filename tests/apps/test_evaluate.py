@@ -17,7 +17,7 @@ from PIL import Image
 from tubelet.apps import cli
 from tubelet.core import masks
 from tubelet.core.types import Prediction, Track, Video, VideoSet
-from tubelet.data import ytvis
+from tubelet.formats import ytvis
 
 SIZE = (48, 64)
 KEYS = ["AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"]

@@ -9,11 +9,12 @@ import pytest
 import torch
 
 from tubelet.apps.cli import call
-from tubelet.models import export, weights
+from tubelet.export import network
+from tubelet.models import weights
 from tubelet.models.inputs import InputConfig, Stretch
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
-from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 
 SMALL = MaskTrackConfig(
     detector=SSDLiteConfig(
@@ -48,7 +49,7 @@ def test_onnx_is_written_with_how_well_it_agrees(
     small: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     written: list[Any] = []
-    monkeypatch.setattr(export, "write_onnx", lambda what, path: written.append(path) or 2e-6)
+    monkeypatch.setattr(network, "write_onnx", lambda what, path: written.append(path) or 2e-6)
     assert call(["export", "default", "--out", str(tmp_path / "net.bin"), "--format", "onnx"]) == 0
     assert written == [tmp_path / "net.bin"]
     assert "agrees with PyTorch to 2e-06" in capsys.readouterr().out

@@ -20,10 +20,10 @@ from toy import Toy, moving_patches
 from tubelet.apps import console
 from tubelet.apps.cli import call
 from tubelet.core.errors import ConfigError
-from tubelet.data import ytvis
-from tubelet.data.synthetic import Synthetic, write
 from tubelet.drawing.labels import label
+from tubelet.formats import ytvis
 from tubelet.models import weights
+from tubelet.synthetic.generator import Synthetic, write
 from tubelet.video.writer import VideoWriter
 
 BAD = os.fsdecode(b"old\xff")  # a name that is not UTF-8, as Python holds it
@@ -83,8 +83,8 @@ def test_a_video_of_any_name_is_predicted_and_saved(
 
 
 def test_many_videos_of_any_name(video: Path, tmp_path: Path) -> None:
-    from tubelet.apps import batch
-    from tubelet.inference.batch import Outcome
+    from tubelet.apps.batch import command as batch
+    from tubelet.inference.many.batch import Outcome
 
     outcomes = [Outcome(video=str(video), folder="old_", status="failed", note=f"{video}: broken")]
     batch.write_summary(tmp_path / "out", outcomes)

@@ -14,8 +14,8 @@ from PIL import Image
 from tubelet.apps import cli
 from tubelet.core import masks
 from tubelet.core.types import Prediction, Track, Video, VideoSet
-from tubelet.data import ytvis
-from tubelet.data.label_maps import encode_map
+from tubelet.formats import ytvis
+from tubelet.formats.label_maps import encode_map
 from tubelet.models.tags.model import TagConfig
 from tubelet.training.checkpoint import save_model
 from tubelet.video.writer import ImageWriter

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tubelet.core import masks
-from tubelet.core.tubes import pack
+from tubelet.core.masks.packed import pack
 from tubelet.core.types import Clip, Frame, Prediction, Track, Tracks, Video, VideoSet
 
 

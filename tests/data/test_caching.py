@@ -12,8 +12,8 @@ from tubelet.core import masks
 from tubelet.core.types import VideoSet
 from tubelet.data.caching import remember, shrink
 from tubelet.data.clips import ClipDataset
-from tubelet.data.lazy import MappedVideos
 from tubelet.data.sampling import RandomPair
+from tubelet.formats.lazy import MappedVideos
 from tubelet.video.frames import LazyFrames
 
 

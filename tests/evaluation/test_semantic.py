@@ -12,7 +12,7 @@ from hypothesis.extra import numpy as hn
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError
-from tubelet.core.rest import Track
+from tubelet.core.records import Track
 from tubelet.evaluation.semantic import VOID, ClassMaps, class_map, confusion, evaluate, per_class
 
 maps = hn.arrays(np.uint8, (3, 4, 5), elements=st.sampled_from([0, 1, 2, 3]))

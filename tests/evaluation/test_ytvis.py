@@ -14,12 +14,12 @@ import ytvis_oracle as oracle
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tubelet.core import overlaps
 from tubelet.core.errors import InputError
+from tubelet.core.masks import overlaps
 from tubelet.core.types import Prediction, Track, Video
-from tubelet.data import ytvis as files
 from tubelet.evaluation import ytvis
 from tubelet.evaluation.pairing import pair
+from tubelet.formats import ytvis as files
 
 KEYS = {"AP", "AP50", "AP75", "AP_small", "AP_medium", "AP_large"}
 KEYS |= {"AR1", "AR10", "AR100", "AR_small", "AR_medium", "AR_large"}

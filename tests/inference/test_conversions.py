@@ -18,7 +18,8 @@ from pycocotools import mask as coco
 from toy import Toy, moving_patches
 from tubelet.core import masks
 from tubelet.core.errors import InputError
-from tubelet.data import coco_video, ytvis
+from tubelet.formats import ytvis
+from tubelet.formats.coco import videos as coco_video
 from tubelet.inference.predict import predict
 from tubelet.inference.results import VideoPrediction
 from tubelet.video.reader import open_video

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from tubelet.core import boxes
 from tubelet.core.masks import decode
 from tubelet.core.types import Tracks
-from tubelet.inference.ledger import Ledger, Tally
 from tubelet.inference.stitch import Finished, Stitcher
+from tubelet.inference.tallies import Ledger, Tally
 
 
 def tracks(

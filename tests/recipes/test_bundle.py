@@ -10,9 +10,9 @@ import torch
 
 from tubelet.core.errors import TubeletError
 from tubelet.models import weights
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
-from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.recipes.bundle import bundle
 from tubelet.training.checkpoint import save_model
 

@@ -13,14 +13,14 @@ import torch
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip, Tracks, Video, VideoSet
-from tubelet.data import ytvis
-from tubelet.data.classes import YTVIS_2019
 from tubelet.data.clips import ClipDataset
-from tubelet.data.synthetic import Synthetic, generate
+from tubelet.formats import ytvis
+from tubelet.formats.classes import YTVIS_2019
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.targets import partners_of
 from tubelet.recipes import compfeat, sta
 from tubelet.recipes.experiment import Experiment, WithImages
+from tubelet.synthetic.generator import Synthetic, generate
 
 ROWS = {**sta.RECIPES, **compfeat.RECIPES}
 every_row = pytest.mark.parametrize("name", ROWS)

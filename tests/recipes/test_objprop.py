@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from tubelet.core.types import Clip, Tracks
+from tubelet.models.rcnn.detectors.two_stage import TwoStage
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
-from tubelet.models.rcnn.two_stage import TwoStage
 from tubelet.recipes import masktrack, objprop, objprop_attention
 from tubelet.recipes.experiment import Experiment
 

@@ -12,8 +12,8 @@ import torch
 from tubelet.core.errors import ConfigError, InputError, TubeletError, WeightsError
 from tubelet.core.types import Clip, Tracks
 from tubelet.models import weights
+from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
-from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.recipes import default, find, masktrack, names
 from tubelet.recipes.experiment import COCO, Experiment, Generated, YouTubeVIS
 

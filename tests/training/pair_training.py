@@ -24,14 +24,14 @@ from tubelet.core.errors import TubeletError
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
-from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.training import distributed, loop
 from tubelet.training.loop import TrainConfig, train
 from tubelet.training.optim import SGD, AdamW, OptimConfig
-from tubelet.training.slices import own
-from tubelet.training.spreading import Slices
+from tubelet.training.parallel import Slices
+from tubelet.training.sharded_tensors import own
 
 
 class BlackClips(ToyClips):

@@ -35,7 +35,7 @@ def attend(
 
     from tubelet.core.atomic import check_folder, together
     from tubelet.core.errors import ConfigError
-    from tubelet.inference.attend import attention_maps, check, film, picture
+    from tubelet.inference.attention_maps import attention_maps, check, film, picture
     from tubelet.models import weights
     from tubelet.video.reader import open_video
 

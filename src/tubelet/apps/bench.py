@@ -47,25 +47,25 @@ def vis(
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
 ) -> None:
     """Train and test the systems in small; print the tables and write DIR/<set>.json. Goes on where it was stopped."""
+    from tubelet.bench import runner
     from tubelet.core.atomic import check_folder
-    from tubelet.recipes import comparison
 
     check_folder(out)
     chosen, wanted = _rows(rows), _plan(plan, seeds)
     if videos is SetChoice.generated and (coco or split):
         raise InputError("--coco and --split are for --set pasted: the generated set needs no images")
-    sets = comparison.prepare(out, videos.value, wanted, coco, split)
-    runs = comparison.runs(out, videos.value, sets, wanted, chosen, device)
+    sets = runner.prepare(out, videos.value, wanted, coco, split)
+    runs = runner.runs(out, videos.value, sets, wanted, chosen, device)
     left = sum(not run.done for run in runs)
     say(f"{len(runs)} trials, {left} to do")
 
-    def tell(run: comparison.Run, figures: dict[str, float]) -> None:
+    def tell(run: runner.Run, figures: dict[str, float]) -> None:
         say(f"{run.row}, seed {run.seed}: AP {100 * figures['AP']:.1f} after {figures['train_s']:.0f} s of training")
 
-    comparison.compare(runs, jobs, tell)
-    summary = comparison.summarise(out, videos.value, wanted, device)
+    runner.compare(runs, jobs, tell)
+    summary = runner.summarise(out, videos.value, wanted, device)
     _write(out / f"{videos.value}.json", summary)
-    show(comparison.comparison_tables(summary, chosen))
+    show(runner.comparison_tables(summary, chosen))
 
 
 @app.command()
@@ -78,8 +78,8 @@ def tables(
     ] = None,
 ) -> None:
     """Print the tables of a comparison again, from its summary alone."""
+    from tubelet.bench import runner
     from tubelet.core.atomic import check_folder, together
-    from tubelet.recipes import comparison
 
     if pictures is not None:
         check_folder(pictures)
@@ -97,7 +97,7 @@ def tables(
                 draw(systems, scratch / name)
         for name in drawn:
             say(str(pictures / name))
-    show(comparison.comparison_tables(held, chosen))
+    show(runner.comparison_tables(held, chosen))
 
 
 def _rows(names: str) -> list[str]:
@@ -113,7 +113,7 @@ def _rows(names: str) -> list[str]:
 
 
 def _plan(name: str, seeds: str | None) -> Any:
-    from tubelet.recipes.comparison import PLANS
+    from tubelet.bench.runner import PLANS
 
     if name not in PLANS:
         raise InputError(f"--plan: no plan {name!r}; {nearest(name, PLANS)}")

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 
 from tubelet.core.errors import InputError
-from tubelet.core.rest import Prediction, Track, Video
-from tubelet.data.davis_masks import Maps
-from tubelet.data.storing import folder_names
-from tubelet.data.ytvis_set import AnnotatedSet
+from tubelet.core.records import Prediction, Track, Video
 from tubelet.evaluation.semantic import ClassMaps, class_map
+from tubelet.formats.davis_masks import Maps
+from tubelet.formats.storing import folder_names
+from tubelet.formats.ytvis.numbering import AnnotatedSet
 
 
 def class_maps(videos: AnnotatedSet, answers: Path | Sequence[Prediction]) -> Iterator[ClassMaps]:

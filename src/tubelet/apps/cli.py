@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import attend, batch, bench, data, demo, evaluate, export, predict, serve, stream
+from tubelet.apps import attend, bench, data, demo, evaluate, export, predict, serve, stream
+from tubelet.apps.batch.command import batch
 from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ app.command()(demo.demo)
 app.command()(attend.attend)
 app.command()(serve.serve)
 app.command()(stream.stream)
-app.command()(batch.batch)
+app.command()(batch)
 app.command()(export.export)
 
 

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from tubelet.core.types import Video, VideoSet
-    from tubelet.data.checking import Report
+    from tubelet.data.tools.checking import Report
 
 app = typer.Typer(no_args_is_help=True, help="Check, measure, look at, split and convert data sets.")
 
@@ -36,9 +36,9 @@ def check(
     examples: Annotated[int, typer.Option(help="Findings shown of each kind.")] = 3,
 ) -> None:
     """Look for what spoils a training. The exit code is 0 where the set is fit to train on, 1 where it is not."""
-    from tubelet.data.checking import check
-    from tubelet.data.forms import open_set
-    from tubelet.data.ytvis_json import Faults
+    from tubelet.data.tools.checking import check
+    from tubelet.formats.registry import open_set
+    from tubelet.formats.ytvis.document import Faults
 
     faults = Faults(lenient=True)
     videos = open_set(path, form, frames, faults)
@@ -57,7 +57,7 @@ def stats(
 ) -> None:
     """Numbers of a data set: objects, lengths, sizes, classes, occlusion, motion."""
     from tubelet.core.atomic import check_file
-    from tubelet.data.statistics import draw, measure
+    from tubelet.data.tools.statistics import draw, measure
 
     if out is not None:
         check_file(out)
@@ -83,7 +83,7 @@ def browse(
     """Draw contact sheets: frames of a few videos with their objects."""
     from tubelet.core.atomic import check_folder, together
     from tubelet.data.sampling import evenly
-    from tubelet.data.storing import folder_names
+    from tubelet.formats.storing import folder_names
 
     check_folder(out)
     found = _open(path, form, frames)
@@ -110,8 +110,8 @@ def split(
 ) -> None:
     """Hold out videos for validation, each class in its share. Writes YouTube-VIS JSON; frames stay where they are."""
     from tubelet.core.atomic import check_folder, together
-    from tubelet.data import ytvis
-    from tubelet.data.splitting import split
+    from tubelet.data.tools.splitting import split
+    from tubelet.formats import ytvis
 
     folder = out or (path if path.is_dir() else path.parent)
     check_folder(folder)
@@ -134,7 +134,7 @@ def convert(
 ) -> None:
     """Write a data set in another form, and say what that form cannot hold."""
     from tubelet.core.atomic import check_new_folder
-    from tubelet.data.forms import convert
+    from tubelet.formats.registry import convert
 
     check_new_folder(out)
     losses = convert(source, out, to=to, form=form, frames=not no_frames).lines()
@@ -156,7 +156,7 @@ def synth(
 ) -> None:
     """Generate videos with exact truth: PNG frames and YouTube-VIS JSON."""
     from tubelet.core.atomic import check_new_folder
-    from tubelet.data.synthetic import Synthetic, write
+    from tubelet.synthetic.generator import Synthetic, write
 
     check_new_folder(out)
     config = Synthetic().override(*(overrides or ()))
@@ -166,7 +166,7 @@ def synth(
 
 
 def _open(path: Path, form: str | None, frames: Path | None = None) -> VideoSet:
-    from tubelet.data.forms import open_set
+    from tubelet.formats.registry import open_set
 
     return open_set(path, form, frames)
 

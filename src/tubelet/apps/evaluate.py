@@ -11,10 +11,10 @@ import typer
 from tubelet.apps.console import say, show
 
 if TYPE_CHECKING:
-    from tubelet.core.rest import Prediction
-    from tubelet.data.ytvis_json import Faults
-    from tubelet.data.ytvis_set import AnnotatedSet
+    from tubelet.core.records import Prediction
     from tubelet.evaluation.tables import Sheet
+    from tubelet.formats.ytvis.document import Faults
+    from tubelet.formats.ytvis.numbering import AnnotatedSet
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure predictions against truth; nothing leaves the machine."
@@ -108,10 +108,10 @@ def davis(
     ] = None,
 ) -> None:
     """Region and contour accuracy, J & F, by the rules of DAVIS: unsupervised, or semi-supervised."""
-    from tubelet.data import davis_masks as files
-    from tubelet.data.ytvis_json import Faults
     from tubelet.evaluation import davis as measure
     from tubelet.evaluation.tables import sheet
+    from tubelet.formats import davis_masks as files
+    from tubelet.formats.ytvis.document import Faults
 
     _check(json)
     faults = Faults(lenient=lenient)
@@ -261,7 +261,7 @@ def report(
     lenient: Lenient = False,
 ) -> None:
     """One page that says how good predictions are and why they are not better; several are compared."""
-    from tubelet.apps.report import write
+    from tubelet.apps.report.command import write
 
     show(str(write(truth, predictions, out, frames=frames, jobs=jobs, lenient=lenient)))
 
@@ -278,9 +278,9 @@ def submission(
 ) -> None:
     """Pack predictions as the evaluation servers take them, checked before the file is written."""
     from tubelet.core.atomic import check_file
-    from tubelet.data import submission as packing
-    from tubelet.data import ytvis as files
-    from tubelet.data.ytvis_json import Faults
+    from tubelet.formats import submission as packing
+    from tubelet.formats import ytvis as files
+    from tubelet.formats.ytvis.document import Faults
 
     check_file(out)
     tables = files.read(truth) if truth is not None else files.read_tables(predictions)
@@ -302,8 +302,8 @@ def _check(*outputs: Path | None) -> None:
 
 
 def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list[Prediction]]:
-    from tubelet.data import ytvis as files
-    from tubelet.data.ytvis_json import Faults
+    from tubelet.formats import ytvis as files
+    from tubelet.formats.ytvis.document import Faults
 
     faults = Faults(lenient=lenient)
     videos = files.read(truth, faults=faults)
@@ -313,8 +313,8 @@ def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, 
 
 
 def _read_truth(truth: Path, lenient: bool) -> AnnotatedSet:
-    from tubelet.data import ytvis as files
-    from tubelet.data.ytvis_json import Faults
+    from tubelet.formats import ytvis as files
+    from tubelet.formats.ytvis.document import Faults
 
     faults = Faults(lenient=lenient)
     videos = files.read(truth, faults=faults)
@@ -334,7 +334,7 @@ def _long_videos(videos: AnnotatedSet, path: Path | None) -> set[str]:
 
 
 def _draw_curve(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
-    from tubelet.apps.charts import drawing
+    from tubelet.apps.report.charts import drawing
 
     series = {key: [(float(t), row[key]) for t, row in rows.items()] for key in ("IDF1", "MOTA", "HOTA")}
     _write(path, drawing(series, "threshold of score", low=-0.5))

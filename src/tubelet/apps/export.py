@@ -36,8 +36,8 @@ def export(
     """Write a model's network, without association and memory, for programs without tubelet."""
     from tubelet.core.atomic import check_file
     from tubelet.core.errors import ConfigError
+    from tubelet.export.network import exportable, write_onnx, write_torch
     from tubelet.models import weights
-    from tubelet.models.export import exportable, write_onnx, write_torch
 
     kind = format or SUFFIXES.get(out.suffix.lower())
     if kind is None:

@@ -64,11 +64,11 @@ def serve(
 ) -> None:
     """Serve the page: drop a video, watch its objects, compare models, download results."""
     require_web()
-    from tubelet.apps.web.jobs import Jobs
+    from tubelet.apps.web.jobs.queue import Jobs
+    from tubelet.apps.web.jobs.store import Store
+    from tubelet.apps.web.jobs.worker import load_model
     from tubelet.apps.web.limits import Limits
     from tubelet.apps.web.server import build
-    from tubelet.apps.web.store import Store
-    from tubelet.apps.web.worker import load_model
 
     limits = Limits(
         megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep, requests_each=each, silence=silence

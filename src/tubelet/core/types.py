@@ -16,10 +16,10 @@ from torch import Tensor
 
 from tubelet.core import boxes
 from tubelet.core.errors import TubeletError
-from tubelet.core.rest import Prediction as Prediction
-from tubelet.core.rest import Track as Track
-from tubelet.core.rest import Video as Video
-from tubelet.core.rest import VideoSet as VideoSet
+from tubelet.core.records import Prediction as Prediction
+from tubelet.core.records import Track as Track
+from tubelet.core.records import Video as Video
+from tubelet.core.records import VideoSet as VideoSet
 
 Losses = dict[str, Tensor]  # named scalars, already weighted: a training loop only adds them up
 

@@ -16,9 +16,9 @@ from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.core.untrusted.images import decode_rgb, read_image_file
-from tubelet.data.files import clean_name
 from tubelet.data.geometry import ResizeWithin
-from tubelet.data.lazy import LazyVideos
+from tubelet.formats.files import clean_name
+from tubelet.formats.lazy import LazyVideos
 from tubelet.video.frames import LazyFrames
 
 

@@ -8,9 +8,9 @@ from functools import partial
 
 import numpy as np
 
-from tubelet.core.overlaps import frame_intersections
-from tubelet.core.runs import AREA
-from tubelet.core.tubes import Tube
+from tubelet.core.masks.overlaps import frame_intersections
+from tubelet.core.masks.packed import Tube
+from tubelet.core.masks.run_codec import AREA
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 from tubelet.evaluation.partners import Table

@@ -16,10 +16,10 @@ import numpy as np
 from scipy.optimize import linear_sum_assignment
 
 from tubelet.core import masks
-from tubelet.core.overlaps import frame_intersections
-from tubelet.core.rest import Prediction, Video
-from tubelet.core.runs import AREA
-from tubelet.core.tubes import Tube
+from tubelet.core.masks.overlaps import frame_intersections
+from tubelet.core.masks.packed import Tube
+from tubelet.core.masks.run_codec import AREA
+from tubelet.core.records import Prediction, Video
 from tubelet.evaluation.pairing import Pair, pair
 from tubelet.evaluation.parallel import each
 

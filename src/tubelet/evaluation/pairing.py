@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from tubelet.core.errors import InputError, nearest
-from tubelet.core.rest import Prediction, Track, Video
-from tubelet.core.tubes import Tube, pack
+from tubelet.core.masks.packed import Tube, pack
+from tubelet.core.records import Prediction, Track, Video
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,8 +11,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tubelet.core.overlaps import Pairs, intersections, shared_at_most
-from tubelet.core.tubes import Tube
+from tubelet.core.masks.overlaps import Pairs, intersections, shared_at_most
+from tubelet.core.masks.packed import Tube
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 

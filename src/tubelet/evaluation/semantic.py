@@ -14,7 +14,7 @@ import numpy as np
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError
-from tubelet.core.rest import Track
+from tubelet.core.records import Track
 
 VOID = 255
 MOST_CLASSES = 254  # that one byte tells apart, beside background and void

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tubelet.core.rest import Prediction, Video
+from tubelet.core.records import Prediction, Video
 from tubelet.evaluation.pairing import pair
 from tubelet.evaluation.partners import MOST, THRESHOLDS, Matches, Split, match
 

@@ -19,12 +19,12 @@ import numpy as np
 from tubelet.core import masks
 from tubelet.core.errors import InputError
 from tubelet.core.masks import RLE
-from tubelet.core.rest import Track, VideoSet
+from tubelet.core.records import Track, VideoSet
 from tubelet.core.text import plain
 from tubelet.core.untrusted.documents import read_json
-from tubelet.data import davis
-from tubelet.data.storing import Losses
-from tubelet.data.ytvis import write_predictions
+from tubelet.formats import davis
+from tubelet.formats.storing import Losses
+from tubelet.formats.ytvis import write_predictions
 
 if TYPE_CHECKING:
     from tubelet.inference.results import VideoPrediction

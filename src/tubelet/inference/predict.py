@@ -18,12 +18,12 @@ from tubelet.core.arguments import fraction, whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
-from tubelet.inference.ledger import Ledger, Tallies
 from tubelet.inference.modes import device_of, evaluating
 from tubelet.inference.reading import Picture, Step, listen, read
 from tubelet.inference.results import Progress, VideoPrediction
 from tubelet.inference.stitch import Finished, Stitcher
-from tubelet.inference.views import several
+from tubelet.inference.tallies import Ledger, Tallies
+from tubelet.inference.test_time_augmentation import several
 from tubelet.tracking.shots import ShotConfig
 from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
 
@@ -50,7 +50,7 @@ def predict(
     where they appear) is under `threshold` are left out; each object has its best class. With `top`, the answer is what
     benchmarks take instead: the `top` best (object, class) pairs, in falling order, whatever their scores, so that one
     object may come several times with the same masks and id. `views`: look at that many sizes and average what is seen
-    (inference/views.py). `cuts`: after a scene cut an object goes on only if its appearance says so, and
+    (test-time augmentation). `cuts`: after a scene cut an object goes on only if its appearance says so, and
     `prediction.shots` tells where shots begin; off, the video is taken for one shot. `progress(done, total)` is called
     as frames are finished. Runs where the model's parameters are. Raises InputError for a source that cannot be read,
     ConfigError for views of a model that cannot be asked so.

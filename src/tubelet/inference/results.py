@@ -18,10 +18,10 @@ from tubelet.core import masks
 from tubelet.core.atomic import together
 from tubelet.core.types import Frame, Prediction, Video
 from tubelet.core.untrusted.files import as_path
-from tubelet.data.storing import Losses
-from tubelet.data.ytvis import write_predictions
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.overlay import draw
+from tubelet.formats.storing import Losses
+from tubelet.formats.ytvis import write_predictions
 from tubelet.inference import conversions
 from tubelet.video.windows import evenly
 from tubelet.video.writer import VideoWriter

@@ -20,9 +20,9 @@ from tubelet.core.protocol import SemanticSegmenter, VideoSegmenter, Window
 from tubelet.core.text import to_json
 from tubelet.core.types import Video
 from tubelet.core.untrusted.images import decode, read_image_file
-from tubelet.data.label_maps import PALETTE, encode_map
 from tubelet.drawing.semantic import tint
 from tubelet.evaluation.semantic import MOST_CLASSES, class_map
+from tubelet.formats.label_maps import PALETTE, encode_map
 from tubelet.inference.modes import device_of, evaluating
 from tubelet.inference.overlaps import Overlaps
 from tubelet.inference.reading import read

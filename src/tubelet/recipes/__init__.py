@@ -16,17 +16,17 @@ def _all() -> dict[str, Experiment]:
     from tubelet.recipes import (
         compfeat,
         default,
+        ifr,
         mask2former,
         masktrack,
         objprop,
         objprop_attention,
-        recurrent,
         small,
         sta,
         tags,
     )
 
-    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, mask2former, recurrent, small, tags)
+    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, mask2former, ifr, small, tags)
     return {name: row for module in modules for name, row in module.RECIPES.items()}
 
 

@@ -14,7 +14,7 @@ from typing import Literal
 from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, ResizeWithin
 from tubelet.data.sampling import SupportReference
-from tubelet.models.rcnn.correlation import CorrelationMatchConfig
+from tubelet.models.rcnn.heads.correlation import CorrelationMatchConfig
 from tubelet.models.rcnn.neck import DualNeckConfig
 from tubelet.models.rcnn.regions import DualRegionsConfig
 from tubelet.recipes import masktrack

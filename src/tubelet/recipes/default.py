@@ -15,11 +15,11 @@ from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, Random
 from tubelet.data.pasting import PasteObjects
 from tubelet.data.sampling import NearbyPair, Repeat
 from tubelet.data.transforms import AnyTransform, ColourJitter
-from tubelet.models.rcnn.crops import CropMaskConfig
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
+from tubelet.models.rcnn.heads.crops import CropMaskConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.rcnn.recall import RecallConfig
-from tubelet.models.rcnn.ssdlite import SSDLiteConfig
 from tubelet.recipes.experiment import COCO, Experiment, YouTubeVIS
 from tubelet.tracking.association import AssociationConfig
 from tubelet.training.loop import TrainConfig

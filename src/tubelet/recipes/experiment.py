@@ -16,13 +16,14 @@ from tubelet.core.errors import ConfigError, FormatError, TubeletError
 from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
 from tubelet.core.untrusted.documents import read_json
-from tubelet.data import coco, forms, synthetic, ytvis
-from tubelet.data.classes import class_map, translate
 from tubelet.data.clips import ClipDataset, require_objects
-from tubelet.data.lazy import JoinedVideos
 from tubelet.data.sampling import AnySampler, RandomPair
 from tubelet.data.transforms import AnyTransform
+from tubelet.formats import coco, registry, ytvis
+from tubelet.formats.classes import class_map, translate
+from tubelet.formats.lazy import JoinedVideos
 from tubelet.models.weights import ModelConfig, start_from
+from tubelet.synthetic import generator
 from tubelet.training import checkpoint
 from tubelet.training.loop import CHECKPOINTS, Outcome, TrainConfig, train
 from tubelet.training.optim import OptimConfig
@@ -53,7 +54,7 @@ class AnyForm(Config):
     form: str | None = None
 
     def read(self) -> VideoSet:
-        return forms.open_set(_given(self.path, "data.path", "a data set in any known form"), self.form)
+        return registry.open_set(_given(self.path, "data.path", "a data set in any known form"), self.form)
 
 
 class COCO(Config):
@@ -87,10 +88,10 @@ class Generated(Config):
     kind: Literal["generated"] = "generated"
     videos: int = Field(default=200, ge=1)
     seed: int = Field(default=0, ge=0)
-    world: synthetic.Synthetic = synthetic.Synthetic()
+    world: generator.Synthetic = generator.Synthetic()
 
     def read(self) -> VideoSet:
-        return synthetic.generate(self.world, self.seed, self.videos)
+        return generator.generate(self.world, self.seed, self.videos)
 
 
 class WithImages(Config):
@@ -102,7 +103,7 @@ class WithImages(Config):
     kind: Literal["with_images"] = "with_images"
     videos: YouTubeVIS = YouTubeVIS()
     images: COCO = COCO()
-    classes: str = "ytvis2019"  # the list of data/classes.py that the videos' classes are
+    classes: str = "ytvis2019"  # the list of formats/classes.py that the videos' classes are
 
     def read(self) -> VideoSet:
         videos = self.videos.read()
@@ -128,7 +129,7 @@ class Experiment(Config):
     sampler: AnySampler = RandomPair()
     per: Literal["video", "frame"] = "video"  # what an epoch visits once
     transforms: tuple[AnyTransform, ...] = ()
-    init: str | None = None  # pretrained weights to start from: a file or a name (models/weights.py)
+    init: str | None = None  # pretrained weights to start from: a file or a name (models/weights/loading.py)
     optim: OptimConfig
     train: TrainConfig
     paper: dict[str, float] = Field(default_factory=dict)  # the published figures of this row, in percent
@@ -158,7 +159,7 @@ class Experiment(Config):
 
 def _holds_images(path: Path) -> bool:
     with suppress(TubeletError):  # who reads it in full says what is wrong with it
-        return path.suffix.lower() == ".json" and forms.detect(path) == "coco"
+        return path.suffix.lower() == ".json" and registry.detect(path) == "coco"
     return False
 
 

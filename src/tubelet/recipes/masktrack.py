@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from tubelet.data.geometry import Geometry, HorizontalFlip, ResizeWithin
 from tubelet.data.sampling import RandomPair
-from tubelet.data.synthetic import Synthetic
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
-from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.recipes.experiment import Experiment, Generated, YouTubeVIS
+from tubelet.synthetic.generator import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import SGD, AdamW, Cosine, Steps
 

@@ -7,7 +7,7 @@ It starts from a MaskTrack R-CNN that has been trained for its 12 epochs, and le
 
 from __future__ import annotations
 
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig
 from tubelet.models.rcnn.propagation import PropagationConfig
 from tubelet.recipes import masktrack
 

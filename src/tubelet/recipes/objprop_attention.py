@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from tubelet.attention.affinity import AffinityConfig
 from tubelet.data.sampling import OrderedPair
-from tubelet.models.rcnn.heads import MaskHeadConfig
+from tubelet.models.rcnn.heads.standard import MaskHeadConfig
 from tubelet.models.rcnn.neck import STANeckConfig
 from tubelet.recipes.experiment import Experiment
 from tubelet.recipes.masktrack import RESNET101

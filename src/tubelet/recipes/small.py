@@ -13,10 +13,9 @@ from __future__ import annotations
 from typing import Literal
 
 from tubelet.attention.affinity import AffinityConfig
-from tubelet.attention.recurrent import RecurrentConfig
+from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip
-from tubelet.data.graded import HEIGHT, PLAIN, WIDTH
 from tubelet.data.sampling import DroppedClip, NearbyPair, OrderedPair, RandomPair, SupportReference
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
@@ -25,18 +24,39 @@ from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
-from tubelet.models.rcnn.correlation import CorrelationMatchConfig
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
+from tubelet.models.rcnn.heads.correlation import CorrelationMatchConfig
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.rcnn.neck import DualNeckConfig, STANeckConfig
 from tubelet.models.rcnn.propagation import PropagationConfig
 from tubelet.models.rcnn.regions import DualRegionsConfig
-from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.models.tags.model import TagConfig
 from tubelet.recipes import tags
 from tubelet.recipes.experiment import Experiment, Generated
+from tubelet.synthetic.generator import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine
+
+HEIGHT = 96
+WIDTH = 160
+
+# the world that all systems learn from; the benchmark makes one thing of it hard at a time
+PLAIN = Synthetic(
+    height=HEIGHT,
+    width=WIDTH,
+    frames=12,
+    classes=("fish", "beetle", "duck", "car"),
+    objects=(1, 3),
+    size=(0.3, 0.6),
+    deformation=0.1,
+    look_alikes=0,
+    occluders=(0, 0),
+    leaving=0,
+    camera=0.2,
+    light=0.05,
+    blur=0.3,
+)
 
 _TRUNK = BackboneConfig(name="mobilenetv2_100", frozen_stages=4, pad_type="same")
 _INPUT = InputConfig(resize=KeepRatio(long=WIDTH, short=HEIGHT), mean=(127.5,) * 3, std=(127.5,) * 3)

@@ -13,7 +13,6 @@ from tubelet.attention.tags import FrameReadingConfig, SelfReadingConfig
 from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip, RandomCrop
 from tubelet.data.sampling import DroppedClip
-from tubelet.data.synthetic import Synthetic
 from tubelet.data.transforms import TemporalFlip
 from tubelet.models.tags.clustering import ClusteringConfig
 from tubelet.models.tags.encoder import EncoderConfig
@@ -21,6 +20,7 @@ from tubelet.models.tags.heads import DecoderConfig
 from tubelet.models.tags.losses import TagLossConfig
 from tubelet.models.tags.model import TagConfig
 from tubelet.recipes.experiment import AnyForm, Evaluation, Experiment, Generated, YouTubeVIS
+from tubelet.synthetic.generator import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine, Steps
 

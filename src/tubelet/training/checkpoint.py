@@ -33,7 +33,7 @@ from tubelet.core.errors import ConfigError, FormatError, InputError, TubeletErr
 from tubelet.core.untrusted.documents import decode_json, read_json
 from tubelet.core.untrusted.tensors import read_tensors
 from tubelet.training.optim import Average, load_state_tensors, state_tensors
-from tubelet.training.slices import cut_like, whole
+from tubelet.training.sharded_tensors import cut_like, whole
 
 FORMAT = "1"  # of model files and checkpoints
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -19,7 +19,7 @@ from torch import nn
 
 from tubelet.core.devices import choose_device
 from tubelet.core.errors import TubeletError
-from tubelet.training.spreading import Alone, Copies, Slices
+from tubelet.training.parallel import Alone, Copies, Slices
 
 LOST_PEER = ("connection closed by peer", "connection reset by peer", "broken pipe", "gloo", "nccl")
 PATIENCE = 600.0  # seconds

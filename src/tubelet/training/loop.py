@@ -30,11 +30,11 @@ from tubelet.drawing.curves import training_curve
 from tubelet.training import checkpoint
 from tubelet.training.checkpoint import Progress, State, writing
 from tubelet.training.distributed import PATIENCE, World, join
+from tubelet.training.loading import Clips, numbers, read
 from tubelet.training.log import Log, read_metrics
 from tubelet.training.optim import Average, OptimConfig
-from tubelet.training.reading import Clips, numbers, read
-from tubelet.training.slices import whole
-from tubelet.training.spreading import Alone
+from tubelet.training.parallel import Alone
+from tubelet.training.sharded_tensors import whole
 from tubelet.training.stopping import Diverged, plain_faults, stop_signals
 
 CHECKPOINTS = "checkpoints"  # the folder of them, in that of a training

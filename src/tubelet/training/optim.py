@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, nearest
-from tubelet.training.slices import cut_like
+from tubelet.training.sharded_tensors import cut_like
 
 
 class Constant(Config):

@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 import pytest
 import torch
 
-from tubelet.attention.recurrent import RecurrentConfig
+from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.types import Clip, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tubelet.attention.recurrent import RecurrentConfig
+from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
 from tubelet.models.mask2former.decoder import JointConfig, Prediction, QueryDecoder, seen_by
 from tubelet.models.mask2former.inter_frame import InterFrameConfig

@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from tubelet.attention.recurrent import RecurrentConfig
+from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.protocol import VideoSegmenter, Window

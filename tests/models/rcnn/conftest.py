@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from tubelet.core.config import Config
 from tubelet.core.types import Clip
 from tubelet.models.inputs import Images, InputConfig, Stretch
-from tubelet.models.rcnn.detector import Detections, Features
+from tubelet.models.rcnn.detectors.detector import Detections, Features
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 
 Answer = tuple[tuple[float, ...], int, float]  # box, label, score

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from tubelet.models.rcnn.context import Kept
-from tubelet.models.rcnn.detector import Detections
+from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.memory import NO_HISTORY, PER_OBJECT, Memory, entered, forget, remember, resized
 from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import DROPPED, NEW

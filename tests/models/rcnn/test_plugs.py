@@ -15,11 +15,11 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Glance
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.rcnn.context import Kept, Size
-from tubelet.models.rcnn.detector import Detections, Detector, Features
+from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features
 from tubelet.models.rcnn.glances import Point, glances_over
+from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MaskPlug, MatchConfig, MatchPlug, View
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.neck import NeckConfig, NeckPlug
-from tubelet.models.rcnn.sockets import Batch, MaskConfig, MaskPlug, MatchConfig, MatchPlug, View
 from tubelet.models.rcnn.targets import Partners
 
 MakeClip = Callable[..., Clip]

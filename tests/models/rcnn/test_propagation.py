@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tubelet.attention.affinity import spatial_prior
 from tubelet.models.inputs import Images
-from tubelet.models.rcnn.detector import Detections, Targets
+from tubelet.models.rcnn.detectors.detector import Detections, Targets
 from tubelet.models.rcnn.propagation import History, Propagation, PropagationConfig
 
 CHANNELS, CLASSES = 4, 3

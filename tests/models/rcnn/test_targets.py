@@ -8,7 +8,7 @@ import torch
 
 from tubelet.core.types import Clip
 from tubelet.models.inputs import InputConfig, Stretch
-from tubelet.models.rcnn.detector import Targets
+from tubelet.models.rcnn.detectors.detector import Targets
 from tubelet.models.rcnn.targets import columns_of, crop_masks, partners_of, targets_of, where_now
 
 MakeClip = Callable[..., Clip]

@@ -9,7 +9,7 @@ import numpy as np
 
 from tubelet.core.protocol import Glance, VideoSegmenter
 from tubelet.core.types import Video
-from tubelet.inference import attend
+from tubelet.inference.attention_maps import attention_maps as maps_of
 
 MAX_MAPS = 24
 MAX_CELLS = 160  # on a side
@@ -26,7 +26,7 @@ def attention_maps(model: VideoSegmenter[Any], video: Video, frame: int, at: tup
     The model reads the video up to that frame first. Raises InputError for a frame or point outside, ConfigError for a
     model that cannot tell.
     """
-    return attend.attention_maps(model, video, frame, at)[:MAX_MAPS]
+    return maps_of(model, video, frame, at)[:MAX_MAPS]
 
 
 def described(glance: Glance) -> dict[str, object]:

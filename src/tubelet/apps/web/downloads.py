@@ -12,8 +12,8 @@ import numpy as np
 
 from tubelet.core import masks
 from tubelet.core.types import VideoSet
-from tubelet.data import davis
-from tubelet.data.ytvis import write_predictions
+from tubelet.formats import davis
+from tubelet.formats.ytvis import write_predictions
 from tubelet.inference.results import VideoPrediction, render
 from tubelet.video.writer import VideoWriter
 

@@ -14,7 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from tubelet.apps.web.jobs import FULL, RETRY_AFTER, Busy, Full
+from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, Busy, Full
 from tubelet.core.errors import InputError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)

@@ -23,10 +23,10 @@ from tubelet.apps.web import assets, faults, uploads
 from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.faults import Refusal
 from tubelet.apps.web.guard import Access, Guard
-from tubelet.apps.web.jobs import Jobs, described, known
+from tubelet.apps.web.jobs.queue import Jobs, described, known
+from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
 from tubelet.apps.web.shares import Shares, address
-from tubelet.apps.web.store import Job
 from tubelet.apps.web.uploads import described_film
 
 DOWNLOADS = {

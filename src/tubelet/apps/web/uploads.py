@@ -19,11 +19,11 @@ from starlette.responses import FileResponse, Response
 
 from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web.faults import Refusal
-from tubelet.apps.web.jobs import Busy, Full, Jobs, known
+from tubelet.apps.web.jobs.queue import Busy, Full, Jobs, known
+from tubelet.apps.web.jobs.store import Film, new_id
 from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.apps.web.probe import probe
 from tubelet.apps.web.shares import address
-from tubelet.apps.web.store import Film, new_id
 
 PATH = "/api/videos"
 PROBING = threading.BoundedSemaphore(2)  # a file from outside may take a processor and 2 GB until it is given up

@@ -11,7 +11,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tubelet.attention.blocks import unblock
-from tubelet.attention.recurrent import InterFrameLayer, RecurrentConfig
+from tubelet.attention.ifr import InterFrameLayer, RecurrentConfig
 from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, QueryDecoderConfig, seen_by
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from tubelet.models.rcnn.context import Kept, Size
-from tubelet.models.rcnn.detector import Detections
+from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import NEW
 

@@ -18,20 +18,21 @@ from tubelet.core.config import Config
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.inputs import Images
-from tubelet.models.rcnn import correlation, crops, ssdlite  # noqa: F401 (plugs that configs name by `kind`)
 from tubelet.models.rcnn.context import Context, Kept
-from tubelet.models.rcnn.detector import Detections, DetectorConfig, Features
+from tubelet.models.rcnn.detectors import ssdlite  # noqa: F401 (a plug that configs name by `kind`)
+from tubelet.models.rcnn.detectors.detector import Detections, DetectorConfig, Features
+from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.glances import Point
-from tubelet.models.rcnn.heads import FullyConnectedMatchConfig, MaskHeadConfig
+from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (the same)
+from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
+from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, tracks_of
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
 from tubelet.models.rcnn.recall import RecallConfig, faded, follow, missing, own_probability
 from tubelet.models.rcnn.regions import RegionsConfig, RegionsPlug
-from tubelet.models.rcnn.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.targets import Partners, partners_of, targets_of
-from tubelet.models.rcnn.two_stage import TwoStageConfig
 from tubelet.tracking.association import AssociationConfig, across_cuts, associate, cue_scores, drop_shadows
 
 

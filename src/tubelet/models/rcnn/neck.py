@@ -21,7 +21,7 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.protocol import Glance
 from tubelet.models.rcnn.context import Context, Kept, Size, inside, positions
-from tubelet.models.rcnn.detector import Detector, Features
+from tubelet.models.rcnn.detectors.detector import Detector, Features
 from tubelet.models.rcnn.glances import Point, cell_at, glances_over
 from tubelet.models.rcnn.targets import Partners
 

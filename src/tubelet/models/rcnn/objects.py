@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from tubelet.core.types import Tracks
-from tubelet.models.rcnn.detector import Detections
+from tubelet.models.rcnn.detectors.detector import Detections
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -25,9 +25,9 @@ from tubelet.core.protocol import Glance
 from tubelet.core.types import Losses
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.context import Kept
-from tubelet.models.rcnn.detector import Detections, Targets
+from tubelet.models.rcnn.detectors.detector import Detections, Targets
 from tubelet.models.rcnn.glances import Point, cell_at, glances_over
-from tubelet.models.rcnn.heads import MaskHeadConfig
+from tubelet.models.rcnn.heads.standard import MaskHeadConfig
 
 LEVELS = 4  # P2..P5
 STRIDES = (4, 8, 16, 32)

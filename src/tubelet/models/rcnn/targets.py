@@ -11,7 +11,7 @@ from torchvision.ops import roi_align
 from tubelet.core import boxes as box_ops
 from tubelet.core.types import Clip
 from tubelet.models.inputs import Images
-from tubelet.models.rcnn.detector import Targets
+from tubelet.models.rcnn.detectors.detector import Targets
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,0 +1,109 @@
+"""Many videos by Ray Data: a pool of actors, each with a model, on this machine or on many.
+
+All machines must see the videos and the folder of results under the same paths. What ends an actor in the middle of a
+video is counted on disk (inference/many/batch.py), so Ray may start it again as often as it likes.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tubelet.core.untrusted.documents import decode_json
+from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings
+
+LOCAL = "local"
+STORE_BYTES = 128 << 20  # of a local Ray: what passes through it are names and counts
+MOST_BLOCKS = 4096
+
+
+class Actor:
+    """Opens its model once; then takes videos and gives outcomes, both as JSON in columns of strings."""
+
+    def __init__(self, open_model: OpenModel, out: str, settings: str, device: str) -> None:
+        from tubelet.inference.many.batch import Settings, settle
+
+        self.out, self.settings = Path(out), Settings.from_tree(decode_json(settings, "settings"))
+        settle(self.settings)
+        self.model = open_model(device)
+
+    def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
+        from tubelet.inference.many.batch import Job, segment
+
+        jobs = [Job(*decode_json(text, "a job")) for text in batch["job"]]
+        outcomes = [segment(self.model, job, self.out, self.settings) for job in jobs]
+        return {"outcome": [json.dumps(asdict(outcome)) for outcome in outcomes]}
+
+
+def share_by_ray(
+    jobs: Sequence[Job], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str], address: str
+) -> Iterator[Outcome]:
+    """Outcomes as they come, in no order; as many actors as `devices`.
+
+    `address` is "local" (a Ray of our own, on this machine), "auto" or that of a cluster. A Ray that is connected to
+    already is used as it is, and left so. Raises InputError where there is no cluster, or its actors cannot start.
+    """
+    import ray
+
+    ours = not ray.is_initialized()
+    if ours:
+        _connect(address, len(devices) * settings.threads)
+    try:
+        yield from _outcomes(jobs, open_model, out, settings, devices)
+    finally:
+        if ours:
+            ray.shutdown()
+
+
+def _connect(address: str, cpus: int) -> None:
+    import ray
+
+    from tubelet.core.errors import InputError
+
+    quiet: dict[str, Any] = {"logging_level": logging.ERROR, "log_to_driver": False}
+    local = {"num_cpus": cpus, "object_store_memory": STORE_BYTES, "include_dashboard": False}
+    try:
+        ray.init(**quiet, **({"address": LOCAL, **local} if address == LOCAL else {"address": address}))
+    except Exception as error:  # Ray raises bare ones too, as for a machine too busy to start it
+        reason = " ".join(str(error).split())[:200]
+        raise InputError(f"no Ray at {address!r}: {reason}") from None
+
+
+def _outcomes(
+    jobs: Sequence[Job], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
+) -> Iterator[Outcome]:
+    import ray
+
+    from tubelet.core.errors import InputError
+    from tubelet.inference.many.batch import Outcome, line_of
+
+    context = ray.data.DataContext.get_current()
+    context.enable_progress_bars = False
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
+    on_gpu = settings.device == "cuda"
+    rows = [{"job": json.dumps(job)} for job in jobs]
+    arguments = (open_model, str(out.absolute()), settings.model_dump_json(), "cuda" if on_gpu else devices[0])
+    outcomes = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
+        Actor,
+        fn_constructor_args=arguments,
+        batch_size=1,
+        compute=ray.data.ActorPoolStrategy(size=min(len(devices), len(rows))),
+        num_cpus=settings.threads,
+        num_gpus=_share(devices) if on_gpu else None,
+    )
+    try:
+        for row in outcomes.iter_rows():
+            yield Outcome(**decode_json(row["outcome"], "an outcome"))
+    except ray.exceptions.RayError as error:
+        raise InputError(f"Ray has given up: {line_of(error)}") from None
+
+
+def _share(devices: Sequence[str]) -> float:
+    """Of a GPU that each actor takes."""
+    return 1 / math.ceil(len(devices) / len(set(devices)))

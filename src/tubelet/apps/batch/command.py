@@ -1,0 +1,272 @@
+"""`tubelet batch`: many videos, on a few processes of this machine or on a cluster; a folder of results for each."""
+
+from __future__ import annotations
+
+import csv
+import os
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from tubelet.apps.console import Leave, rows_of, say, show, table
+from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
+
+if TYPE_CHECKING:
+    from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings
+
+SUMMARY = "summary"  # .csv and .parquet
+SOME_FAILED = 1
+MOST_WORKERS = 16  # where their number is left to us and they compute on the CPU
+TOLD = ("objects", "frames")  # sums of the report
+COLUMNS = ("video", "folder", "status", "objects", "frames", "seconds", "note")
+
+
+def batch(
+    inputs: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[INPUTS ...]", help="Videos, folders, globs ('films/**/*.mp4') or @LIST.", show_default=False
+        ),
+    ] = None,
+    *,
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go: a folder for each video.")],
+    lists: Annotated[
+        list[Path] | None, typer.Option("--list", metavar="FILE", help="Inputs, one a line.", show_default=False)
+    ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
+    workers: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Processes.", show_default="one for each device, or core")
+    ] = None,
+    threads: Annotated[
+        int, typer.Option(min=1, metavar="N", help="CPU threads of each worker; part of the settings.")
+    ] = 1,
+    ray: Annotated[
+        str | None,
+        typer.Option(metavar="ADDRESS", help="Share the work by Ray: local, auto or ray://...", show_default=False),
+    ] = None,
+    threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
+    window: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
+    ] = None,
+    views: Annotated[int, typer.Option(min=1, metavar="N", help=VIEWS_HELP)] = 1,
+    top: Annotated[int | None, typer.Option(min=1, metavar="N", help=TOP_HELP, show_default=False)] = None,
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
+    no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
+) -> None:
+    """Segment many videos; finished ones are skipped when it is started again."""
+    from tubelet.core.atomic import check_folder
+    from tubelet.inference.many.batch import Settings
+
+    if ray is not None:
+        require_ray()
+    check_folder(out)
+    devices = places(device, workers, threads)
+    settings = Settings(
+        model=fingerprint(model),
+        threshold=threshold,
+        window=tuple(window or ()),
+        views=views,
+        top=top,
+        cuts=not no_cuts,
+        video=not no_video,
+        device=devices[0].partition(":")[0],
+        threads=threads,
+    )
+    failed = work(inputs or (), lists or (), out, partial(load_model, model), settings, devices, ray=ray)
+    if failed:
+        raise Leave(SOME_FAILED)
+
+
+def work(
+    inputs: Sequence[str],
+    lists: Sequence[Path],
+    out: Path,
+    open_model: OpenModel,
+    settings: Settings,
+    devices: Sequence[str],
+    *,
+    ray: str | None = None,
+) -> int:
+    """Do what is not done yet, say how it went, write the summary; the number of videos that failed."""
+    from tubelet.apps.batch.inputs import find_jobs
+    from tubelet.inference.many.batch import fresh
+
+    jobs = find_jobs(inputs, lists, out)
+    finished, left = sort(jobs, out, settings)
+    for job in left:
+        fresh(job, out)
+    outcomes, start = list(finished), time.perf_counter()
+    try:
+        with _progress(len(jobs), len(finished)) as tell:
+            for outcome in _run(left, open_model, out, settings, devices, ray):
+                outcomes.append(outcome)
+                tell(outcome)
+    finally:  # what is known, where it is interrupted
+        write_summary(out, outcomes)
+    _report(outcomes, out, time.perf_counter() - start)
+    return sum(outcome.status == "failed" for outcome in outcomes)
+
+
+def places(device: str, workers: int | None, threads: int) -> list[str]:
+    """The device of each worker: all CUDA devices in turn, or the one that is named as often as there are workers."""
+    import torch
+
+    from tubelet.core.devices import choose_device
+
+    chosen = choose_device(device)
+    if chosen.type == "cuda" and chosen.index is None:
+        devices = [f"cuda:{n}" for n in range(torch.cuda.device_count())]
+        count = len(devices)
+    else:
+        devices, count = [str(chosen)], 1
+        if chosen.type == "cpu":
+            count = min(max((os.cpu_count() or 1) // threads, 1), MOST_WORKERS)
+    return [devices[n % len(devices)] for n in range(workers or count)]
+
+
+def load_model(name: str, device: str) -> Any:
+    """What workers open."""
+    from tubelet.models import weights
+
+    return weights.load(name, device=device)
+
+
+def fingerprint(name: str) -> str:
+    """A hash of a model's weights, the same wherever they lie and whatever they are called."""
+    import hashlib
+
+    from tubelet.core.untrusted.files import opened
+    from tubelet.models import weights
+
+    with opened(weights.find(name)) as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def require_ray() -> None:
+    """Raise InputError, which says what to install, where the extra `ray` is missing."""
+    from tubelet.core.errors import InputError
+
+    if find_spec("ray") is None:
+        raise InputError("--ray needs Ray: install the extra, pip install 'tubelet[ray]'")
+
+
+def sort(jobs: Sequence[Job], out: Path, settings: Settings) -> tuple[list[Outcome], list[Job]]:
+    """What is finished, and what is left; says why finished videos are done again."""
+    from tubelet.inference.many.batch import earlier
+
+    finished, left = [], []
+    reasons: Counter[str] = Counter()
+    for job in jobs:
+        found = earlier(job, out, settings)
+        if found.outcome is None:
+            left.append(job)
+            reasons[found.reason] += bool(found.reason)
+        else:
+            finished.append(found.outcome)
+    for reason, count in (+reasons).items():
+        say(f"{_videos(count)} done before {'is' if count == 1 else 'are'} done again: {reason}")
+    return finished, left
+
+
+def write_summary(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
+    """summary.csv, and summary.parquet where pyarrow is there, sorted by folder; what was written."""
+    from tubelet.core.atomic import together
+    from tubelet.core.text import plain_tree
+
+    rows = [plain_tree(asdict(outcome)) for outcome in sorted(outcomes, key=lambda outcome: outcome.folder)]
+    for row in rows:
+        row["seconds"] = round(row["seconds"], 3)
+    with together(out) as folder:
+        with (folder / f"{SUMMARY}.csv").open("w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
+            writer.writerows(rows)
+        if find_spec("pyarrow") is not None:
+            _write_parquet(folder / f"{SUMMARY}.parquet", rows)
+        names = sorted(path.name for path in folder.iterdir())
+    return [out / name for name in names]
+
+
+def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
+    import pyarrow
+    from pyarrow import parquet
+
+    kinds = {"objects": pyarrow.int64(), "frames": pyarrow.int64(), "seconds": pyarrow.float64()}
+    schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
+    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+
+
+def _run(
+    jobs: Sequence[Job],
+    open_model: OpenModel,
+    out: Path,
+    settings: Settings,
+    devices: Sequence[str],
+    ray: str | None,
+) -> Iterator[Outcome]:
+    if not jobs:
+        return iter(())
+    if ray is not None:
+        from tubelet.apps.batch.cluster import share_by_ray
+
+        return share_by_ray(jobs, open_model, out, settings, devices, ray)
+    from tubelet.inference.many.workers import share
+
+    return share(jobs, open_model, out, settings, devices)
+
+
+@contextmanager
+def _progress(total: int, finished: int) -> Iterator[Any]:
+    """A bar over videos on a terminal; failures are lines of their own wherever stderr leads."""
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
+    columns = (
+        TextColumn("videos"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
+        TimeRemainingColumn(),
+    )
+    start, frames = time.perf_counter(), 0
+    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+        task = bar.add_task("videos", total=total, completed=finished, rate="")
+
+        def tell(outcome: Outcome) -> None:
+            nonlocal frames
+            frames += outcome.frames
+            bar.update(task, advance=1, rate=f"{frames / (time.perf_counter() - start):.1f} frames/s")
+            if outcome.note:
+                say(f"{outcome.video}: {outcome.note.removeprefix(f'{outcome.video}: ')}")
+
+        yield tell
+
+
+def _report(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+    counts = Counter(outcome.status for outcome in outcomes)
+    new = [outcome for outcome in outcomes if outcome.status == "done"]
+    frames = sum(outcome.frames for outcome in new)
+    rows = [
+        (status, counts[status], *(sum(getattr(o, what) for o in outcomes if o.status == status) for what in TOLD))
+        for status in ("done", "skipped", "failed")
+        if counts[status]
+    ]
+    show(rows_of(table("status", "#videos", *(f"#{what}" for what in TOLD)), rows))
+    if new:
+        show(f"{seconds:.1f} s, {frames / seconds:.1f} frames/s, {60 * len(new) / seconds:.1f} videos/min")
+    show(str(out / f"{SUMMARY}.csv"))
+
+
+def _videos(count: int) -> str:
+    return f"{count} video{'s' * (count != 1)}"

@@ -1,0 +1,140 @@
+"""From what is asked for (files, folders, globs, lists) to videos, each with a folder name of its own."""
+
+from __future__ import annotations
+
+import glob
+import hashlib
+import os
+import re
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from pathlib import Path
+
+from tubelet.core.errors import FormatError, InputError
+from tubelet.core.untrusted.files import check_file, exists, read_text
+from tubelet.inference.many.batch import Job
+from tubelet.video.reader import IMAGE_SUFFIXES, LARGEST_VIDEO
+
+_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp .gif"
+VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
+LONGEST_NAME = 60
+
+
+def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[Job]:
+    """Every video once, sorted by folder name; what lies in `out` is none.
+
+    An input is a video, a folder of images (one video), a folder of videos (searched through), a glob with `**` for
+    any depth, or @FILE, as in `lists`: a file with one input a line, # begins a comment. A path that a list names is
+    taken even if it is not there: it fails by itself, and the rest go on. Raises InputError for any other input that
+    leads to no video.
+    """
+    found: dict[Path, None] = {}
+    for text in inputs:
+        listed = text.startswith("@") and not Path(text).exists()
+        for source in _lines(Path(text[1:])) if listed else _expand(text, out):
+            found[_absolute(source)] = None
+    for path in lists:
+        for source in _lines(path):
+            found[_absolute(source)] = None
+    if not found:
+        raise InputError("no videos to read: expected files, folders, globs or a list")
+    return named(found)
+
+
+def named(sources: Collection[Path]) -> list[Job]:
+    """Folders called after the files, given by absolute paths; where two would have one, each gets its path's hash.
+
+    So a name depends neither on the order of the inputs nor on how many there are beside those it would clash with.
+    """
+    plain = {path: _safe(path) for path in sources}
+    hashed = {path: f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}" for path, name in plain.items()}
+    taken = Counter(name.casefold() for name in plain.values())  # some file systems know no case
+    clashing = {path for path, name in plain.items() if taken[name.casefold()] > 1}
+    reserved = {hashed[path].casefold() for path in clashing}
+    clashing |= {path for path, name in plain.items() if name.casefold() in reserved}
+    names = {path: hashed[path] if path in clashing else plain[path] for path in sources}
+    if len({name.casefold() for name in names.values()}) < len(names):
+        raise InputError("two videos would have one folder: rename one of them")
+    return sorted((Job(str(path), name) for path, name in names.items()), key=lambda job: job.name)
+
+
+def _safe(path: Path) -> str:
+    """The name of a file without its suffix, of letters, digits, - and _ alone."""
+    stem = path.name if path.is_dir() else path.stem
+    return re.sub(r"[^\w-]+", "_", stem)[:LONGEST_NAME].lstrip("-") or "_"
+
+
+def _lines(path: Path) -> Iterator[str]:
+    try:
+        text = read_text(path)
+    except FormatError as error:
+        raise InputError(f"{error}; a list has one video a line") from None
+    for line in text.splitlines():
+        entry = line.strip()
+        if not entry or entry.startswith("#"):
+            continue
+        yield from _expand(entry, None) if Path(entry).is_dir() or _is_pattern(entry) else [entry]
+
+
+def _expand(text: str, out: Path | None) -> Iterator[str]:
+    path = Path(text)
+    if path.is_dir():
+        yield from _inside(path, out)
+    elif exists(path):
+        check_file(path, largest=LARGEST_VIDEO)
+        yield text
+    elif _is_pattern(text):
+        matches = sorted(glob.glob(text, recursive=True))
+        found = [source for match in matches for source in _matched(Path(match), out)]
+        if not found:
+            raise InputError(f"{text}: no video of this pattern")
+        taken = set(found)
+        yield from (source for source in found if not (_is_image(source) and os.path.dirname(source) in taken))
+    else:
+        raise InputError(f"{text}: no such file or folder")
+
+
+def _matched(path: Path, out: Path | None) -> Sequence[str]:
+    """A file that a glob has met need not be a video; a folder may be one, or hold some."""
+    if path.is_dir():
+        return list(_searched(path, out))
+    known = path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
+    return [str(path)] if known and not _within(path, out) else []
+
+
+def _inside(folder: Path, out: Path | None) -> Sequence[str]:
+    found = list(_searched(folder, out))
+    if not found:
+        raise InputError(f"{folder}: neither videos nor folders of images in it")
+    return found
+
+
+def _searched(folder: Path, out: Path | None) -> Iterator[str]:
+    """Videos at any depth; a folder that holds images and no video is one itself."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = sorted(name for name in folders if name[0] != "." and not _within(Path(place, name), out))
+        if _within(Path(place), out):
+            continue
+        shown = sorted(name for name in files if name[0] != ".")
+        videos = [name for name in shown if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        yield from (os.path.join(place, name) for name in videos)
+        if not videos and any(map(_is_image, shown)):
+            folders.clear()
+            yield place
+
+
+def _is_image(path: str) -> bool:
+    return Path(path).suffix.lower() in IMAGE_SUFFIXES
+
+
+def _within(path: Path, out: Path | None) -> bool:
+    """Whether a path lies in the folder of results, whose overlays are videos too."""
+    return out is not None and _absolute(path).is_relative_to(_absolute(out))
+
+
+def _absolute(path: str | Path) -> Path:
+    return Path(os.path.abspath(path))
+
+
+def _is_pattern(text: str) -> bool:
+    return not Path(text).exists() and glob.has_magic(text)

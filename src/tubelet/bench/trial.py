@@ -1,0 +1,136 @@
+"""One trial: train an experiment, predict videos that it has not seen, measure all that the tables show.
+
+`run_trial` leaves `trial.json` and `predictions.json` beside the model; `table` puts trials of several seeds side by
+side as mean and deviation. What a benchmark of systems compares are trials of one budget on the same videos.
+"""
+
+from __future__ import annotations
+
+import json
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from tubelet.core import masks
+from tubelet.core.atomic import replacing
+from tubelet.core.types import Prediction, Track, VideoSet
+from tubelet.core.untrusted.documents import read_figures
+from tubelet.evaluation import davis, identity, ytvis
+from tubelet.evaluation.davis import MOST_PROPOSALS, LabelledSequence
+from tubelet.formats import ytvis as ytvis_files
+from tubelet.inference.predict import predict
+from tubelet.models import weights
+from tubelet.recipes.experiment import Experiment
+from tubelet.training.loop import CHECKPOINTS
+
+TRIAL, PREDICTIONS = "trial.json", "predictions.json"
+
+
+def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str = "cpu") -> dict[str, float]:
+    """Train into `out`, predict `test`, write and return its figures; a folder with a trial in it is only read.
+
+    Shares are fractions: AP AP50 AP75 AR1 AR10 (YouTube-VIS), J&F J F (DAVIS, unsupervised, at most 20 proposals),
+    IDF1 MOTA IDs HOTA (on masks, scores from 0.3 on) and IDF1_best (the same at the best of all thresholds, chosen on
+    the test videos: an upper bound). Then frames a second of prediction, from files to tracks; peak megabytes of the
+    process so far, or of the accelerator; parameters; and seconds of training, of its last part alone where it was
+    resumed. On a CPU seconds are those of its cores, so that other work beside it does not
+    count; elsewhere they are the clock's.
+    """
+    done = out / TRIAL
+    if done.is_file():
+        figures: dict[str, float] = read_figures(done)
+        return figures
+    clock = time.process_time if device == "cpu" else time.perf_counter
+    began = clock()
+    if experiment.run(out, device=device, resume=(out / CHECKPOINTS).is_dir()).model is None:
+        raise KeyboardInterrupt  # the training was asked to end, and has said how to go on
+    trained = clock()
+    model = weights.load(out, device=device)
+    opened = clock()
+    guesses = [predict(model, video, threshold=0.0) for video in test.videos]
+    seconds = clock() - opened
+    ytvis_files.write_predictions(out / PREDICTIONS, guesses)
+    figures = measure(test, guesses)
+    figures["fps"] = sum(len(video) for video in test.videos) / seconds
+    figures["peak_mb"] = _peak_megabytes(device)
+    figures["parameters"] = sum(p.numel() for p in model.parameters())
+    figures["train_s"] = trained - began
+    with replacing(done) as temporary:
+        temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
+    return figures
+
+
+def measure(test: VideoSet, guesses: Sequence[Prediction]) -> dict[str, float]:
+    """The figures of `run_trial` that depend on masks, scores and identities alone."""
+    averages = ytvis.evaluate(test.videos, guesses)
+    regions = davis.evaluate(
+        [_maps(video.tracks or (), guess) for video, guess in zip(test.videos, guesses, strict=True)]
+    )
+    swept = identity.sweep(test.videos, guesses, thresholds=(identity.THRESHOLD, *identity.SWEEP), on_masks=True)
+    tracking = swept[identity.THRESHOLD]
+    figures = {name: averages[name] for name in ("AP", "AP50", "AP75", "AR1", "AR10")}
+    figures |= {name: regions[name] for name in ("J&F", "J", "F")}
+    figures |= {name: float(tracking[name]) for name in ("IDF1", "MOTA", "IDs", "HOTA")}
+    return figures | {"IDF1_best": max(row["IDF1"] for row in swept.values())}
+
+
+def spread(trials: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
+    """Mean and sample deviation (0 for one trial) of every figure that all trials have."""
+    names = [name for name in trials[0] if all(name in trial for trial in trials)]
+    values = {name: np.array([trial[name] for trial in trials], float) for name in names}
+    return {name: (float(v.mean()), float(v.std(ddof=1)) if len(v) > 1 else 0.0) for name, v in values.items()}
+
+
+def table(rows: Mapping[str, Sequence[Mapping[str, float]]], names: Sequence[str]) -> str:
+    """A Markdown table of systems by figures, mean +- deviation; shares in percent, the rest as they are."""
+    return markdown(["", *names], [[system, *cells(trials, names)] for system, trials in rows.items()])
+
+
+def cells(trials: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
+    """Mean +- deviation of each figure as a table shows it, empty where it is missing."""
+    figures = spread(trials)
+    return [_cell(name, *figures[name]) if name in figures else "" for name in names]
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table in Markdown, names to the left and figures to the right."""
+    lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
+    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
+
+
+# what is no share: the factor and the digits with which it is shown
+SHOWN = {"IDs": (1, 1), "fps": (1, 1), "peak_mb": (1, 0), "parameters": (1e-6, 2), "train_s": (1, 0)}
+
+
+def _cell(name: str, mean: float, deviation: float) -> str:
+    factor, digits = SHOWN.get(name, (100, 1))
+    told = f"{mean * factor:,.{digits}f}"
+    return told if name == "parameters" else f"{told} ± {deviation * factor:,.{digits}f}"
+
+
+def _maps(truth: Sequence[Track], guess: Prediction) -> LabelledSequence:
+    """Label maps of a video's truth and of its best proposals; a pixel that several claim is the best one's."""
+    best = sorted(guess.tracks, key=lambda track: -track.score)[:MOST_PROPOSALS]
+    objects = [track for track in truth if not track.ignore]
+    return LabelledSequence(guess.video, _painted(objects, guess), _painted(best, guess))
+
+
+def _painted(tracks: Sequence[Track], of: Prediction) -> Iterator[np.ndarray]:
+    for t in range(of.length):
+        labels = np.zeros(of.size, np.uint8)
+        for number in range(len(tracks), 0, -1):
+            if (rle := tracks[number - 1].rles[t]) is not None:
+                labels[masks.decode([rle])[0].astype(bool)] = number
+        yield labels
+
+
+def _peak_megabytes(device: str) -> float:
+    if device.startswith("cuda"):
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)

@@ -1,0 +1,153 @@
+"""Class lists of the data sets, and which class of one set is which of another.
+
+`translate(videos, classes, names)` renames the classes of a set. A class without a counterpart is not background: its
+objects become ignored, because the target's classes may hide among them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+
+from tubelet.core.errors import ConfigError, nearest
+from tubelet.core.types import Track, Video, VideoSet
+from tubelet.formats.lazy import MappedVideos
+
+COCO = (
+    "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
+    "fire hydrant", "stop sign", "parking meter", "bench", "bird", "cat", "dog", "horse", "sheep", "cow", "elephant",
+    "bear", "zebra", "giraffe", "backpack", "umbrella", "handbag", "tie", "suitcase", "frisbee", "skis", "snowboard",
+    "sports ball", "kite", "baseball bat", "baseball glove", "skateboard", "surfboard", "tennis racket", "bottle",
+    "wine glass", "cup", "fork", "knife", "spoon", "bowl", "banana", "apple", "sandwich", "orange", "broccoli",
+    "carrot", "hot dog", "pizza", "donut", "cake", "chair", "couch", "potted plant", "bed", "dining table", "toilet",
+    "tv", "laptop", "mouse", "remote", "keyboard", "cell phone", "microwave", "oven", "toaster", "sink",
+    "refrigerator", "book", "clock", "vase", "scissors", "teddy bear", "hair drier", "toothbrush",
+)  # fmt: skip
+
+YTVIS_2019 = (
+    "person", "giant_panda", "lizard", "parrot", "skateboard", "sedan", "ape", "dog", "snake", "monkey", "hand",
+    "rabbit", "duck", "cat", "cow", "fish", "train", "horse", "turtle", "bear", "motorbike", "giraffe", "leopard",
+    "fox", "deer", "owl", "surfboard", "airplane", "truck", "zebra", "tiger", "elephant", "snowboard", "boat", "shark",
+    "mouse", "frog", "eagle", "earless_seal", "tennis_racket",
+)  # fmt: skip
+
+YTVIS_2021 = (  # also of the 2022 edition
+    "airplane", "bear", "bird", "boat", "car", "cat", "cow", "deer", "dog", "duck", "earless_seal", "elephant", "fish",
+    "flying_disc", "fox", "frog", "giant_panda", "giraffe", "horse", "leopard", "lizard", "monkey", "motorbike",
+    "mouse", "parrot", "person", "rabbit", "shark", "skateboard", "snake", "snowboard", "squirrel", "surfboard",
+    "tennis_racket", "tiger", "train", "truck", "turtle", "whale", "zebra",
+)  # fmt: skip
+
+OVIS = (  # the last one is spelt so in the files
+    "Person", "Bird", "Cat", "Dog", "Horse", "Sheep", "Cow", "Elephant", "Bear", "Zebra", "Giraffe", "Poultry",
+    "Giant_panda", "Lizard", "Parrot", "Monkey", "Rabbit", "Tiger", "Fish", "Turtle", "Bicycle", "Motorcycle",
+    "Airplane", "Boat", "Vehical",
+)  # fmt: skip
+
+DAVIS = ("object",)
+MOTS = ("car", "pedestrian")  # of the class ids 1 and 2
+
+CLASS_LISTS: dict[str, tuple[str, ...]] = {
+    "coco": COCO,
+    "ytvis2019": YTVIS_2019,
+    "ytvis2021": YTVIS_2021,
+    "ytvis2022": YTVIS_2021,
+    "ovis": OVIS,
+    "davis": DAVIS,
+    "mots": MOTS,
+}
+
+# CompFeat section 5. COCO's mouse is a computer's, and its bird may be a parrot, duck, owl or eagle: neither is mapped.
+COCO_TO_YTVIS_2019: dict[str, str] = {
+    "person": "person",
+    "skateboard": "skateboard",
+    "car": "sedan",
+    "dog": "dog",
+    "cat": "cat",
+    "cow": "cow",
+    "train": "train",
+    "horse": "horse",
+    "bear": "bear",
+    "motorcycle": "motorbike",
+    "giraffe": "giraffe",
+    "surfboard": "surfboard",
+    "airplane": "airplane",
+    "truck": "truck",
+    "zebra": "zebra",
+    "elephant": "elephant",
+    "snowboard": "snowboard",
+    "boat": "boat",
+    "tennis racket": "tennis_racket",
+}
+
+# The 2021 edition made car of sedan, merged eagle and owl into bird and ape into monkey, and dropped hand.
+YTVIS_2019_TO_2021: dict[str, str] = {
+    **{name: name for name in YTVIS_2019 if name in YTVIS_2021},
+    "sedan": "car",
+    "eagle": "bird",
+    "owl": "bird",
+    "ape": "monkey",
+}
+
+# As for 2019; a bird of COCO may be a parrot or duck here too.
+COCO_TO_YTVIS_2021: dict[str, str] = {
+    **{old: YTVIS_2019_TO_2021[new] for old, new in COCO_TO_YTVIS_2019.items()},
+    "frisbee": "flying_disc",
+}
+
+_TO_OVIS: dict[str, str] = {name.lower(): name for name in OVIS[:-1]} | {
+    "car": "Vehical",
+    "sedan": "Vehical",
+    "truck": "Vehical",
+    "bus": "Vehical",
+    "motorbike": "Motorcycle",
+    "duck": "Poultry",
+}
+
+YTVIS_2019_TO_OVIS: dict[str, str] = {name: _TO_OVIS[name] for name in YTVIS_2019 if name in _TO_OVIS}
+YTVIS_2021_TO_OVIS: dict[str, str] = {name: _TO_OVIS[name] for name in YTVIS_2021 if name in _TO_OVIS}
+# COCO's bird is OVIS's bird, parrot or poultry
+COCO_TO_OVIS: dict[str, str] = {name: _TO_OVIS[name] for name in COCO if name in _TO_OVIS and name != "bird"}
+
+MAPS: dict[tuple[str, str], dict[str, str]] = {
+    ("coco", "ytvis2019"): COCO_TO_YTVIS_2019,
+    ("coco", "ytvis2021"): COCO_TO_YTVIS_2021,
+    ("coco", "ovis"): COCO_TO_OVIS,
+    ("ytvis2019", "ytvis2021"): YTVIS_2019_TO_2021,
+    ("ytvis2019", "ovis"): YTVIS_2019_TO_OVIS,
+    ("ytvis2021", "ovis"): YTVIS_2021_TO_OVIS,
+}
+
+
+def class_map(source: str, target: str) -> dict[str, str]:
+    """The map between two lists of CLASS_LISTS by name; raises ConfigError where there is none."""
+    for name in (source, target):
+        if name not in CLASS_LISTS:
+            raise ConfigError(f"no class list {name!r}; {nearest(name, CLASS_LISTS)}")
+    if CLASS_LISTS[source] == CLASS_LISTS[target]:
+        return {name: name for name in CLASS_LISTS[source]}
+    if (source, target) not in MAPS:
+        known = ", ".join(f"{a} to {b}" for a, b in MAPS)
+        raise ConfigError(f"no map of classes from {source} to {target}; known: {known}")
+    return MAPS[source, target]
+
+
+def translate(videos: VideoSet, classes: tuple[str, ...], names: Mapping[str, str]) -> VideoSet:
+    """The set with its classes renamed by `names` into `classes`; objects of other classes are ignored.
+
+    Raises ConfigError where `names` leads to a class that is not in `classes`.
+    """
+    for name in names.values():
+        if name not in classes:
+            raise ConfigError(f"no class {name!r} in the target list; {nearest(name, classes)}")
+    labels = [classes.index(names[old]) if old in names else None for old in videos.classes]
+
+    def renamed(track: Track) -> Track:
+        label = labels[track.label]
+        return replace(track, label=0, ignore=True) if label is None else replace(track, label=label)
+
+    def change(video: Video) -> Video:
+        tracks = video.tracks
+        return video if tracks is None else replace(video, tracks=tuple(renamed(track) for track in tracks))
+
+    return VideoSet(videos=MappedVideos(videos.videos, change), classes=classes)

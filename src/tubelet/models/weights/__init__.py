@@ -1,0 +1,35 @@
+"""Where weights come from: a bundled name, a file, a folder of a training, the hub."""
+
+from tubelet.models.weights.loading import (
+    BACKBONES,
+    BUNDLED,
+    FORMAT,
+    SSDLITE,
+    Listed,
+    Model,
+    ModelConfig,
+    check_fit,
+    computes_bf16,
+    find,
+    list_models,
+    load,
+    read_tensors,
+    start_from,
+)
+
+__all__ = [
+    "BACKBONES",
+    "BUNDLED",
+    "FORMAT",
+    "SSDLITE",
+    "Listed",
+    "Model",
+    "ModelConfig",
+    "check_fit",
+    "computes_bf16",
+    "find",
+    "list_models",
+    "load",
+    "read_tensors",
+    "start_from",
+]

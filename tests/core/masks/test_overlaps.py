@@ -1,0 +1,75 @@
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tubelet.core import masks
+from tubelet.core.masks import RLE, overlaps
+from tubelet.core.masks import packed as tubes
+
+
+def random_track(rng: np.random.Generator, length: int, size: tuple[int, int]) -> tuple[list[RLE | None], np.ndarray]:
+    """Noisy and blocky masks, some absent, some empty, some full."""
+    stack = rng.random((length, *size)) < rng.choice([0, 0.1, 0.5, 1], (length, 1, 1))
+    for mask in stack:
+        if rng.random() < 0.5:
+            row, column = (int(rng.integers(side)) for side in size)
+            mask[: row + 1, column:] = True
+    absent = rng.random(length) < 0.3
+    rles = [None if gone else rle for gone, rle in zip(absent, masks.encode(stack), strict=True)]
+    stack[absent] = False
+    return rles, stack
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_shared_pixels_are_counted_as_dense_masks_count_them(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, length = (int(rng.integers(1, 30)), int(rng.integers(1, 30))), int(rng.integers(1, 6))
+    tracks, stacks = zip(*(random_track(rng, length, size) for _ in range(5)), strict=True)
+    packed = tubes.pack(tracks, size)
+    pairs = [(one, other) for one in packed[:3] for other in packed[1:] if rng.random() < 0.8]
+    dense = {id(tube): stack for tube, stack in zip(packed, stacks, strict=True)}
+    expected = [int((dense[id(one)] & dense[id(other)]).sum()) for one, other in pairs]
+    assert overlaps.intersections(pairs).tolist() == expected
+    assert (overlaps.shared_at_most(pairs) >= expected).all()
+
+
+def test_changes_bound_the_stretches_of_the_object() -> None:
+    size = (3, 2)
+    stack = np.array([[[0, 1], [1, 1], [0, 0]], [[1, 0], [0, 0], [0, 1]]], bool)
+    tube = tubes.pack([masks.encode(stack)], size)[0]
+    flat = np.concatenate([mask.ravel(order="F") for mask in stack])
+    inside = np.zeros(len(flat) + 1, bool)
+    for begin, end in overlaps.changes([tube])[0].reshape(-1, 2):
+        inside[begin:end] = True
+    assert inside[:-1].tolist() == flat.tolist()
+
+
+@settings(max_examples=40, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_frame_by_frame_counts_are_those_of_dense_masks(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, length = (int(rng.integers(1, 20)), int(rng.integers(1, 20))), int(rng.integers(1, 6))
+    tracks, stacks = zip(*(random_track(rng, length, size) for _ in range(5)), strict=True)
+    packed = tubes.pack(tracks, size)
+    found = overlaps.frame_intersections(packed[:2], packed[2:])
+    for t, n, m in np.ndindex(length, 2, 3):
+        assert found[t, n, m] == (stacks[n][t] & stacks[2 + m][t]).sum()
+
+
+def test_a_track_of_more_pixels_than_fit_in_32_bits_is_compared() -> None:
+    size = (1 << 14, 1 << 14)
+    mask = masks.from_json({"size": size, "counts": [size[0] * size[1] - 5, 5]}, size)
+    tube = tubes.pack([[mask] * 20], size)[0]
+    assert overlaps.intersections([(tube, tube)]).tolist() == [100]
+    assert overlaps.frame_intersections([tube], [tube]).ravel().tolist() == [5] * 20
+
+
+def test_no_tracks_share_nothing() -> None:
+    tube = tubes.pack([[None, None]], (3, 4))[0]
+    assert overlaps.changes([]) == []
+    assert overlaps.changes([tube])[0].size == 0
+    assert overlaps.frame_intersections([tube], []).shape == (2, 1, 0)
+    assert overlaps.shared_at_most([]).size == overlaps.intersections([]).size == 0

@@ -1,0 +1,124 @@
+"""Whatever a file holds, reading it ends in a data set or in one clear error, never in a traceback of another kind."""
+
+from __future__ import annotations
+
+import copy
+import json
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tubelet.core.errors import TubeletError
+from tubelet.core.types import VideoSet
+from tubelet.formats import registry
+from tubelet.synthetic.generator import Synthetic, write
+
+STRANGE = (
+    None, True, -1, 0, 10**12, 1e300, 2.5, "", "x", "../../up", "a\0b", [], {}, [[]], [None], {"size": [1, 1]}, "é",
+)  # fmt: skip
+SEEDS = range(60)
+
+
+@pytest.fixture(scope="module")
+def sets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """One small generated set in every form."""
+    root = tmp_path_factory.mktemp("hostile")
+    write(root / "ytvis", Synthetic(height=24, width=32, frames=2, objects=(2, 2), size=(0.6, 0.9)), seed=1, videos=1)
+    for name in ("coco-video", "cvat", "mots", "mots-png", "davis", "png"):
+        registry.convert(root / "ytvis", root / name, to=name)
+    return root
+
+
+def read_all(videos: VideoSet) -> None:
+    for video in videos.videos:
+        for frame in video.frames:
+            assert frame.shape[1:] == video.size
+        for track in video.tracks or ():
+            assert len(track.rles) == len(video)
+
+
+def survives(read: Callable[[], VideoSet]) -> bool:
+    """Whether it could be read; anything but a clear error fails the test."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            read_all(read())
+        except TubeletError:
+            return False
+    return True
+
+
+def leaves(tree: Any, path: tuple = ()) -> list[tuple]:
+    """Paths to every value in a JSON tree, inner ones too."""
+    children = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
+    return [path, *(leaf for key, child in children for leaf in leaves(child, (*path, key)))]
+
+
+def changed(tree: Any, rng: np.random.Generator) -> Any:
+    """The tree with one value replaced by something strange, or removed."""
+    tree = copy.deepcopy(tree)
+    paths = leaves(tree)[1:]
+    path = paths[rng.integers(len(paths))]
+    parent = tree
+    for key in path[:-1]:
+        parent = parent[key]
+    if rng.random() < 0.2:
+        del parent[path[-1]]
+    else:
+        parent[path[-1]] = STRANGE[rng.integers(len(STRANGE))]
+    return tree
+
+
+@pytest.mark.parametrize("name", ["coco-video", "coco"])
+def test_json_with_a_strange_value_is_read_or_refused(name, sets, tmp_path):
+    source = sets / "coco-video"
+    tree = json.loads((source / "instances.json").read_text())
+    path = tmp_path / "changed.json"
+    outcomes = set()
+    for seed in range(150):
+        path.write_text(json.dumps(changed(tree, np.random.default_rng(seed))))
+        outcomes.add(survives(lambda: registry.open_set(path, name, source / "images")))
+    assert outcomes == {True, False}
+
+
+@pytest.mark.parametrize(
+    ("name", "file"),
+    [
+        ("coco-video", "instances.json"),
+        ("cvat", "00000/annotations.xml"),
+        ("mots", "instances_txt/00000.txt"),
+        ("mots", "classes.txt"),
+        ("mots-png", "instances/00000/000000.png"),
+        ("davis", "Annotations/00000/00001.png"),
+        ("davis", "JPEGImages/00000/00000.png"),
+    ],
+)
+def test_a_file_with_damaged_bytes_is_read_or_refused(name, file, sets):
+    path = sets / name / file
+    whole = path.read_bytes()
+    try:
+        for seed in SEEDS:
+            rng = np.random.default_rng(seed)
+            data = bytearray(whole[: rng.integers(len(whole))] if seed % 3 == 0 else whole)
+            for place in rng.integers(0, max(len(data), 1), 3) if data else ():
+                data[place] = rng.integers(256)
+            path.write_bytes(bytes(data))
+            survives(lambda: registry.open_set(sets / name, name))
+    finally:
+        path.write_bytes(whole)
+    assert survives(lambda: registry.open_set(sets / name, name))
+
+
+def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_unpacked(sets):
+    path = sets / "davis/Annotations/00000/00001.png"
+    whole = path.read_bytes()
+    start = whole.index(b"IHDR") + 4
+    path.write_bytes(whole[:start] + (60000).to_bytes(4, "big") * 2 + whole[start + 8 :])
+    try:
+        assert not survives(lambda: registry.open_set(sets / "davis"))
+    finally:
+        path.write_bytes(whole)
