@@ -43,14 +43,16 @@ def test_truth_follows_the_frame_to_the_input(make_clip: MakeClip) -> None:
 
 
 def test_an_object_is_true_where_it_is_seen_and_its_mask_goes_with_it(make_clip: MakeClip) -> None:
-    clip = make_clip((DOG, CAT), (CAT,), ())
+    moved = (8, 1, 60, 25, 34)
+    clip = make_clip((DOG, CAT), (moved,), ())
     images = InputConfig(resize=Stretch(height=64, width=96)).prepare([clip.frames])
     first, second, third = targets_of([clip], images)
     assert [frame.ids.tolist() for frame in (first, second, third)] == [[7, 8], [8], []]
     assert first.masks[0, 6:36, 6:36].all()
     assert first.masks[0].sum() == 30 * 30
-    assert second.masks[0, 20:54, 50:84].all()
-    assert second.boxes.tolist() == [[50, 20, 84, 54]]
+    assert second.masks[0, 25:59, 60:94].all()
+    assert second.masks[0].sum() == 34 * 34
+    assert second.boxes.tolist() == [[60, 25, 94, 59]]
 
 
 def test_mask_targets_are_the_truth_cut_by_the_box() -> None:
