@@ -94,3 +94,11 @@ def test_surer_objects_lie_on_top_then_smaller_ones_and_nothing_is_below_a_crowd
     equal = [track(slice(0, 2), 3, 1.0), track(slice(0, 8), 4, 1.0)]
     assert class_map(equal, (2, 8), 0)[0].tolist() == [4, 4, 5, 5, 5, 5, 5, 5]
     assert not class_map(objects, (2, 8), 1).any()
+
+
+def test_bands_of_a_large_frame_are_counted_like_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    rng = np.random.default_rng(0)
+    truth, answer = rng.integers(0, 4, (2, 31, 17)).astype(np.uint8)
+    whole = confusion([ClassMaps("v", [truth], [answer])], 3)
+    monkeypatch.setattr("tubelet.evaluation.semantic.BAND", 50)
+    assert np.array_equal(confusion([ClassMaps("v", [truth], [answer])], 3), whole)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 import warnings
@@ -12,9 +13,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tubelet.core.errors import TubeletError
+from tubelet.core.errors import InputError, TubeletError
 from tubelet.core.types import VideoSet
-from tubelet.formats import registry
+from tubelet.formats import registry, ytvis
+from tubelet.formats.ytvis.document import Faults
 from tubelet.synthetic.generator import Synthetic, write
 
 STRANGE = (
@@ -120,5 +122,64 @@ def test_a_picture_that_claims_to_be_huge_is_refused_before_it_is_unpacked(sets)
     path.write_bytes(whole[:start] + (60000).to_bytes(4, "big") * 2 + whole[start + 8 :])
     try:
         assert not survives(lambda: registry.open_set(sets / "davis"))
+    finally:
+        path.write_bytes(whole)
+
+
+GOOD = {
+    "videos": [{"id": 1, "width": 4, "height": 4, "length": 1, "file_names": ["v/0.png"]}],
+    "categories": [{"id": 1, "name": "a"}],
+    "annotations": [
+        {"id": 1, "video_id": 1, "category_id": 1, "iscrowd": 0, "segmentations": [{"size": [4, 4], "counts": "0@0"}]}
+    ],
+}
+MASK = b'{"size": [4, 4], "counts": "0@0"}'
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"0@0", b"0\x80"),
+        (b"0@0", b"0\\ud800"),
+        (MASK, b"[[NaN, 1, 2, 3, 4, 5]]"),
+        (MASK, b"[[Infinity, 1, 2, 3, 4, 5]]"),
+        (MASK, b"[[1e999, 1, 2, 3, 4, 5]]"),
+        (MASK, b"1e999"),
+        (MASK, b"9" * 5000),
+        (MASK, b"[" * 3000 + b"]" * 3000),
+        (b'"a"', b'"\\ud800"'),
+        (b'"a"', b'"\xff"'),
+        (b'"id": 1, "video_id"', b'"id": 1' + b"0" * 30 + b', "video_id"'),
+    ],
+)
+def test_the_smallest_broken_annotations_are_refused_by_every_reader(before, after, tmp_path):
+    path = tmp_path / "instances.json"
+    path.write_bytes(json.dumps(GOOD).encode().replace(before, after, 1))
+    assert path.read_bytes() != json.dumps(GOOD).encode()
+    with pytest.raises(TubeletError):
+        ytvis.read(path)
+    with pytest.raises(TubeletError):
+        ytvis.read_predictions(path, VideoSet(videos=(), classes=("a",)))
+    lenient = Faults(lenient=True)
+    with contextlib.suppress(TubeletError):
+        assert ytvis.read(path, faults=lenient).videos[0].tracks == ()
+        assert lenient.counts
+
+
+def test_a_broken_archive_beside_others_is_named(tmp_path):
+    (tmp_path / "cut.zip").write_bytes(b"PK\3\4junk")
+    with pytest.raises(InputError, match=r"cut\.zip: not a zip archive"):
+        registry.open_set(tmp_path)
+
+
+def test_a_frame_of_another_size_is_refused_before_it_is_decoded(sets, monkeypatch):
+    path = min((sets / "ytvis").rglob("*.png"))
+    whole = path.read_bytes()
+    start = whole.index(b"IHDR") + 4
+    path.write_bytes(whole[:start] + (16000).to_bytes(4, "big") * 2 + whole[start + 8 :])
+    monkeypatch.setattr("cv2.imdecode", lambda *_: pytest.fail("decoded"))
+    try:
+        with pytest.raises(InputError, match="expected an image of 32x24, got 16000x16000"):
+            registry.open_set(sets / "ytvis").videos[0].frames[0]
     finally:
         path.write_bytes(whole)

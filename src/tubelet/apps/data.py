@@ -32,8 +32,8 @@ def check(
     path: SetPath,
     form: SetForm = None,
     frames: SetFrames = None,
-    decode: Annotated[int, typer.Option(help="Frames decoded per video; 0 for all.")] = 3,
-    examples: Annotated[int, typer.Option(help="Findings shown of each kind.")] = 3,
+    decode: Annotated[int, typer.Option(min=0, help="Frames decoded per video; 0 for all.")] = 3,
+    examples: Annotated[int, typer.Option(min=0, help="Findings shown of each kind.")] = 3,
 ) -> None:
     """Look for what spoils a training. The exit code is 0 where the set is fit to train on, 1 where it is not."""
     from tubelet.data.tools.checking import check

@@ -66,9 +66,9 @@ class Config(BaseModel, metaclass=_Explained):
         """
         config, tree = self, self.model_dump(mode="json")
         for assignment in assignments:
-            path, separator, text = assignment.partition("=")
-            if not separator:
-                raise ConfigError(f"expected key=value, got {assignment!r}")
+            if not isinstance(assignment, str) or "=" not in assignment:
+                raise ConfigError(f"expected key=value, got {short(assignment)}")
+            path, _, text = assignment.partition("=")
             _assign(config, tree, path.strip().split("."), _parse(text.strip()), assignment)
             with contextlib.suppress(ConfigError):  # the whole is judged at the end; this is to look names up
                 config = self.from_tree(tree)

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from fractions import Fraction
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from tubelet.core.arguments import fraction
 from tubelet.core.masks import RLE
 
 if TYPE_CHECKING:
@@ -100,6 +101,7 @@ class Prediction:
 
     def above(self: Answer, threshold: float) -> Answer:
         """Only the tracks whose score reaches the threshold."""
+        threshold = fraction("threshold", threshold)
         return replace(self, tracks=tuple(t for t in self.tracks if t.score >= threshold))
 
 

@@ -2,7 +2,7 @@
 
 Dense on the device: `Clip` (decoded frames) and `Tracks` (objects through frames, truth and prediction alike).
 Sparse on the CPU: `Track` (one object, whole video), `Video` (a video at rest), `Prediction` (a model's answer); these
-live in `core.rest`, which does without torch, and are named again here.
+live in `core.records`, which does without torch, and are named again here.
 """
 
 from __future__ import annotations

@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")
 
+MOST_JOBS = 64  # processes
+
 _held: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
 
 
@@ -18,6 +20,7 @@ def each(function: Callable[[Item], Answer], items: Sequence[Item], jobs: int = 
     import multiprocessing  # both only where they are needed: they cost more than small evaluations
     from concurrent.futures import ProcessPoolExecutor
 
+    jobs = min(jobs, len(items), MOST_JOBS)
     chunk = max(1, len(items) // (jobs * 4))
     if "fork" not in multiprocessing.get_all_start_methods():
         with ProcessPoolExecutor(jobs) as pool:

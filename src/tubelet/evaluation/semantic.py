@@ -18,6 +18,7 @@ from tubelet.core.records import Track
 
 VOID = 255
 MOST_CLASSES = 254  # that one byte tells apart, beside background and void
+BAND = 1 << 22  # pixels that are counted at a time
 
 
 class ClassMaps(NamedTuple):
@@ -92,6 +93,14 @@ def _count(truth: np.ndarray, answer: np.ndarray, num_classes: int, where: str) 
     if truth.shape != answer.shape:
         expected, came = (f"{shape[1]}x{shape[0]}" for shape in (truth.shape, answer.shape))
         raise FormatError(f"{where}: expected an answer of {expected}, got {came}")
+    table = np.zeros((num_classes + 1, num_classes + 1), np.int64)
+    rows = max(BAND // truth.shape[1], 1)
+    for top in range(0, len(truth), rows):  # wide numbers of a whole large frame would be eight times its bytes
+        table += _count_band(truth[top : top + rows], answer[top : top + rows], num_classes, where)
+    return table
+
+
+def _count_band(truth: np.ndarray, answer: np.ndarray, num_classes: int, where: str) -> np.ndarray:
     counted = truth != VOID
     real, guess = truth[counted].astype(np.int64), answer[counted].astype(np.int64)
     for name, values in (("truth", real), ("answer", guess)):

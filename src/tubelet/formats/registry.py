@@ -7,10 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
+from tubelet.core.arguments import short
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
-from tubelet.core.untrusted.files import opened
+from tubelet.core.untrusted.files import as_path, exists, opened
 from tubelet.formats import coco, cvat, cvat_write, davis, mask_folders, mots, ytvis
 from tubelet.formats.coco import videos as coco_video
 from tubelet.formats.files import Files, open_files
@@ -36,10 +37,11 @@ def open_set(
     With lenient `faults`, broken annotations of a YouTube-VIS file are left out and counted there. Raises InputError
     for a missing path, FormatError for one whose form cannot be told, ConfigError for a name that is no form.
     """
-    path = Path(path)
-    if not path.exists():
+    path = as_path(path, "a data set")
+    if not exists(path):
         raise InputError(f"{path}: no such file or folder")
-    form, frames = form or detect(path), None if frames is None else Path(frames)
+    form = detect(path) if form is None else form
+    frames = None if frames is None else as_path(frames, "the frames")
     if form == "ytvis" and faults is not None:
         return ytvis.read(_json_of(path), frames, faults=faults)
     return named(form).read(path, frames)
@@ -47,8 +49,8 @@ def open_set(
 
 def named(form: str) -> Form:
     """A form by name; raises ConfigError, which names the nearest, for one that is not there."""
-    if form not in FORMS:
-        raise ConfigError(f"no form {form!r}; {nearest(form, FORMS)}")
+    if not isinstance(form, str) or form not in FORMS:
+        raise ConfigError(f"no form {short(form)}; {nearest(str(form), FORMS)}")
     return FORMS[form]
 
 

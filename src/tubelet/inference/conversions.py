@@ -22,6 +22,7 @@ from tubelet.core.masks import RLE
 from tubelet.core.records import Track, VideoSet
 from tubelet.core.text import plain
 from tubelet.core.untrusted.documents import read_json
+from tubelet.core.untrusted.files import as_path
 from tubelet.formats import davis
 from tubelet.formats.storing import Losses
 from tubelet.formats.ytvis import write_predictions
@@ -94,6 +95,7 @@ def to_davis(prediction: VideoPrediction, folder: str | Path) -> Losses:
     """
     tracks = tuple(replace(track, id=number) for number, track in enumerate(prediction.tracks, start=1))
     video = replace(prediction.source, id=prediction.video, tracks=tracks)
+    folder = as_path(folder, "the folder of label maps")
     return davis.write(folder, VideoSet(videos=(video,), classes=prediction.classes), frames=False)
 
 

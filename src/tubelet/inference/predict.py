@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from tubelet.core.arguments import fraction, whole_between
+from tubelet.core.arguments import fraction, short, whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
@@ -59,6 +59,8 @@ def predict(
     top = None if top is None else whole_between("top", top, 1)
     check_model(model)
     check_window(window)
+    if progress is not None and not callable(progress):
+        raise ConfigError(f"progress: expected a function of (done, total), got {short(progress)}")
     model = several(model, views)
     video = open_video(source)
     ledger = Ledger()

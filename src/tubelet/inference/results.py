@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from tubelet.core import masks
+from tubelet.core.arguments import whole_between
 from tubelet.core.atomic import together
 from tubelet.core.types import Frame, Prediction, Video
 from tubelet.core.untrusted.files import as_path
@@ -39,7 +40,8 @@ class VideoPrediction(Prediction):
     source: Video = field(compare=False)
 
     def at(self, t: int) -> Frame:
-        """Frame t with its objects; decodes the one frame."""
+        """Frame t with its objects; decodes the one frame. Raises ConfigError for a frame that is not there."""
+        t = whole_between("a frame", t, 0, self.length - 1)
         return self._frame(t, self.source.frames[t])
 
     def frames(self) -> Iterator[Frame]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import TYPE_CHECKING
 
+from tubelet.core.arguments import short
 from tubelet.core.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -37,6 +38,6 @@ def names() -> list[str]:
 
 def find(name: str) -> Experiment:
     """The recipe of a name; raises ConfigError with the nearest one."""
-    if name not in _all():
-        raise ConfigError(f"unknown recipe {name!r}; {nearest(name, names())}")
+    if not isinstance(name, str) or name not in _all():
+        raise ConfigError(f"unknown recipe {short(name)}; {nearest(str(name), names())}")
     return _all()[name]

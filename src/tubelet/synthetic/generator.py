@@ -16,6 +16,7 @@ from pydantic import Field, model_validator
 from torch import Tensor
 
 from tubelet.core import masks
+from tubelet.core.arguments import whole_between
 from tubelet.core.config import Config
 from tubelet.core.errors import nearest
 from tubelet.core.types import Track, Video, VideoSet
@@ -70,6 +71,8 @@ class Synthetic(Config):
 
 def generate(config: Synthetic, seed: int, videos: int) -> VideoSet:
     """`videos` generated videos; number n depends on the config, the seed and n alone."""
+    seed = whole_between("seed", seed, 0)
+    videos = whole_between("videos", videos, 0)
     return VideoSet(videos=GeneratedVideos(config, seed, range(videos)), classes=config.classes)
 
 

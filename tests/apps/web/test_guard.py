@@ -142,6 +142,18 @@ def test_a_token_that_could_be_guessed_is_refused(monkeypatch: pytest.MonkeyPatc
         serve.choose_access("0.0.0.0", None)
 
 
+@pytest.mark.parametrize("public", ["junk", "http://", "http://x/y", "http://[::1", "http://a\nb", "http://a b"])
+def test_an_address_that_is_none_is_refused(public: str) -> None:
+    with pytest.raises(InputError, match="--public: expected an address"):
+        serve.choose_access("127.0.0.1", public)
+
+
+def test_a_host_of_any_length_is_one_clear_line() -> None:
+    with pytest.raises(InputError, match="--host: expected an address") as caught:
+        serve.listen("a" * 300 + ".com", 0)
+    assert len(str(caught.value)) < 200
+
+
 def test_a_place_that_is_taken_is_one_clear_line() -> None:
     taken = serve.listen("127.0.0.1", 0)
     with taken, pytest.raises(InputError, match="choose another with --host and --port"):

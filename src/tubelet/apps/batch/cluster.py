@@ -14,9 +14,10 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tubelet.core.untrusted.documents import decode_json
+
 if TYPE_CHECKING:
-    from tubelet.core.untrusted.documents import decode_json
-from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings
+    from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings
 
 LOCAL = "local"
 STORE_BYTES = 128 << 20  # of a local Ray: what passes through it are names and counts

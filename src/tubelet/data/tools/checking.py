@@ -10,6 +10,7 @@ import numpy as np
 from pycocotools import mask as coco
 
 from tubelet.core import masks
+from tubelet.core.arguments import whole_between
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.masks import RLE
 from tubelet.core.types import Track, Video, VideoSet
@@ -66,6 +67,8 @@ def check(
 
     `faults` are those that a lenient reader has counted.
     """
+    if frames is not None:
+        whole_between("frames", frames, 1)
     report = Report(videos=len(videos.videos))
     if faults is not None:
         report.findings += [

@@ -1,7 +1,7 @@
 """The JSON under YouTube-VIS files: parsed in parts, so that a large file costs little more memory than its own bytes.
 
 A result file is nearly all mask strings. The outer structure is parsed first, every annotation's masks staying raw
-bytes; then the masks of a few tracks at a time are parsed, joined, checked and packed (`core.tubes`).
+bytes; then the masks of a few tracks at a time are parsed, joined, checked and packed (`core.masks.packed`).
 """
 
 from __future__ import annotations

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 from tubelet.core.errors import FormatError, nearest
 from tubelet.core.masks.packed import Tube
 from tubelet.core.records import Prediction, Track, Video, VideoSet
+from tubelet.core.untrusted.files import as_path
 from tubelet.formats.ytvis.document import Document, Entry, Faults, Wanted, finite, load, unpack, whole
 from tubelet.formats.ytvis.numbering import AnnotatedSet as AnnotatedSet
 from tubelet.formats.ytvis.numbering import Frames, category_numbers, video_names, video_numbers
@@ -53,7 +54,7 @@ def read(path: Path | str, frames: Path | str | None = None, *, faults: Faults |
     back, as in public validation sets, tracks are None. Raises FormatError for the first thing that is not right; with
     lenient `faults`, such annotations are left out and counted.
     """
-    path, faults = Path(path), faults or Faults()
+    path, faults = as_path(path, "annotations"), faults or Faults()
     document = load(path)
     if document.bare or not document.videos:
         raise FormatError(f"{path}: expected a data set with videos, categories and annotations")
@@ -66,7 +67,7 @@ def read_tables(path: Path | str) -> AnnotatedSet:
     From its tables, or, for a bare list, from the ids, sizes and lengths of its results. Raises FormatError where these
     disagree.
     """
-    path = Path(path)
+    path = as_path(path, "predictions")
     document = load(path)
     if document.bare or not document.videos:
         document.videos, document.categories = inferred(document, path)
@@ -118,7 +119,7 @@ def read_predictions(path: Path | str, truth: VideoSet, *, faults: Faults | None
     FormatError for the first thing that is not right; with lenient `faults`, such tracks are left out and counted. An
     empty list is right, and warns.
     """
-    path, faults = Path(path), faults or Faults()
+    path, faults = as_path(path, "annotations"), faults or Faults()
     document = load(path)
     if document.annotations is None:
         raise FormatError(f"{path}: expected a list of results, or a data set with annotations that have scores")

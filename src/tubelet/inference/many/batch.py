@@ -20,6 +20,7 @@ from typing import Any, Literal, NamedTuple
 
 import cv2
 import torch
+from pydantic import Field
 
 from tubelet import __version__
 from tubelet.core.atomic import replacing, sweep
@@ -52,7 +53,7 @@ class Settings(Config):
     cuts: bool = True  # scene cuts are looked for
     video: bool = True  # overlay.mp4 too
     device: str = "cpu"  # its kind
-    threads: int = 1  # of each worker: how a sum is split decides its last bits
+    threads: int = Field(default=1, ge=1, le=1024)  # of each worker: how a sum is split decides its last bits
     version: str = __version__
 
 

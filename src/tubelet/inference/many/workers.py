@@ -129,6 +129,13 @@ class _Pool:
 def _main(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
     signal.signal(signal.SIGTERM, _leave)
+    try:
+        _work(connection, open_model, device, out, settings_json)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to tidy up: an end needs no traceback
+
+
+def _work(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
     settings = Settings.from_tree(decode_json(settings_json, "settings"))
     settle(settings)
     try:

@@ -146,7 +146,7 @@ def find(name: str | Path) -> Path:
     if not isinstance(name, str | Path):
         raise WeightsError(f"expected a model's name or a path, got {short(name)}")
     bundled = BUNDLED / f"{name}.safetensors"
-    if re.fullmatch(r"[\w.-]+", str(name)) and bundled.is_file():
+    if re.fullmatch(r"[\w.-]+", str(name)) and is_file(bundled):
         return bundled
     path = Path(name)
     if is_file(path):
