@@ -12,7 +12,9 @@ import numpy as np
 import torch
 import tubelet
 from tubelet import recipes
-from tubelet.data import checking, forms, synthetic, ytvis
+from tubelet.data.tools import checking
+from tubelet.formats import registry, ytvis
+from tubelet.synthetic import generator
 from tubelet.inference.attention_maps import attention_maps
 
 model = tubelet.load("default", device="cpu")
@@ -62,11 +64,11 @@ each(made.above, (nan, "x"), "threshold: expected a number")
 each(made.at, (2, 1.5, "x"), "a frame: expected a whole number from 0 to 1")
 each(lambda v: attention_maps(model, video, 0, v), ("x", (1,), None), "expected a point")
 each(lambda v: attention_maps(model, v, 0, (1, 1)), (frames, None), "expected a Video")
-each(forms.open_set, (None, 5, "a\\0b"), "a data set: expected a path")
-each(lambda v: forms.open_set(".", v), ("", 5), "no form")
+each(registry.open_set, (None, 5, "a\\0b"), "a data set: expected a path")
+each(lambda v: registry.open_set(".", v), ("", 5), "no form")
 each(ytvis.read, (None, "a\\0b"), "annotations: expected a path")
 each(recipes.find, (5, [], "defualt"), "unknown recipe")
-each(lambda v: synthetic.generate(synthetic.Synthetic(), seed=v, videos=1), (-1, "x", 1.5), "seed: expected a whole")
+each(lambda v: generator.generate(generator.Synthetic(), seed=v, videos=1), (-1, "x", 1.5), "seed: expected a whole")
 each(lambda v: checking.check(made, frames=v), (0, -1, "x"), "frames: expected a whole number")
 tubelet.load("default", device=torch.device("cpu"))
 """
