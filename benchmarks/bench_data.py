@@ -26,7 +26,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from tubelet.core.types import Clip, VideoSet
-from tubelet.data.caching import remember, shrink
+from tubelet.data.caching import keep_decoded, shrink
 from tubelet.data.clips import ClipDataset
 from tubelet.data.geometry import Geometry, HorizontalFlip, ResizeWithin
 from tubelet.data.sampling import (
@@ -101,7 +101,11 @@ def report_caches(videos: VideoSet, folder: Path, clips: int) -> None:
     """The same pair of frames from the files, from memory, and from frames shrunk on disk."""
     steps = (Geometry(steps=(ResizeWithin(short=180, long=320),)),)
     print(f"\n{'random pair at 320x180 from':<32}{'clips/s':>10}")
-    sets = {"files": videos, "memory": remember(videos, 2000), "shrunk": shrink(videos, folder, short=180, long=320)}
+    sets = {
+        "files": videos,
+        "memory": keep_decoded(videos, 2000),
+        "shrunk": shrink(videos, folder, short=180, long=320),
+    }
     for name, held in sets.items():
         dataset = ClipDataset(held, RandomPair(), steps)
         _rate(dataset, len(videos.videos) * 40)  # fills the caches

@@ -84,9 +84,9 @@ def test_a_video_of_any_name_is_predicted_and_saved(
 
 def test_many_videos_of_any_name(video: Path, tmp_path: Path) -> None:
     from tubelet.apps.batch import command as batch
-    from tubelet.inference.many.batch import Outcome
+    from tubelet.inference.many.batch import VideoOutcome
 
-    outcomes = [Outcome(video=str(video), folder="old_", status="failed", note=f"{video}: broken")]
+    outcomes = [VideoOutcome(video=str(video), folder="old_", status="failed", note=f"{video}: broken")]
     batch.write_summary(tmp_path / "out", outcomes)
     with (tmp_path / "out" / "summary.csv").open(encoding="utf-8", newline="") as file:
         (row,) = csv.DictReader(file)

@@ -18,7 +18,7 @@ from tubelet.formats import ytvis
 from tubelet.models.weights import start_from
 from tubelet.recipes.small import SYSTEMS
 
-PARTS: tuple[video_sets.Part, ...] = ("train", "test")
+PARTS: tuple[video_sets.SplitName, ...] = ("train", "test")
 PLAN = Plan(train=1, test=2, times=0.002, seeds=(0, 1))
 
 

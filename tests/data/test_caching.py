@@ -10,7 +10,7 @@ import torch
 
 from tubelet.core import masks
 from tubelet.core.types import VideoSet
-from tubelet.data.caching import remember, shrink
+from tubelet.data.caching import keep_decoded, shrink
 from tubelet.data.clips import ClipDataset
 from tubelet.data.sampling import RandomPair
 from tubelet.formats.lazy import MappedVideos
@@ -40,7 +40,7 @@ def counted(generated: VideoSet) -> tuple[VideoSet, Counter]:
 
 def test_a_remembered_frame_is_decoded_once(counted):
     videos, counts = counted
-    kept = remember(videos, megabytes=10)
+    kept = keep_decoded(videos, megabytes=10)
     for _ in range(3):
         assert torch.equal(kept.videos[0].frames[2], videos.videos[0].frames.frames[2])
     assert counts == {2: 1}
@@ -49,7 +49,7 @@ def test_a_remembered_frame_is_decoded_once(counted):
 def test_memory_is_bounded_and_the_longest_unused_is_forgotten(counted):
     videos, counts = counted
     frame = videos.videos[0].frames.frames[0].nbytes
-    kept = remember(videos, megabytes=1)
+    kept = keep_decoded(videos, megabytes=1)
     kept.videos.memory.most = 2 * frame
     frames = kept.videos[0].frames
     for t in (0, 1, 0, 2, 0, 1):
@@ -67,7 +67,7 @@ def test_only_the_frames_that_are_used_are_decoded(counted):
 
 
 def test_a_worker_gets_an_empty_memory(counted):
-    kept = remember(counted[0])
+    kept = keep_decoded(counted[0])
     _ = kept.videos[0].frames[1]
     copy = pickle.loads(pickle.dumps(kept))
     assert not copy.videos.memory.frames

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from tubelet.inference.overlaps import Overlaps
+from tubelet.inference.overlaps import WindowOverlaps
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Number:
 
 
 def joined(said: dict[int, list[float]], length: int) -> list[float | None]:
-    overlaps: Overlaps[Number] = Overlaps()
+    overlaps: WindowOverlaps[Number] = WindowOverlaps()
     for t, numbers in said.items():
         for number in numbers:
             overlaps.add(t, Number(number))
@@ -45,7 +45,7 @@ def test_frames_of_which_nothing_was_said_are_none() -> None:
 
 
 def test_frames_that_were_released_are_forgotten_but_for_the_one_to_blend_from() -> None:
-    overlaps: Overlaps[Number] = Overlaps()
+    overlaps: WindowOverlaps[Number] = WindowOverlaps()
     overlaps.add(0, Number(0.0))
     assert [t for t, _ in overlaps.release(1)] == [0]
     overlaps.add(4, Number(4.0))

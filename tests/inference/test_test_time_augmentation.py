@@ -21,9 +21,9 @@ from tubelet.core.protocol import Traits, VideoSegmenter, Window
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.predict import predict, stream
 from tubelet.inference.test_time_augmentation import (
+    AugmentedView,
     Merging,
     Resizable,
-    View,
     grid_of,
     match,
     matching_cost,
@@ -35,23 +35,23 @@ from tubelet.inference.test_time_augmentation import (
 seeds = st.integers(0, 2**32 - 1)
 
 
-def random_view(seed: int, queries: int = 5, frames: int = 2, size: tuple[int, int] = (4, 6)) -> View:
+def random_view(seed: int, queries: int = 5, frames: int = 2, size: tuple[int, int] = (4, 6)) -> AugmentedView:
     """Blobs with sharp edges, as trained masks have; a soft one is not always most like itself in Dice."""
     rng = np.random.default_rng(seed)
-    return View(
+    return AugmentedView(
         probabilities=torch.from_numpy(rng.dirichlet(np.ones(4), queries)[:, :3]).float(),
         mask_logits=torch.from_numpy(rng.choice([-9.0, 9.0], (queries, frames, *size))).float(),
     )
 
 
-def merged(pivot: View, *others: View) -> View:
+def merged(pivot: AugmentedView, *others: AugmentedView) -> AugmentedView:
     merging = Merging(pivot)
     for other in others:
         merging.add(other)
     return merging.mean()
 
 
-def looped_cost(view: View, pivot: View) -> list[list[float]]:
+def looped_cost(view: AugmentedView, pivot: AugmentedView) -> list[list[float]]:
     """Eq. 4, cell by cell."""
     table = []
     for p, logits in zip(view.probabilities, view.mask_logits, strict=True):
@@ -98,7 +98,7 @@ def test_identical_copies_give_the_input_back(seed: int, copies: int) -> None:
 def test_the_order_of_another_view_s_queries_changes_nothing(seed: int) -> None:
     pivot, other = random_view(seed), random_view(seed + 1)
     order = torch.from_numpy(np.random.default_rng(seed).permutation(5))
-    permuted = View(probabilities=other.probabilities[order], mask_logits=other.mask_logits[order])
+    permuted = AugmentedView(probabilities=other.probabilities[order], mask_logits=other.mask_logits[order])
     first, second = merged(pivot, other), merged(pivot, permuted)
     torch.testing.assert_close(second.probabilities, first.probabilities)
     torch.testing.assert_close(second.mask_logits, first.mask_logits)
@@ -107,13 +107,13 @@ def test_the_order_of_another_view_s_queries_changes_nothing(seed: int) -> None:
 def test_the_order_of_the_pivot_s_queries_is_kept() -> None:
     pivot = random_view(3)
     order = torch.tensor([4, 2, 0, 3, 1])
-    other = View(probabilities=pivot.probabilities[order], mask_logits=pivot.mask_logits[order])
+    other = AugmentedView(probabilities=pivot.probabilities[order], mask_logits=pivot.mask_logits[order])
     assert torch.equal(order[match(other, pivot)], torch.arange(5))
 
 
 def test_probabilities_are_averaged_and_not_logits() -> None:
-    pivot = View(probabilities=torch.tensor([[0.9, 0.1]]), mask_logits=torch.tensor([[[[4.0, -1.0]]]]))
-    other = View(probabilities=torch.tensor([[0.5, 0.3]]), mask_logits=torch.tensor([[[[-1.0, -3.0]]]]))
+    pivot = AugmentedView(probabilities=torch.tensor([[0.9, 0.1]]), mask_logits=torch.tensor([[[[4.0, -1.0]]]]))
+    other = AugmentedView(probabilities=torch.tensor([[0.5, 0.3]]), mask_logits=torch.tensor([[[[-1.0, -3.0]]]]))
     result = merged(pivot, other)
     assert result.probabilities.tolist() == [pytest.approx([0.7, 0.2])]
     expected = [(torch.tensor([4.0, -1.0]).sigmoid() + torch.tensor([-1.0, -3.0]).sigmoid()).div(2).tolist()]
@@ -122,7 +122,7 @@ def test_probabilities_are_averaged_and_not_logits() -> None:
 
 def test_the_pivot_itself_is_not_changed_by_what_is_added() -> None:
     pivot = random_view(0)
-    before = View(probabilities=pivot.probabilities.clone(), mask_logits=pivot.mask_logits.clone())
+    before = AugmentedView(probabilities=pivot.probabilities.clone(), mask_logits=pivot.mask_logits.clone())
     merged(pivot, random_view(1))
     assert torch.equal(pivot.probabilities, before.probabilities)
     assert torch.equal(pivot.mask_logits, before.mask_logits)
@@ -141,7 +141,7 @@ def test_four_views_are_those_of_our_reading_of_the_paper() -> None:
 )
 def test_masks_meet_on_a_quarter_of_the_480_size(size: tuple[int, int], grid: tuple[int, int]) -> None:
     assert grid_of(size) == grid
-    answer = View(probabilities=torch.zeros(3, 2), mask_logits=torch.randn(3, 2, 9, 16))
+    answer = AugmentedView(probabilities=torch.zeros(3, 2), mask_logits=torch.randn(3, 2, 9, 16))
     view = on_grid(answer, grid)
     assert view.mask_logits.shape == (3, 2, *grid)
     expected = F.interpolate(answer.mask_logits, grid, mode="bilinear", align_corners=False)
@@ -160,13 +160,13 @@ class Queries(Toy):
         super().__init__(window, shrink=1)
         self.looked: list[int | None] = []
 
-    def look(self, frames: Tensor, short: int | None = None) -> View:
+    def look(self, frames: Tensor, short: int | None = None) -> AugmentedView:
         self.looked.append(short)
         order = torch.randperm(len(self.classes), generator=torch.Generator().manual_seed(short or 0))
         scores = 0.8 * torch.eye(len(self.classes)) + 0.05
-        return View(probabilities=scores[order], mask_logits=self._soft(frames).sub(0.5).mul(20)[order])
+        return AugmentedView(probabilities=scores[order], mask_logits=self._soft(frames).sub(0.5).mul(20)[order])
 
-    def settle(self, state: Any, answer: View, index: Tensor, shot: int = 0) -> tuple[Any, Tracks]:
+    def settle(self, state: Any, answer: AugmentedView, index: Tensor, shot: int = 0) -> tuple[Any, Tracks]:
         colour = answer.probabilities.argmax(1)  # a colour is an identity
         masks = answer.mask_logits.sigmoid()
         return state, Tracks(ids=colour, scores=answer.probabilities, masks=masks, index=index)

@@ -15,9 +15,9 @@ from toy_training import SGD_TOY, ToyClips, ToyModel
 
 from tubelet.training import loop
 from tubelet.training.log import read_metrics
-from tubelet.training.loop import Outcome, TrainConfig, train
+from tubelet.training.loop import TrainConfig, TrainingOutcome, train
 
-Fit = Callable[..., Outcome]
+Fit = Callable[..., TrainingOutcome]
 
 
 @pytest.fixture
@@ -27,7 +27,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     The curve, which takes longer than the rest, is drawn on request only.
     """
 
-    def run(out: str, model: ToyModel | None = None, curve: bool = False, **given: Any) -> Outcome:
+    def run(out: str, model: ToyModel | None = None, curve: bool = False, **given: Any) -> TrainingOutcome:
         if not curve:
             monkeypatch.setattr(loop, "training_curve", lambda metrics, out: None)
         own = {name: given.pop(name) for name in ("resume", "describe") if name in given}

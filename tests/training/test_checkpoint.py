@@ -17,14 +17,16 @@ from toy_training import SGD_TOY, ToyModel
 from tubelet.core.atomic import scratch_name
 from tubelet.core.errors import ConfigError, FormatError, TubeletError, WeightsError
 from tubelet.training import checkpoint
-from tubelet.training.checkpoint import Progress, State
-from tubelet.training.optim import Average
+from tubelet.training.checkpoint import TrainingProgress, TrainingState
+from tubelet.training.optim import WeightAverage
 
 
-def state(*, step: int = 0, width: int = 4) -> State:
+def state(*, step: int = 0, width: int = 4) -> TrainingState:
     model = nn.Linear(3, width)
-    progress = Progress(step=step, samples=4 * step, losses={"class": 0.1 + 0.2}, made=1)
-    return State(model=model, optimizer=SGD_TOY.build(model), average=Average(model, 0.9), progress=progress)
+    progress = TrainingProgress(step=step, samples=4 * step, losses={"class": 0.1 + 0.2}, made=1)
+    return TrainingState(
+        model=model, optimizer=SGD_TOY.build(model), average=WeightAverage(model, 0.9), progress=progress
+    )
 
 
 @contextmanager
@@ -91,7 +93,7 @@ def test_without_a_checkpoint_resuming_changes_nothing(tmp_path: Path):
     fresh = state()
     before = fresh.model.weight.clone()
     checkpoint.resume(tmp_path / "nowhere", {}, fresh)
-    assert fresh.progress == Progress(losses={"class": 0.1 + 0.2}, made=1)
+    assert fresh.progress == TrainingProgress(losses={"class": 0.1 + 0.2}, made=1)
     assert torch.equal(fresh.model.weight, before)
 
 

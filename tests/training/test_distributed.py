@@ -15,7 +15,7 @@ from toy_training import ToyModel
 
 from tubelet.core.errors import TubeletError
 from tubelet.training.checkpoint import saved
-from tubelet.training.distributed import World, join
+from tubelet.training.distributed import Processes, join
 
 
 def free_port() -> int:
@@ -76,9 +76,9 @@ def test_alone_there_is_one_world(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_processes_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(World, "gather", lambda self, value: [3, 4])
+    monkeypatch.setattr(Processes, "gather", lambda self, value: [3, 4])
     with pytest.raises(TubeletError, match=r"disagree on the step \(\[3, 4\]\)"):
-        World(device=torch.device("cpu"), size=2).same(3, "the step")
+        Processes(device=torch.device("cpu"), size=2).same(3, "the step")
 
 
 def test_fellows_that_do_not_come_are_one_clear_error(monkeypatch: pytest.MonkeyPatch):

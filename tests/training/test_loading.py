@@ -11,12 +11,12 @@ from toy_training import ToyClips
 
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip
-from tubelet.training.distributed import World
+from tubelet.training.distributed import Processes
 from tubelet.training.loading import numbers, read
 
 
-def world(rank: int = 0, size: int = 1) -> World:
-    return World(rank=rank, size=size, device=torch.device("cpu"))
+def world(rank: int = 0, size: int = 1) -> Processes:
+    return Processes(rank=rank, size=size, device=torch.device("cpu"))
 
 
 @given(

@@ -6,16 +6,16 @@ from pathlib import Path
 import pytest
 
 from tubelet.core.errors import FormatError
-from tubelet.training.checkpoint import Progress
+from tubelet.training.checkpoint import TrainingProgress
 from tubelet.training.log import Log, read_metrics
 
 
-def make_log(path: Path, progress: Progress, *, main: bool = True) -> Log:
+def make_log(path: Path, progress: TrainingProgress, *, main: bool = True) -> Log:
     return Log(path, progress, iterations=10, main=main)
 
 
 def test_a_line_tells_means_since_the_line_before(tmp_path: Path):
-    progress = Progress()
+    progress = TrainingProgress()
     with make_log(tmp_path / "metrics.jsonl", progress) as log:
         progress.count({"mask": 1.0, "class": 3.0}, 2.0, 4, finite=True)
         progress.count({"mask": 2.0}, 4.0, 4, finite=True)
@@ -32,7 +32,7 @@ def test_a_line_tells_means_since_the_line_before(tmp_path: Path):
 
 
 def test_steps_that_were_skipped_are_counted_and_not_averaged(tmp_path: Path):
-    progress = Progress()
+    progress = TrainingProgress()
     with make_log(tmp_path / "metrics.jsonl", progress) as log:
         progress.count({"mask": float("nan")}, float("inf"), 4, finite=False)
         log.write(0.1)
@@ -46,19 +46,19 @@ def test_steps_that_were_skipped_are_counted_and_not_averaged(tmp_path: Path):
 def test_lines_after_the_present_step_and_a_cut_one_are_dropped(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2}\n{"step": 4}\n{"step": 6}\n{"ste')
-    make_log(path, Progress(step=4))
+    make_log(path, TrainingProgress(step=4))
     assert path.read_text() == '{"step": 2}\n{"step": 4}\n'
 
 
 def test_a_new_training_begins_a_new_log(tmp_path: Path):
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 2}\n')
-    make_log(path, Progress())
+    make_log(path, TrainingProgress())
     assert read_metrics(path) == []
 
 
 def test_other_ranks_write_nothing(tmp_path: Path):
-    progress = Progress()
+    progress = TrainingProgress()
     with make_log(tmp_path / "metrics.jsonl", progress, main=False) as log:
         progress.count({"mask": 1.0}, 2.0, 4, finite=True)
         log.write(0.1)
@@ -67,7 +67,7 @@ def test_other_ranks_write_nothing(tmp_path: Path):
 
 
 def test_no_bar_is_drawn_where_there_is_no_terminal(tmp_path: Path, capsys: pytest.CaptureFixture[str]):
-    progress = Progress()
+    progress = TrainingProgress()
     with make_log(tmp_path / "metrics.jsonl", progress) as log:
         progress.count({"mask": 1.0}, 2.0, 4, finite=True)
         log.show({"mask": 1.0})
@@ -78,7 +78,7 @@ def test_a_bar_with_time_left_is_drawn_on_a_terminal(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ):
     monkeypatch.setenv("FORCE_COLOR", "1")  # rich takes the stream for a terminal
-    progress = Progress()
+    progress = TrainingProgress()
     with make_log(tmp_path / "metrics.jsonl", progress) as log:
         progress.count({"mask": 1.0}, 2.0, 4, finite=True)
         log.show({"mask": 1.25})

@@ -14,10 +14,10 @@ from tubelet.core.errors import ConfigError
 from tubelet.training.optim import (
     SGD,
     AdamW,
-    Average,
     Cosine,
     OptimConfig,
     Steps,
+    WeightAverage,
     load_state_tensors,
     state_tensors,
 )
@@ -135,7 +135,7 @@ def test_state_survives_the_way_through_flat_tensors(config: SGD | AdamW):
 def test_the_average_follows_its_recurrence():
     model = nn.Linear(1, 1, bias=False)
     nn.init.zeros_(model.weight)
-    average = Average(model, decay=0.5)
+    average = WeightAverage(model, decay=0.5)
     expected = 0.0
     for number, value in enumerate([4.0, 8.0, -2.0, 6.0, 1.0, 1.0, 3.0, 5.0, 2.0, 7.0], 1):
         nn.init.constant_(model.weight, value)
@@ -147,7 +147,7 @@ def test_the_average_follows_its_recurrence():
 
 def test_whole_number_buffers_are_copied_into_the_average():
     model = ToyModel()
-    average = Average(model, decay=0.9)
+    average = WeightAverage(model, decay=0.9)
     model.seen += 5
     average.update(model, 1)
     assert average.weights["seen"].item() == 5

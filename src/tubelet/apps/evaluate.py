@@ -20,14 +20,14 @@ app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure predictions against truth; nothing leaves the machine."
 )
 
-Truth = Annotated[Path, typer.Argument(metavar="TRUTH", help="A YouTube-VIS JSON.", show_default=False)]
+TruthArgument = Annotated[Path, typer.Argument(metavar="TRUTH", help="A YouTube-VIS JSON.", show_default=False)]
 Predictions = Annotated[
     Path, typer.Argument(metavar="PREDICTIONS", help="A result list or a data set.", show_default=False)
 ]
 Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there too.")]
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of a table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print LaTeX rows in place of a table.")]
-Jobs = Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")]
+JobsOption = Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")]
 Lenient = Annotated[bool, typer.Option("--lenient", help="Leave out what is not right, and count it.")]
 
 
@@ -36,13 +36,13 @@ Details = Annotated[bool, typer.Option("--details", help="Also per class, thresh
 
 @app.command()
 def ytvis(
-    truth: Truth,
+    truth: TruthArgument,
     predictions: Predictions,
     *,
     json: Json = None,
     markdown: Markdown = False,
     latex: Latex = False,
-    jobs: Jobs = 1,
+    jobs: JobsOption = 1,
     lenient: Lenient = False,
     details: Details = False,
     agnostic: Annotated[bool, typer.Option("--agnostic", help="Take all classes as one.")] = False,
@@ -97,7 +97,7 @@ def davis(
     json: Json = None,
     markdown: Markdown = False,
     latex: Latex = False,
-    jobs: Jobs = 1,
+    jobs: JobsOption = 1,
     lenient: Lenient = False,
     details: Details = False,
     semi_supervised: Annotated[
@@ -133,13 +133,13 @@ def davis(
 
 @app.command()
 def identity(
-    truth: Truth,
+    truth: TruthArgument,
     predictions: Predictions,
     *,
     json: Json = None,
     markdown: Markdown = False,
     latex: Latex = False,
-    jobs: Jobs = 1,
+    jobs: JobsOption = 1,
     lenient: Lenient = False,
     threshold: Annotated[float, typer.Option(metavar="T", min=0, max=1, help="Leave out lower scores.")] = 0.3,
     masks: Annotated[bool, typer.Option("--masks/--boxes", help="Overlap of masks, or of their tight boxes.")] = False,
@@ -172,7 +172,7 @@ def identity(
 
 @app.command()
 def semantic(
-    truth: Truth,
+    truth: TruthArgument,
     predictions: Annotated[
         Path,
         typer.Argument(
@@ -214,13 +214,13 @@ def semantic(
 
 @app.command()
 def failures(
-    truth: Truth,
+    truth: TruthArgument,
     predictions: Predictions,
     *,
     json: Json = None,
     markdown: Markdown = False,
     latex: Latex = False,
-    jobs: Jobs = 1,
+    jobs: JobsOption = 1,
     lenient: Lenient = False,
     confident: Annotated[
         float, typer.Option(metavar="T", min=0, max=1, help="Score from which on tracks take part in identities.")
@@ -247,7 +247,7 @@ def failures(
 
 
 def report(
-    truth: Truth,
+    truth: TruthArgument,
     predictions: Annotated[
         list[Path],
         typer.Argument(metavar="PREDICTIONS ...", help="One file, or several to compare.", show_default=False),
@@ -257,7 +257,7 @@ def report(
     frames: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Frames for the film strips.", show_default="beside TRUTH")
     ] = None,
-    jobs: Jobs = 1,
+    jobs: JobsOption = 1,
     lenient: Lenient = False,
 ) -> None:
     """One page that says how good predictions are and why they are not better; several are compared."""

@@ -64,9 +64,9 @@ def serve(
 ) -> None:
     """Serve the page: drop a video, watch its objects, compare models, download results."""
     require_web()
+    from tubelet.apps.opening import load_model
     from tubelet.apps.web.jobs.queue import Jobs
     from tubelet.apps.web.jobs.store import Store
-    from tubelet.apps.web.jobs.worker import load_model
     from tubelet.apps.web.limits import Limits
     from tubelet.apps.web.server import build
 

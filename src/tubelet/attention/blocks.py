@@ -61,20 +61,20 @@ def sine_time(length: int, channels: int, device: torch.device) -> Float[Tensor,
     return sine_code(turn(length, device), channels)
 
 
-class Memory(NamedTuple):
+class PixelMemory(NamedTuple):
     """Tokens ready to be looked at."""
 
     keys: Tensor  # [B, h, L, d]
     values: Tensor  # [B, h, L, d]
 
-    def and_more(self, other: Memory) -> Memory:
+    def and_more(self, other: PixelMemory) -> PixelMemory:
         """Both one's tokens."""
-        return Memory(torch.cat([self.keys, other.keys], 2), torch.cat([self.values, other.values], 2))
+        return PixelMemory(torch.cat([self.keys, other.keys], 2), torch.cat([self.values, other.values], 2))
 
-    def by_frame(self, length: int) -> list[Memory]:
+    def by_frame(self, length: int) -> list[PixelMemory]:
         """That of `length` frames of every clip, [B T, ...], one frame at a time, [B, ...] each."""
         parts = (x.unflatten(0, (-1, length)).unbind(1) for x in self)
-        return [Memory(*part) for part in zip(*parts, strict=True)]
+        return [PixelMemory(*part) for part in zip(*parts, strict=True)]
 
 
 class MultiHeadAttention(nn.Module):
@@ -88,12 +88,12 @@ class MultiHeadAttention(nn.Module):
             nn.init.xavier_uniform_(projection.weight)
             nn.init.zeros_(projection.bias)
 
-    def project(self, keys: Float[Tensor, "B L D"], values: Float[Tensor, "B L D"]) -> Memory:
+    def project(self, keys: Float[Tensor, "B L D"], values: Float[Tensor, "B L D"]) -> PixelMemory:
         """Keys and values of the tokens; a position belongs to the keys alone."""
-        return Memory(self._split(self.k_proj(keys)), self._split(self.v_proj(values)))
+        return PixelMemory(self._split(self.k_proj(keys)), self._split(self.v_proj(values)))
 
     def forward(
-        self, queries: Float[Tensor, "B Q D"], memory: Memory, allowed: Bool[Tensor, "B Q L"] | None = None
+        self, queries: Float[Tensor, "B Q D"], memory: PixelMemory, allowed: Bool[Tensor, "B Q L"] | None = None
     ) -> Float[Tensor, "B Q D"]:
         """What each query gathers; `allowed` is the same for all heads."""
         mask = None if allowed is None else allowed[:, None]
@@ -128,7 +128,7 @@ class QueryLayer(nn.Module):
         self,
         queries: Float[Tensor, "B Q D"],
         position: Float[Tensor, "Q D"],
-        memory: Memory,
+        memory: PixelMemory,
         allowed: Bool[Tensor, "B Q L"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
         queries = self.look(queries, position, memory, allowed)
@@ -138,18 +138,18 @@ class QueryLayer(nn.Module):
         self,
         queries: Float[Tensor, "B Q D"],
         position: Float[Tensor, "Q D"],
-        memory: Memory,
+        memory: PixelMemory,
         allowed: Bool[Tensor, "B Q L"] | None = None,
     ) -> Float[Tensor, "B Q D"]:
         """Cross-attention: queries gather from tokens that `cross_attn.project` made."""
         return self.cross_attn_layer_norm(queries + self.cross_attn(queries + position, memory, allowed))
 
-    def tokens(self, queries: Float[Tensor, "B Q D"], position: Float[Tensor, "Q D"]) -> Memory:
+    def tokens(self, queries: Float[Tensor, "B Q D"], position: Float[Tensor, "Q D"]) -> PixelMemory:
         """Queries as tokens of self-attention."""
         return self.self_attn.project(queries + position, queries)
 
     def mix(
-        self, queries: Float[Tensor, "B Q D"], position: Float[Tensor, "Q D"], tokens: Memory
+        self, queries: Float[Tensor, "B Q D"], position: Float[Tensor, "Q D"], tokens: PixelMemory
     ) -> Float[Tensor, "B Q D"]:
         """Self-attention: queries gather from one another."""
         return self.self_attn_layer_norm(queries + self.self_attn(queries + position, tokens))

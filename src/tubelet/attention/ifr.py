@@ -22,7 +22,7 @@ from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from tubelet.attention.blocks import Memory, QueryLayer, masked_attention, sine_time
+from tubelet.attention.blocks import PixelMemory, QueryLayer, masked_attention, sine_time
 from tubelet.core.config import Config
 
 
@@ -40,7 +40,7 @@ def multiplied_attention(
 
 
 def frame_queries(
-    layer: QueryLayer, group: Float[Tensor, "B Q D"], position: Float[Tensor, "Q D"], others: Memory
+    layer: QueryLayer, group: Float[Tensor, "B Q D"], position: Float[Tensor, "Q D"], others: PixelMemory
 ) -> Float[Tensor, "B Q D"]:
     """Eq. 3: the first N rows of self-attention over both groups; `others` is V as tokens. Then the feed-forward."""
     return layer.feed(layer.mix(group, position, layer.tokens(group, position).and_more(others)))
@@ -104,10 +104,10 @@ class InterFrameLayer(nn.Module):
         clip: Tensor,
         position: Tensor,
         length: int,
-        memory: Memory,
+        memory: PixelMemory,
         allowed: Tensor | None,
         found: Tensor,
-        others: Memory,
+        others: PixelMemory,
     ) -> Tensor:
         """Frame queries [B, T, Q, D], each from those of the frame before."""
         looked, named = memory.by_frame(length), others.by_frame(length)

@@ -24,7 +24,7 @@ import torch
 
 from tubelet import __version__
 from tubelet.bench import video_sets
-from tubelet.bench.trial import PREDICTIONS, TRIAL, cells, markdown, run_trial
+from tubelet.bench.trial import PREDICTIONS, TRIAL, cells, run_trial
 from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
@@ -37,6 +37,7 @@ from tubelet.evaluation.diagnosis import failures
 from tubelet.evaluation.pairing import pair
 from tubelet.evaluation.partners import Matches, match
 from tubelet.evaluation.significance import Interval, compare_runs
+from tubelet.evaluation.tables import Sheet, markdown
 from tubelet.formats import ytvis
 from tubelet.formats.ytvis.numbering import video_names
 from tubelet.recipes import small
@@ -101,7 +102,7 @@ def prepare(out: Path, name: SetName, plan: Plan, images: Path | None = None, sp
     elif (held := read_json(note)) != made:
         raise InputError(f"{out} was begun with {held}, and now {made} is asked for: choose another --out")
     sets = Sets(train=out / "sets" / f"{name}-train", test=out / "sets" / f"{name}-test")
-    part: video_sets.Part
+    part: video_sets.SplitName
     for part, place, each in (("train", sets.train, plan.train), ("test", sets.test, plan.test)):
         if not (place / "instances.json").is_file():
             ytvis.write_folder(place, _drawn(name, part, each, images, split))
@@ -112,14 +113,14 @@ def _digest(path: Path | None) -> str | None:
     return None if path is None else hashlib.sha256(mapped(path)).hexdigest()[:16]
 
 
-def _drawn(name: SetName, part: video_sets.Part, each: int, images: Path | None, split: Path | None) -> VideoSet:
+def _drawn(name: SetName, part: video_sets.SplitName, each: int, images: Path | None, split: Path | None) -> VideoSet:
     if name == "generated":
         return video_sets.generated(part, each)
     assert images is not None, "asked for before"
     return video_sets.pasted(chosen_images(part, images, split), part, each * len(video_sets.GRADES))
 
 
-def chosen_images(part: video_sets.Part, images: Path, split: Path | None) -> VideoSet:
+def chosen_images(part: video_sets.SplitName, images: Path, split: Path | None) -> VideoSet:
     """The images of a COCO JSON that training, or testing, may use: by the lists of `split`, else every fifth is held
     out."""
     if split is not None:
@@ -297,15 +298,19 @@ def comparison_tables(summary: Mapping[str, Any], rows: Sequence[str]) -> str:
     identity = [[one["about"], *cells(one["trials"], IDENTITY)] for one in held.values()]
     cost = [[one["about"], *cells(one["trials"], COST)] for one in held.values()]
     parts = [
-        markdown(head, accuracy),
-        markdown(["system", *IDENTITY], identity),
-        markdown(["system", "frames a second", "MB", "M parameters", "s of training"], cost),
+        _table(head, accuracy),
+        _table(["system", *IDENTITY], identity),
+        _table(["system", "frames a second", "MB", "M parameters", "s of training"], cost),
     ]
     grades = list(next(iter(held.values()))["grades"][0]) if held else []
     if grades:
         lines = [[one["about"], *cells(one["grades"], grades)] for one in held.values()]
-        parts.append(markdown(["AP of", *grades], lines))
+        parts.append(_table(["AP of", *grades], lines))
     return "\n\n".join(parts)
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    return markdown(Sheet(columns=tuple(columns), rows=tuple(tuple(row) for row in rows)))
 
 
 def _told(gain: Sequence[float] | None) -> str:

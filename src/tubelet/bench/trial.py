@@ -22,6 +22,7 @@ from tubelet.core.types import Prediction, Track, VideoSet
 from tubelet.core.untrusted.documents import read_figures
 from tubelet.evaluation import davis, identity, ytvis
 from tubelet.evaluation.davis import MOST_PROPOSALS, LabelledSequence
+from tubelet.evaluation.tables import Sheet, markdown
 from tubelet.formats import ytvis as ytvis_files
 from tubelet.inference.predict import predict
 from tubelet.models import weights
@@ -88,19 +89,14 @@ def spread(trials: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, floa
 
 def table(rows: Mapping[str, Sequence[Mapping[str, float]]], names: Sequence[str]) -> str:
     """A Markdown table of systems by figures, mean +- deviation; shares in percent, the rest as they are."""
-    return markdown(["", *names], [[system, *cells(trials, names)] for system, trials in rows.items()])
+    lines = [(system, *cells(trials, names)) for system, trials in rows.items()]
+    return markdown(Sheet(columns=("", *names), rows=tuple(lines)))
 
 
 def cells(trials: Sequence[Mapping[str, float]], names: Sequence[str]) -> list[str]:
     """Mean +- deviation of each figure as a table shows it, empty where it is missing."""
     figures = spread(trials)
     return [_cell(name, *figures[name]) if name in figures else "" for name in names]
-
-
-def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table in Markdown, names to the left and figures to the right."""
-    lines = [f"| {' | '.join(head)} |", "|:--" + "|--:" * (len(head) - 1) + "|"]
-    return "\n".join([*lines, *(f"| {' | '.join(row)} |" for row in rows)])
 
 
 # what is no share: the factor and the digits with which it is shown

@@ -26,8 +26,8 @@ from tubelet.formats.lazy import JoinedVideos, LazyVideos, MappedVideos
 from tubelet.recipes.small import HEIGHT, PLAIN, WIDTH
 from tubelet.synthetic.generator import Synthetic, generate
 
-Part = Literal["train", "test"]
-SEEDS: dict[Part, int] = {"train": 2000, "test": 9000}  # of the first grade, and of pasting
+SplitName = Literal["train", "test"]
+SEEDS: dict[SplitName, int] = {"train": 2000, "test": 9000}  # of the first grade, and of pasting
 GRADES: dict[str, Synthetic] = {
     "plain": PLAIN,
     "look-alikes": PLAIN.but(look_alikes=1, objects=(2, 3)),  # two that look the same cross
@@ -52,7 +52,7 @@ LEAST_SHARE = 0.02  # of the image: smaller objects are ignored, as those of oth
 MOST_OBJECTS = 4  # of one image, the ignored ones counted as well: crowded images are left out
 
 
-def generated(part: Part, each: int) -> VideoSet:
+def generated(part: SplitName, each: int) -> VideoSet:
     """`each` videos of every grade, in the order of `GRADES`; ids are `<grade>-<number>`."""
     parts = [
         MappedVideos(generate(world, SEEDS[part] + n, each).videos, partial(_named, grade))
@@ -73,7 +73,7 @@ def _named(grade: str, video: Video) -> Video:
     return replace(video, id=f"{grade}-{video.id}")
 
 
-def pasted(images: VideoSet, part: Part, videos: int) -> VideoSet:
+def pasted(images: VideoSet, part: SplitName, videos: int) -> VideoSet:
     """`videos` videos made from COCO images (`coco.read`, of this part alone); ids are `pasted-<number>`.
 
     Each is one image moved as by a camera, with objects of other images passing before or behind its own. Raises

@@ -23,7 +23,7 @@ else:
 
 MOST_SHOWN = 3  # of a list, where it is printed
 
-Answer = TypeVar("Answer", bound="Prediction")  # not Self: the shape checker cannot read it here
+AnyPrediction = TypeVar("AnyPrediction", bound="Prediction")  # not Self: the shape checker cannot read it here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -99,7 +99,7 @@ class Prediction:
         about = f"video={self.video!r}, size={self.size}, frames={self.length}"
         return f"{type(self).__name__}({about}, tracks={_listed(self.tracks)})"
 
-    def above(self: Answer, threshold: float) -> Answer:
+    def above(self: AnyPrediction, threshold: float) -> AnyPrediction:
         """Only the tracks whose score reaches the threshold."""
         threshold = fraction("threshold", threshold)
         return replace(self, tracks=tuple(t for t in self.tracks if t.score >= threshold))

@@ -22,7 +22,7 @@ from tubelet.formats.lazy import LazyVideos
 from tubelet.video.frames import LazyFrames
 
 
-def remember(videos: VideoSet, megabytes: int = 1024) -> VideoSet:
+def keep_decoded(videos: VideoSet, megabytes: int = 1024) -> VideoSet:
     """The same set, whose latest decoded frames stay in memory, up to so many megabytes in each process."""
     memory = _Memory(megabytes * 1_000_000)
     return replace(videos, videos=_Remembering(videos.videos, memory))

@@ -6,14 +6,14 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 MOST_JOBS = 64  # processes
 
 _held: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
 
 
-def each(function: Callable[[Item], Answer], items: Sequence[Item], jobs: int = 1) -> list[Answer]:
+def each(function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 1) -> list[Result]:
     """`[function(item) for item in items]` in `jobs` processes; `function` is one of a module, not a closure."""
     if jobs < 2 or len(items) < 2:
         return [function(item) for item in items]

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tubelet.core.masks.overlaps import Pairs, intersections, shared_at_most
+from tubelet.core.masks.overlaps import TrackPairs, intersections, shared_at_most
 from tubelet.core.masks.packed import Tube
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
@@ -207,7 +207,7 @@ def _candidates(
     return one[enough], other[enough], overlap[enough]
 
 
-def _overlaps(pairs: Pairs) -> np.ndarray:
+def _overlaps(pairs: TrackPairs) -> np.ndarray:
     """Intersection over union of each pair, where it may reach the lowest threshold; else 0."""
     both = np.array([one.pixels + other.pixels for one, other in pairs], np.int64)
     limit = shared_at_most(pairs)

@@ -14,17 +14,17 @@ from tubelet.core.masks import RLE
 from tubelet.core.text import printable
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.formats.cvat import CROWD
-from tubelet.formats.storing import Losses, folder_names, store_frames
+from tubelet.formats.storing import Omissions, folder_names, store_frames
 
 LONGEST_NAME = 10_000  # characters
 
 
-def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
     """Write <video>/annotations.xml and <video>/images/frame_000000.*; each folder, zipped, is what CVAT imports.
 
     The folder appears whole or not at all.
     """
-    losses = Losses()
+    losses = Omissions()
     with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)

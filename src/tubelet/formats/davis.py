@@ -21,7 +21,7 @@ from tubelet.formats.classes import DAVIS
 from tubelet.formats.files import Files, FormatWarning, StoredFrames, is_image, open_files
 from tubelet.formats.label_maps import decode_map, encode_map, separate
 from tubelet.formats.lazy import LazyVideos
-from tubelet.formats.storing import Losses, folder_names, label_maps, store_frames
+from tubelet.formats.storing import Omissions, folder_names, label_maps, store_frames
 
 VOID = 255
 _ANNOTATIONS = ("Annotations_unsupervised", "Annotations")
@@ -131,12 +131,12 @@ def _listed(files: Files, split: str, year: int | None) -> list[str]:
     return list(dict.fromkeys(PurePosixPath(word).parent.name if "/" in word else word for word in words))
 
 
-def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
     """Write JPEGImages/<sequence>/00000.* and Annotations/<sequence>/00000.png; the folder appears whole or not at all.
 
     Raises InputError for a video of more objects than a palette holds. Returns what could not be held.
     """
-    losses = Losses()
+    losses = Omissions()
     losses.note("classes of objects (all become one)", len(videos.classes) - 1)
     with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
@@ -151,7 +151,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
     return losses
 
 
-def _palette_numbers(video: Video, losses: Losses) -> dict[int, int]:
+def _palette_numbers(video: Video, losses: Omissions) -> dict[int, int]:
     """Track id -> palette index; ids from 1 to 254 are kept where all are such."""
     tracks = video.tracks or ()
     objects = [track for track in tracks if not track.ignore]

@@ -20,7 +20,7 @@ from tubelet.core.untrusted.images import check_header
 from tubelet.formats.files import Files, StoredFrames, is_image, open_files
 from tubelet.formats.label_maps import decode_map, encode_binary
 from tubelet.formats.lazy import LazyVideos
-from tubelet.formats.storing import Losses, folder_names, store_frames
+from tubelet.formats.storing import Omissions, folder_names, store_frames
 
 IGNORED = "ignore"
 
@@ -64,9 +64,9 @@ def read(root: str | Path, *, classes: Sequence[str] | None = None) -> VideoSet:
     return VideoSet(videos=_Videos(files, entries, names), classes=names)
 
 
-def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
     """Write such folders, whole or not at all; an object that is absent in a frame has no file there."""
-    losses = Losses()
+    losses = Omissions()
     used: set[int] = set()
     with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):

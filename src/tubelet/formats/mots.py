@@ -26,7 +26,7 @@ from tubelet.formats.classes import MOTS
 from tubelet.formats.files import Files, StoredFrames, check_size, is_image, open_files
 from tubelet.formats.label_maps import decode_map, encode_map, separate
 from tubelet.formats.lazy import LazyVideos
-from tubelet.formats.storing import Losses, folder_names, label_maps, store_frames
+from tubelet.formats.storing import Omissions, folder_names, label_maps, store_frames
 
 IGNORED = 10_000
 PER_CLASS = 1_000
@@ -212,13 +212,13 @@ def _numbered(files: Files, folder: str | None) -> dict[str, dict[int, str]]:
     return found
 
 
-def write(out: str | Path, videos: VideoSet, *, text: bool = True, frames: bool = True) -> Losses:
+def write(out: str | Path, videos: VideoSet, *, text: bool = True, frames: bool = True) -> Omissions:
     """Write instances_txt/<sequence>.txt, or instances/<sequence>/000000.png, and image_02/<sequence>/000000.png.
 
     The folder appears whole or not at all. Raises InputError for more objects of one class in a video than the numbers
     hold. Returns what could not be held.
     """
-    losses = Losses()
+    losses = Omissions()
     with new_folder(out) as root:
         if videos.classes != MOTS:
             names = "".join(f"{plain(name)}\n" for name in videos.classes)
@@ -240,7 +240,7 @@ def write(out: str | Path, videos: VideoSet, *, text: bool = True, frames: bool 
     return losses
 
 
-def _new_numbers(video: Video, losses: Losses) -> dict[int, int]:
+def _new_numbers(video: Video, losses: Omissions) -> dict[int, int]:
     """Track id -> class x 1000 + instance; where all ids are such numbers already, they are kept."""
     tracks = video.tracks or ()
     objects = [track for track in tracks if not track.ignore]

@@ -15,7 +15,7 @@ from tubelet.core.untrusted.files import as_path, exists, opened
 from tubelet.formats import coco, cvat, cvat_write, davis, mask_folders, mots, ytvis
 from tubelet.formats.coco import videos as coco_video
 from tubelet.formats.files import Files, open_files
-from tubelet.formats.storing import Losses, folder_names, store_frames
+from tubelet.formats.storing import Omissions, folder_names, store_frames
 from tubelet.formats.ytvis.document import Faults
 from tubelet.formats.ytvis.numbering import Frames
 
@@ -26,7 +26,7 @@ class Form:
 
     title: str
     read: Callable[[Path, Path | None], VideoSet]  # annotations, and frames where they lie elsewhere
-    write: Callable[[Path, VideoSet, bool], Losses] | None  # the last says whether frames are written too
+    write: Callable[[Path, VideoSet, bool], Omissions] | None  # the last says whether frames are written too
 
 
 def open_set(
@@ -119,8 +119,8 @@ def _json_of(path: Path) -> Path:
     return path / document if path.is_dir() else path
 
 
-def _write_ytvis(out: Path, videos: VideoSet, frames: bool) -> Losses:
-    losses = Losses()
+def _write_ytvis(out: Path, videos: VideoSet, frames: bool) -> Omissions:
+    losses = Omissions()
     with new_folder(out) as root:
         written = []
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
@@ -170,7 +170,7 @@ FORMS: dict[str, Form] = {
 }
 
 
-def convert(source: str | Path, out: str | Path, *, to: str, form: str | None = None, frames: bool = True) -> Losses:
+def convert(source: str | Path, out: str | Path, *, to: str, form: str | None = None, frames: bool = True) -> Omissions:
     """Read a data set and write it in another form; returns what that form could not hold.
 
     Frames that are files are copied as they are. Raises ConfigError for a form that is only read.

@@ -17,7 +17,7 @@ from tubelet.formats.label_maps import merge
 from tubelet.formats.ytvis.numbering import video_names
 
 
-class Losses:
+class Omissions:
     """What a form cannot hold, by kind, with a count."""
 
     def __init__(self) -> None:
@@ -75,7 +75,7 @@ def _encoded(video: Video) -> Iterator[tuple[bytes, str]]:
             yield png.encode(frame.permute(1, 2, 0).numpy()), ".png"
 
 
-def label_maps(video: Video, numbers: dict[int, int], losses: Losses) -> Iterator[np.ndarray]:
+def label_maps(video: Video, numbers: dict[int, int], losses: Omissions) -> Iterator[np.ndarray]:
     """The label map of each frame, int64 [H, W]; the pixels that two objects claim are counted as lost."""
     for t in range(len(video)):
         merged, disputed = merge(video.tracks or (), numbers, video.size, t)

@@ -22,7 +22,7 @@ from tubelet.drawing.contact_sheet import contact_sheet
 from tubelet.drawing.heatmaps import heat, mark
 from tubelet.inference.modes import device_of
 from tubelet.inference.reading import read
-from tubelet.inference.results import Progress
+from tubelet.inference.results import ProgressCallback
 from tubelet.tracking.shots import ShotConfig
 from tubelet.video.writer import VideoWriter
 
@@ -85,7 +85,7 @@ def film(
     *,
     window: Window | None = None,
     panels: int,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """An H.264 film of such pictures, each with so many panels beside the frame itself.
 

@@ -24,7 +24,7 @@ from tubelet.core.text import plain
 from tubelet.core.untrusted.documents import read_json
 from tubelet.core.untrusted.files import as_path
 from tubelet.formats import davis
-from tubelet.formats.storing import Losses
+from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ def to_ytvis(prediction: VideoPrediction) -> dict[str, Any]:
     return told
 
 
-def to_davis(prediction: VideoPrediction, folder: str | Path) -> Losses:
+def to_davis(prediction: VideoPrediction, folder: str | Path) -> Omissions:
     """Write DAVIS's label maps, `folder`/Annotations/<video>/00000.png, ...: pixel value n is the n-th track.
 
     Where objects overlap, the earlier track has the pixel. Returns what the form cannot hold. Raises InputError for

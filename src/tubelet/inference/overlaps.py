@@ -27,31 +27,31 @@ class Said(Protocol):
         ...
 
 
-Frame = TypeVar("Frame", bound=Said)
+SoftFrame = TypeVar("SoftFrame", bound=Said)
 
 
-class Overlaps(Generic[Frame]):
+class WindowOverlaps(Generic[SoftFrame]):
     """Joins what windows say. Holds only the frames that a later window may still touch, or that are blended from."""
 
     def __init__(self) -> None:
-        self.pending: dict[int, Frame] = {}
+        self.pending: dict[int, SoftFrame] = {}
         self._next = 0
 
-    def add(self, t: int, said: Frame) -> None:
+    def add(self, t: int, said: SoftFrame) -> None:
         """Take in what one window says of frame t."""
         self.pending[t] = self.pending[t].plus(said) if t in self.pending else said
 
-    def release(self, before: int) -> Iterator[tuple[int, Frame | None]]:
+    def release(self, before: int) -> Iterator[tuple[int, SoftFrame | None]]:
         """Finish the frames up to, not including, `before`, in order; None where no window said anything at all."""
         while self._next < before:
             t, self._next = self._next, self._next + 1
             yield t, self._frame(t)
 
-    def rest(self) -> Iterator[tuple[int, Frame | None]]:
+    def rest(self) -> Iterator[tuple[int, SoftFrame | None]]:
         """Finish what is left, where no further window comes."""
         yield from self.release(1 + max(self.pending, default=-1))
 
-    def _frame(self, t: int) -> Frame | None:
+    def _frame(self, t: int) -> SoftFrame | None:
         if t in self.pending:
             for passed in [p for p in self.pending if p < t]:
                 del self.pending[passed]

@@ -19,8 +19,8 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
 from tubelet.inference.modes import device_of, evaluating
-from tubelet.inference.reading import Picture, Step, listen, read
-from tubelet.inference.results import Progress, VideoPrediction
+from tubelet.inference.reading import ShownFrame, WindowStep, listen, read
+from tubelet.inference.results import ProgressCallback, VideoPrediction
 from tubelet.inference.stitch import Finished, Stitcher
 from tubelet.inference.tallies import Ledger, Tallies
 from tubelet.inference.test_time_augmentation import several
@@ -41,7 +41,7 @@ def predict(
     top: int | None = None,
     views: int = 1,
     cuts: bool = True,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> VideoPrediction:
     """Find, outline, name and follow every object of a video.
 
@@ -118,7 +118,7 @@ def stream(
     return _shown(model, _steps(source, window, ShotConfig() if cuts else None), threshold)
 
 
-def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[Step]:
+def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
     if isinstance(source, int | str) and is_live(source):
         source = open_stream(source)
     if not isinstance(source, LiveVideo):
@@ -131,12 +131,12 @@ def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[
 class _Turn(NamedTuple):
     """What one window gave, and the frames that are finished after it; the last turn has no window of its own."""
 
-    step: Step | None
+    step: WindowStep | None
     tracks: Tracks | None
     finished: Iterator[Finished]
 
 
-def _run(model: Model, steps: Iterator[Step]) -> Iterator[_Turn]:
+def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_Turn]:
     """The loop: window after window through the model."""
     state, device = model.start(), device_of(model)
     stitcher: Stitcher | None = None
@@ -150,9 +150,9 @@ def _run(model: Model, steps: Iterator[Step]) -> Iterator[_Turn]:
         yield _Turn(None, None, stitcher.rest())
 
 
-def _shown(model: Model, steps: Iterator[Step], threshold: float) -> Iterator[Frame]:
+def _shown(model: Model, steps: Iterator[WindowStep], threshold: float) -> Iterator[Frame]:
     tallies = Tallies()
-    pictures: dict[int, Picture] = {}  # of frames that are not finished yet
+    pictures: dict[int, ShownFrame] = {}  # of frames that are not finished yet
     vote, min_frames = model.traits.vote, model.traits.min_frames
     for step, tracks, finished in _run(model, steps):
         pictures |= {} if step is None else step.pictures()

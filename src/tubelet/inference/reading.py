@@ -24,21 +24,21 @@ from tubelet.video.reader import LiveVideo
 from tubelet.video.windows import window_indices, windows
 
 
-class Step(NamedTuple):
+class WindowStep(NamedTuple):
     """One window's frames, when each is shown, and from where on later windows may lie."""
 
     clip: Clip
     times: list[float]
     settled: int
 
-    def pictures(self) -> dict[int, Picture]:
+    def pictures(self) -> dict[int, ShownFrame]:
         """Time, image and shot of each frame that is to be predicted."""
         clip = self.clip
         rows = zip(clip.index.tolist(), clip.key.tolist(), self.times, clip.frames, strict=True)
-        return {t: Picture(time, image, clip.shot) for t, key, time, image in rows if key}
+        return {t: ShownFrame(time, image, clip.shot) for t, key, time, image in rows if key}
 
 
-class Picture(NamedTuple):
+class ShownFrame(NamedTuple):
     """A frame that is read but not finished."""
 
     time: float
@@ -60,7 +60,7 @@ class _Planned(NamedTuple):
     settled: int
 
 
-def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[Step]:
+def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
     """Windows of a video with an end, in order; None: the whole video is taken for one shot."""
     if window.spread or (window.context and cuts is None):
         yield from _of_part(video, window, 0, 0)
@@ -73,7 +73,7 @@ def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[Step
         yield from _in_order(_decoded(video), lambda start: _plan(len(video), window, start), cuts)
 
 
-def listen(live: LiveVideo, window: Window, cuts: ShotConfig | None) -> Iterator[Step]:
+def listen(live: LiveVideo, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
     """Windows of a source without a known end: the last one is shorter where the source stops within it."""
     length = window.length
     assert length is not None, "the whole of a live source is never there"
@@ -98,7 +98,7 @@ def find_shots(video: Video, config: ShotConfig | None = None) -> tuple[int, ...
 
 def _in_order(
     frames: Iterator[_Read], plan: Callable[[int], Iterator[_Planned]], cuts: ShotConfig | None
-) -> Iterator[Step]:
+) -> Iterator[WindowStep]:
     """Windows as planned from the start of each shot; the last one of a shot is cut short by its end."""
     state, shot = ShotState(), 0
     planned = plan(0)
@@ -141,20 +141,20 @@ def _decoded(video: Video) -> Iterator[_Read]:
         raise InputError(f"{video.id}: decoding ended before frame {t + 1} of {len(video)}")
 
 
-def _of_part(part: Video, window: Window, start: int, shot: int) -> Iterator[Step]:
+def _of_part(part: Video, window: Window, start: int, shot: int) -> Iterator[WindowStep]:
     """Windows of a part of a video, or of the whole, that starts with frame `start` of it."""
     spans = window_indices(len(part), window)
     following = [span.predicted[0] for span in spans[1:]] + [len(part)]
     for clip, settled in zip(windows(part, window), following, strict=True):
         times = [part.time(t) for t in clip.index.tolist()]
-        yield Step(replace(clip, index=clip.index + start, shot=shot), times, start + settled)
+        yield WindowStep(replace(clip, index=clip.index + start, shot=shot), times, start + settled)
 
 
-def _join(held: list[_Read], settled: int, shot: int) -> Step:
+def _join(held: list[_Read], settled: int, shot: int) -> WindowStep:
     index, times, images = zip(*held, strict=True)
     frames = images[0][None] if len(images) == 1 else torch.stack(images)  # online, nothing is copied
     key = torch.ones(len(index), dtype=torch.bool)
-    return Step(Clip(frames=frames, index=torch.tensor(index), key=key, shot=shot), list(times), settled)
+    return WindowStep(Clip(frames=frames, index=torch.tensor(index), key=key, shot=shot), list(times), settled)
 
 
 def _times(video: Video, start: int, end: int) -> tuple[float, ...]:

@@ -21,13 +21,13 @@ from tubelet.core.types import Frame, Prediction, Video
 from tubelet.core.untrusted.files import as_path
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.overlay import draw
-from tubelet.formats.storing import Losses
+from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 from tubelet.inference import conversions
 from tubelet.video.windows import evenly
 from tubelet.video.writer import VideoWriter
 
-Progress = Callable[[int, int], None]  # frames done, frames in all
+ProgressCallback = Callable[[int, int], None]  # frames done, frames in all
 
 PREDICTIONS, OVERLAY, CONTACT_SHEET = "predictions.json", "overlay.mp4", "contact_sheet.png"
 SHEET_FRAMES, SHEET_WIDTH = 12, 1600
@@ -50,7 +50,7 @@ class VideoPrediction(Prediction):
             yield self._frame(t, image)
 
     def save(
-        self, folder: str | Path, *, video: bool = True, threads: int = 0, progress: Progress | None = None
+        self, folder: str | Path, *, video: bool = True, threads: int = 0, progress: ProgressCallback | None = None
     ) -> None:
         """Write predictions.json (YouTube-VIS data-set form), overlay.mp4 unless `video` is false, contact_sheet.png.
 
@@ -73,7 +73,7 @@ class VideoPrediction(Prediction):
         """What predictions.json holds."""
         return conversions.to_ytvis(self)
 
-    def to_davis(self, folder: str | Path) -> Losses:
+    def to_davis(self, folder: str | Path) -> Omissions:
         """Write label maps as PNG into a new folder; returns what the form cannot hold."""
         return conversions.to_davis(self, folder)
 
@@ -101,7 +101,7 @@ class VideoPrediction(Prediction):
     def _film(self, path: Path, threads: int) -> VideoWriter:
         return VideoWriter(path, self.size, self.source.fps, pixel_aspect=self.source.pixel_aspect, threads=threads)
 
-    def _draw(self, folder: Path, video: bool, threads: int, progress: Progress) -> None:
+    def _draw(self, folder: Path, video: bool, threads: int, progress: ProgressCallback) -> None:
         chosen = evenly(self.length, SHEET_FRAMES)
         sheet: list[np.ndarray] = []
         with ExitStack() as stack:

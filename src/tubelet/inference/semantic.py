@@ -24,9 +24,9 @@ from tubelet.drawing.semantic import tint
 from tubelet.evaluation.semantic import MOST_CLASSES, class_map
 from tubelet.formats.label_maps import PALETTE, encode_map
 from tubelet.inference.modes import device_of, evaluating
-from tubelet.inference.overlaps import Overlaps
+from tubelet.inference.overlaps import WindowOverlaps
 from tubelet.inference.reading import read
-from tubelet.inference.results import Progress, VideoPrediction
+from tubelet.inference.results import ProgressCallback, VideoPrediction
 from tubelet.video.writer import VideoWriter
 
 MAPS, OVERLAY, LEGEND = "semantic", "semantic.mp4", "classes.json"
@@ -54,7 +54,7 @@ def save_semantic(
     folder: str | Path,
     *,
     video: bool = True,
-    progress: Progress | None = None,
+    progress: ProgressCallback | None = None,
 ) -> None:
     """Write semantic/00000.png ... (palette PNG), semantic/classes.json (what the numbers mean) and semantic.mp4.
 
@@ -85,7 +85,7 @@ def _draw(video: Video, maps: Path, out: Path, names: tuple[str, ...]) -> None:
 
 
 def _from_branch(model: SemanticSegmenter[Any], video: Video, window: Window) -> Iterator[np.ndarray]:
-    overlaps: Overlaps[_Classes] = Overlaps()
+    overlaps: WindowOverlaps[_Classes] = WindowOverlaps()
     device = device_of(model)
     for clip, _, settled in read(video, window, None):
         with evaluating(model):

@@ -16,7 +16,7 @@ import torch
 
 from tubelet.core.protocol import Average
 from tubelet.core.types import Tracks
-from tubelet.inference.overlaps import Overlaps
+from tubelet.inference.overlaps import WindowOverlaps
 
 THRESHOLD = 0.5  # a pixel belongs to an object where its probability is above
 SURE = 1e-6  # probabilities closer to 0 or 1 than this have the logit of this
@@ -83,7 +83,7 @@ class Stitcher:
     def __init__(self, size: tuple[int, int], average: Average = "probabilities") -> None:
         self.size = size  # of the frames: height, width
         self.average: Average = average
-        self._overlaps: Overlaps[_Objects] = Overlaps()
+        self._overlaps: WindowOverlaps[_Objects] = WindowOverlaps()
 
     def add(self, tracks: Tracks) -> None:
         """Take in one window's objects: masks are probabilities [N, T, h, w] over the whole frame, ids global."""

@@ -29,7 +29,7 @@ MOST = 16
 SURE = 1e-6  # averaged probabilities closer to 0 or 1 than this have the logit of this
 
 
-class Answer(Protocol):
+class QueryOutput(Protocol):
     """What a model says of one clip."""
 
     @property
@@ -47,17 +47,17 @@ class Answer(Protocol):
 class Resizable(VideoSegmenter[State], Protocol[State]):
     """A segmenter whose step is two: look at a clip, at any size; then settle which objects these are."""
 
-    def look(self, frames: Tensor, short: int | None = None) -> Answer:
+    def look(self, frames: Tensor, short: int | None = None) -> QueryOutput:
         """All queries of one clip, frames uint8 [T, 3, H, W], read at a short side, or at the model's own."""
         ...
 
-    def settle(self, state: State, answer: Answer, index: Tensor, shot: int = 0) -> tuple[State, Tracks]:
+    def settle(self, state: State, answer: QueryOutput, index: Tensor, shot: int = 0) -> tuple[State, Tracks]:
         """Objects of the frames `index` [T] of a shot, with ids global to the video."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class View:
+class AugmentedView:
     """An answer on the common grid, or several of them made one."""
 
     probabilities: Tensor  # [Q, K]
@@ -111,13 +111,13 @@ class Views(nn.Module):
 class Merging:
     """The sum of views in the pivot's order; one other view is held at a time."""
 
-    def __init__(self, pivot: View) -> None:
+    def __init__(self, pivot: AugmentedView) -> None:
         self._pivot = pivot
         self._probabilities = pivot.probabilities.clone()
         self._masks = pivot.mask_logits.sigmoid()
         self._count = 1
 
-    def add(self, view: View) -> None:
+    def add(self, view: AugmentedView) -> None:
         """Match a view's queries to the pivot's and count it in."""
         order = match(view, self._pivot)
         self._probabilities += view.probabilities[order]
@@ -125,13 +125,13 @@ class Merging:
             self._masks[:, t] += view.mask_logits[order, t].sigmoid()
         self._count += 1
 
-    def mean(self) -> View:
+    def mean(self) -> AugmentedView:
         """Mean class probabilities, and the logits of mean mask probabilities."""
         masks = (self._masks / self._count).logit_(eps=SURE)
         return replace(self._pivot, probabilities=self._probabilities / self._count, mask_logits=masks)
 
 
-def match(view: View, pivot: View) -> Tensor:
+def match(view: AugmentedView, pivot: AugmentedView) -> Tensor:
     """Which query of `view` belongs to each query of `pivot`, int64 [Q]: the assignment of least cost (Eq. 4)."""
     rows, columns = assign(matching_cost(view, pivot))
     order = torch.empty_like(rows)
@@ -139,7 +139,7 @@ def match(view: View, pivot: View) -> Tensor:
     return order.to(view.probabilities.device)
 
 
-def matching_cost(view: View, pivot: View) -> Tensor:
+def matching_cost(view: AugmentedView, pivot: AugmentedView) -> Tensor:
     """Eq. 4 with the pivot's best classes and soft masks as truth, [Q of the view, Q of the pivot].
 
     Cross-entropy is the mean over all frames' pixels, Dice is of the whole clip; masks are taken frame by frame, so
@@ -158,12 +158,12 @@ def matching_cost(view: View, pivot: View) -> Tensor:
     return cost + DICE * (1 - (2 * overlap + 1) / (sizes + 1))
 
 
-def on_grid(answer: Answer, grid: tuple[int, int]) -> View:
+def on_grid(answer: QueryOutput, grid: tuple[int, int]) -> AugmentedView:
     """An answer with its masks resized to the grid."""
     masks = answer.mask_logits.float()
     if tuple(masks.shape[-2:]) != grid:
         masks = torch.stack([F.interpolate(m[None], grid, mode="bilinear", align_corners=False)[0] for m in masks])
-    return View(probabilities=answer.probabilities.float(), mask_logits=masks)
+    return AugmentedView(probabilities=answer.probabilities.float(), mask_logits=masks)
 
 
 def grid_of(size: tuple[int, int]) -> tuple[int, int]:

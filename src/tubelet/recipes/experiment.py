@@ -25,7 +25,7 @@ from tubelet.formats.lazy import JoinedVideos
 from tubelet.models.weights import ModelConfig, start_from
 from tubelet.synthetic import generator
 from tubelet.training import checkpoint
-from tubelet.training.loop import CHECKPOINTS, Outcome, TrainConfig, train
+from tubelet.training.loop import CHECKPOINTS, TrainConfig, TrainingOutcome, train
 from tubelet.training.optim import OptimConfig
 
 
@@ -135,7 +135,7 @@ class Experiment(Config):
     paper: dict[str, float] = Field(default_factory=dict)  # the published figures of this row, in percent
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
-    def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> Outcome:
+    def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> TrainingOutcome:
         """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors.
 
         `resume` goes on from whatever is there, be it nothing. Raises InputError where `out` cannot be written, or

@@ -24,7 +24,7 @@ from tubelet.formats import ytvis
 from tubelet.formats.lazy import LazyVideos
 from tubelet.synthetic.cast import CAST
 from tubelet.synthetic.planner import plan
-from tubelet.synthetic.renderer import World
+from tubelet.synthetic.renderer import Scene
 from tubelet.video.frames import LazyFrames
 
 Range = tuple[float, float]
@@ -101,7 +101,7 @@ class GeneratedVideos(LazyVideos[int]):
 class WorldFrames(LazyFrames):
     """Frames drawn from a world when asked for."""
 
-    def __init__(self, world: World, length: int) -> None:
+    def __init__(self, world: Scene, length: int) -> None:
         self.world, self.length = world, length
 
     def __len__(self) -> int:

@@ -1,4 +1,4 @@
-"""Who plays in a generated video and how they move: draws a `World` from a config and a seed.
+"""Who plays in a generated video and how they move: draws a `Scene` from a config and a seed.
 
 Chance comes from `random()` and `integers()` alone, combined elementwise: numpy's other draws use libm or may be fused
 by a compiler, and then their last bit differs between machines.
@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from tubelet.synthetic.cast import CAST, SCENERY
-from tubelet.synthetic.renderer import Actor, Camera, World
+from tubelet.synthetic.renderer import Camera, Scene, SceneObject
 from tubelet.synthetic.shapes import Colour, Look, cosine, sine
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _TURN = 8  # frames between two random control points of a path
 
 
-def plan(config: Synthetic, seed: tuple[int, ...]) -> World:
+def plan(config: Synthetic, seed: tuple[int, ...]) -> Scene:
     """The world of one video."""
     rng = np.random.default_rng(seed)
     crossing = rng.random() < config.look_alikes and config.objects[1] >= 2
@@ -31,7 +31,7 @@ def plan(config: Synthetic, seed: tuple[int, ...]) -> World:
         _scenery(config, rng) for _ in range(_integer(rng, config.occluders))
     ]
     deviation = config.blur * rng.random()
-    return World(
+    return Scene(
         size=(config.height, config.width),
         actors=tuple(actors),
         camera=_camera(config, rng),
@@ -66,13 +66,13 @@ def spline(points: np.ndarray, length: int, offset: float = 0.0) -> np.ndarray:
     return path
 
 
-def _creature(config: Synthetic, rng: np.random.Generator) -> Actor:
+def _creature(config: Synthetic, rng: np.random.Generator) -> SceneObject:
     label, look, size = _who(config, rng)
     place = spline(_walk(config, rng), config.frames, rng.random())
     return _actor(config, rng, label, look, size, place)
 
 
-def _twins(config: Synthetic, rng: np.random.Generator) -> list[Actor]:
+def _twins(config: Synthetic, rng: np.random.Generator) -> list[SceneObject]:
     """Two of one class, look and size, that meet in the middle of the video and pass each other."""
     label, look, size = _who(config, rng)
     ways = min(max(config.speed * (config.frames - 1), 0.3), 0.8)
@@ -95,7 +95,7 @@ def _who(config: Synthetic, rng: np.random.Generator) -> tuple[int, Look, float]
 
 def _actor(
     config: Synthetic, rng: np.random.Generator, label: int, look: Look, size: float, place: np.ndarray
-) -> Actor:
+) -> SceneObject:
     creature = CAST[config.classes[label]]
     way = np.diff(place, axis=0, prepend=2 * place[:1] - place[1:2]) if len(place) > 1 else np.array([[1.0, 0.0]])
     if creature.from_above:
@@ -107,7 +107,7 @@ def _actor(
     moving = float(config.deformation > 0)
     phase = start + moving * pace * np.arange(config.frames)
     bend = config.deformation * sine(phase * 0.7 + start)
-    return Actor(creature, look, label, size, place, facing, width, phase, bend)
+    return SceneObject(creature, look, label, size, place, facing, width, phase, bend)
 
 
 def _walk(config: Synthetic, rng: np.random.Generator) -> np.ndarray:
@@ -130,13 +130,13 @@ def _walk(config: Synthetic, rng: np.random.Generator) -> np.ndarray:
     return path
 
 
-def _scenery(config: Synthetic, rng: np.random.Generator) -> Actor:
+def _scenery(config: Synthetic, rng: np.random.Generator) -> SceneObject:
     names = tuple(SCENERY)
     creature = SCENERY[names[int(rng.integers(len(names)))]]
     height = config.height / config.width
     place = np.array([0.1 + 0.8 * rng.random(), height * (0.4 + 0.4 * rng.random())])
     still = np.ones(config.frames)
-    return Actor(
+    return SceneObject(
         creature=creature,
         look=_natural_look(rng),
         label=None,

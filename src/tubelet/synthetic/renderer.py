@@ -19,7 +19,7 @@ _TEXELS = 512  # side of the ground texture, which covers one width of the frame
 
 
 @dataclass(frozen=True, slots=True)
-class Actor:
+class SceneObject:
     """A creature, or a piece of scenery that hides others (label None), and its pose in each of T frames."""
 
     creature: Creature
@@ -65,11 +65,11 @@ class Camera:
 
 
 @dataclass(frozen=True, slots=True)
-class World:
+class Scene:
     """Actors from back to front under a camera and a light. Drawn at twice the size and averaged."""
 
     size: tuple[int, int]  # height, width
-    actors: tuple[Actor, ...]
+    actors: tuple[SceneObject, ...]
     camera: Camera
     light: np.ndarray  # float64 [T], 1 = as painted
     blur: tuple[int, ...]  # passes of a (1, 2, 1) filter over each frame
@@ -123,7 +123,7 @@ class World:
         x, y = columns[None] / (2 * width), rows[:, None] / (2 * width)
         return self.camera.world(x, y, self._middle, t)
 
-    def _visible(self, t: int) -> Iterator[tuple[int, Actor, tuple[slice, slice]]]:
+    def _visible(self, t: int) -> Iterator[tuple[int, SceneObject, tuple[slice, slice]]]:
         """Actors from back to front with the part of the doubled frame that each can touch."""
         height, width = (2 * side for side in self.size)
         for n, actor in enumerate(self.actors):

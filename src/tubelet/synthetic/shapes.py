@@ -65,7 +65,7 @@ class Polygon:
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class BodyPart:
     """A shape with its paint; it swings about a pivot (x, y, amplitude in turns) or flaps towards the line v = 0."""
 
     shape: Ellipse | Polygon
@@ -91,7 +91,7 @@ class Part:
 class Creature:
     """A class of objects. Seen from above it turns to where it goes; seen from the side it only faces left or right."""
 
-    parts: tuple[Part, ...]
+    parts: tuple[BodyPart, ...]
     from_above: bool = False
 
 

@@ -32,7 +32,7 @@ from tubelet.core.atomic import discard, replacing, replacing_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, TubeletError, WeightsError, WriteError
 from tubelet.core.untrusted.documents import decode_json, read_json
 from tubelet.core.untrusted.tensors import read_tensors
-from tubelet.training.optim import Average, load_state_tensors, state_tensors
+from tubelet.training.optim import WeightAverage, load_state_tensors, state_tensors
 from tubelet.training.sharded_tensors import cut_like, whole
 
 FORMAT = "1"  # of model files and checkpoints
@@ -53,7 +53,7 @@ def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, st
 
 
 @dataclass(slots=True)
-class Progress:
+class TrainingProgress:
     """Where a training stands; the sums are those of the log since its last line, so that it too goes on exactly."""
 
     step: int = 0
@@ -79,16 +79,16 @@ class Progress:
 
 
 @dataclass(slots=True, kw_only=True)
-class State:
+class TrainingState:
     """All that a training changes as it goes on, and so all that a checkpoint holds."""
 
     model: nn.Module
     optimizer: Optimizer
-    average: Average | None = None
-    progress: Progress = field(default_factory=Progress)
+    average: WeightAverage | None = None
+    progress: TrainingProgress = field(default_factory=TrainingProgress)
 
 
-def save(folder: Path, settings: dict[str, Any], state: State, *, main: bool = True) -> Path:
+def save(folder: Path, settings: dict[str, Any], state: TrainingState, *, main: bool = True) -> Path:
     """Write a checkpoint; returns its path. Raises TubeletError where it cannot; what was there before stays.
 
     All processes call it, because each may hold a slice of every tensor; only the `main` one writes.
@@ -108,7 +108,7 @@ def save(folder: Path, settings: dict[str, Any], state: State, *, main: bool = T
     return path
 
 
-def resume(folder: Path, settings: dict[str, Any], state: State, *, free: Collection[str] = ()) -> None:
+def resume(folder: Path, settings: dict[str, Any], state: TrainingState, *, free: Collection[str] = ()) -> None:
     """Put the latest checkpoint back into `state`, which stays as it is where there is none.
 
     Raises ConfigError, which names the field, where settings other than the `free` ones (by the end of their dotted
@@ -123,7 +123,7 @@ def resume(folder: Path, settings: dict[str, Any], state: State, *, free: Collec
         load_state_tensors(state.optimizer, read_tensors(path / "optimizer.safetensors"))
         if state.average is not None:
             state.average.load(read_tensors(path / "average.safetensors"))
-        state.progress = Progress(**_read_json(path / "progress.json"))
+        state.progress = TrainingProgress(**_read_json(path / "progress.json"))
     except (KeyError, TypeError, RuntimeError) as error:
         raise FormatError(f"{path}: a damaged checkpoint, or one of another version: {error}") from None
 

@@ -26,7 +26,7 @@ PATIENCE = 600.0  # seconds
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class World:
+class Processes:
     """This process among its fellows: rank 0 alone writes files and shows progress."""
 
     rank: int = 0
@@ -61,14 +61,14 @@ class World:
 
 
 @contextmanager
-def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[World]:
+def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[Processes]:
     """Join the processes that torchrun started (NCCL between CUDA devices, gloo otherwise), or be alone.
 
     Raises ConfigError for a device that is not here, and TubeletError when a fellow process does not come, stops in the
     middle, or is not heard of for `patience` seconds.
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
-        yield World(device=choose_device(device))
+        yield Processes(device=choose_device(device))
         return
     rank, size = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", rank)))
@@ -85,7 +85,7 @@ def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[World]:
             f"must be started with the same address and number of processes ({_cause(error)})"
         ) from error
     try:
-        yield World(rank=rank, size=size, device=chosen)
+        yield Processes(rank=rank, size=size, device=chosen)
     except RuntimeError as error:
         if isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in LOST_PEER):
             silent = "timed out" in str(error).lower()

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from tubelet.core.errors import TubeletError
 from tubelet.core.types import Clip
-from tubelet.training.distributed import World
+from tubelet.training.distributed import Processes
 from tubelet.training.stopping import leave_signals_to_the_loop
 
 
@@ -21,7 +21,7 @@ class Clips(Protocol):
     def __getitem__(self, n: int, /) -> Clip: ...
 
 
-def numbers(first: int, batches: int, batch_size: int, world: World) -> list[list[int]]:
+def numbers(first: int, batches: int, batch_size: int, world: Processes) -> list[list[int]]:
     """The numbers of the clips of this process's next `batches`: rank r takes every size-th batch from `first` on."""
     starts = [first + (i * world.size + world.rank) * batch_size for i in range(batches)]
     return [list(range(start, start + batch_size)) for start in starts]

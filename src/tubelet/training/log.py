@@ -27,13 +27,13 @@ from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
 from tubelet.core.untrusted.documents import decode_figures
 from tubelet.core.untrusted.files import read_text
-from tubelet.training.checkpoint import Progress, writing
+from tubelet.training.checkpoint import TrainingProgress, writing
 
 
 class Log:
     """Of one process: rank 0's writes and shows, the others' keep silent. Used with `with`, for the bar's sake."""
 
-    def __init__(self, path: Path, progress: Progress, *, iterations: int, main: bool) -> None:
+    def __init__(self, path: Path, progress: TrainingProgress, *, iterations: int, main: bool) -> None:
         """Lines of `path` after the present step are cut off: a resumed training makes those steps again."""
         self.path, self.progress, self.main = path, progress, main
         self._waited = 0.0  # seconds since the last line
@@ -101,7 +101,7 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     return records
 
 
-def _means(progress: Progress) -> dict[str, float]:
+def _means(progress: TrainingProgress) -> dict[str, float]:
     if not progress.made:
         return {}
     losses = {f"loss_{name}": value / progress.made for name, value in progress.losses.items()}

@@ -28,11 +28,11 @@ from tubelet.core.types import Clip
 from tubelet.core.untrusted.documents import decode_json
 from tubelet.drawing.curves import training_curve
 from tubelet.training import checkpoint
-from tubelet.training.checkpoint import Progress, State, writing
-from tubelet.training.distributed import PATIENCE, World, join
+from tubelet.training.checkpoint import TrainingProgress, TrainingState, writing
+from tubelet.training.distributed import PATIENCE, Processes, join
 from tubelet.training.loading import Clips, numbers, read
 from tubelet.training.log import Log, read_metrics
-from tubelet.training.optim import Average, OptimConfig
+from tubelet.training.optim import OptimConfig, WeightAverage
 from tubelet.training.parallel import Alone
 from tubelet.training.sharded_tensors import whole
 from tubelet.training.stopping import Diverged, plain_faults, stop_signals
@@ -70,7 +70,7 @@ FREE = tuple(f"train.{name}" for name in TrainConfig.model_fields if name not in
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class TrainingOutcome:
     """Where a training stands when `train` returns: finished with a model, or interrupted with a checkpoint."""
 
     step: int
@@ -93,7 +93,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     describe: Mapping[str, str] | None = None,
-) -> Outcome:
+) -> TrainingOutcome:
     """Train a model whose `forward(list[Clip])` gives named losses; it ends up in `out`/model.safetensors.
 
     Beside it: checkpoints/, metrics.jsonl, curve.png. `describe` holds JSON texts for the final model's metadata,
@@ -111,9 +111,9 @@ def train(
             torch.set_num_threads(config.threads)
         model.to(world.device).train()
         spread = world.spread(model, config.sharding, config.sharding_units)
-        state = State(model=model, optimizer=optim.build(model))
+        state = TrainingState(model=model, optimizer=optim.build(model))
         if config.ema is not None and (world.main or spread.sliced):
-            state.average = Average(model, config.ema)
+            state.average = WeightAverage(model, config.ema)
         settings = _settings(config, optim, world, clips, describe or {})
         _find_start(out, settings, state, resume=resume, keep=config.keep, world=world)
         progress = state.progress
@@ -161,7 +161,9 @@ def train(
         return _finish(state, config, out, describe or {}, world)
 
 
-def _backward(model: Alone, clips: list[Clip], config: TrainConfig, world: World, *, last: bool) -> dict[str, float]:
+def _backward(
+    model: Alone, clips: list[Clip], config: TrainConfig, world: Processes, *, last: bool
+) -> dict[str, float]:
     """Add one batch's share of the step's gradients; returns its losses."""
     with model.accumulating(last=last):
         with torch.autocast(world.device.type, torch.bfloat16, enabled=config.precision == "bf16"):
@@ -179,7 +181,7 @@ def _means(parts: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _warn_or_give_up(
-    progress: Progress, losses: dict[str, float], norm: float, config: TrainConfig, world: World
+    progress: TrainingProgress, losses: dict[str, float], norm: float, config: TrainConfig, world: Processes
 ) -> None:
     told = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     what = f"losses or gradients are not finite at step {progress.step} ({told}; gradient norm {norm:.4g})"
@@ -195,7 +197,9 @@ def _draw_curve(out: Path) -> None:
             training_curve(out / "metrics.jsonl", out / "curve.png")
 
 
-def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bool, keep: int, world: World) -> None:
+def _find_start(
+    out: Path, settings: dict[str, Any], state: TrainingState, *, resume: bool, keep: int, world: Processes
+) -> None:
     """The latest checkpoint, or one written now, before the first step: a random start is part of what is repeated."""
     folder = out / CHECKPOINTS
     if world.main:
@@ -214,23 +218,25 @@ def _find_start(out: Path, settings: dict[str, Any], state: State, *, resume: bo
         logger.info("resuming after step %d of the training in %s", state.progress.step, out)
 
 
-def _finish(state: State, config: TrainConfig, out: Path, describe: Mapping[str, str], world: World) -> Outcome:
+def _finish(
+    state: TrainingState, config: TrainConfig, out: Path, describe: Mapping[str, str], world: Processes
+) -> TrainingOutcome:
     step, total = state.progress.step, config.iterations
     written = checkpoint.path_of(out / CHECKPOINTS, step)
     if step < total:
         if world.main:
             logger.warning("stopped after step %d of %d; the same command with --resume goes on", step, total)
-        return Outcome(step=step, checkpoint=written, model=None)
+        return TrainingOutcome(step=step, checkpoint=written, model=None)
     final = out / "model.safetensors"
     weights = whole(state.model.state_dict() if state.average is None else state.average.weights, keep=world.main)
     if world.main:
         _draw_curve(out)
         checkpoint.save_model(final, weights, describe)
-    return Outcome(step=step, checkpoint=written, model=final)
+    return TrainingOutcome(step=step, checkpoint=written, model=final)
 
 
 def _settings(
-    config: TrainConfig, optim: OptimConfig, world: World, clips: Clips, describe: Mapping[str, str]
+    config: TrainConfig, optim: OptimConfig, world: Processes, clips: Clips, describe: Mapping[str, str]
 ) -> dict[str, Any]:
     """What a resumed training must agree with, but for the names in FREE."""
     return {
@@ -242,7 +248,7 @@ def _settings(
     }
 
 
-def _clips_per_step(config: TrainConfig, world: World) -> int:
+def _clips_per_step(config: TrainConfig, world: Processes) -> int:
     return config.batch_size * config.accumulate * world.size
 
 

@@ -111,7 +111,7 @@ class AdamW(_Optim):
 OptimConfig = Annotated[SGD | AdamW, Field(discriminator="kind")]
 
 
-class Average:
+class WeightAverage:
     """An exponential moving average of weights and floating-point buffers; other buffers are copied.
 
     The decay rises with the updates, min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten.

@@ -17,21 +17,21 @@ from hypothesis import strategies as st
 
 import batch_models
 from toy import Toy, moving_patches
-from tubelet.apps.batch import command as command
+from tubelet.apps.batch import command
 from tubelet.apps.batch.inputs import find_jobs, named
 from tubelet.apps.cli import call
 from tubelet.core.atomic import scratch_name
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.many import batch, workers
-from tubelet.inference.many.batch import MARKER, MOST_TRIES, TRIES, Job, Outcome, Settings
+from tubelet.inference.many.batch import MARKER, MOST_TRIES, TRIES, Settings, VideoJob, VideoOutcome
 from tubelet.inference.many.workers import share
 from tubelet.video.reader import open_video
 from tubelet.video.writer import ImageWriter, VideoWriter
 
 SIZE = (48, 64)
 SETTINGS = Settings(model="toy")
-BUNDLED = Path(batch.__file__).parents[1] / "apps" / "demo.mp4"
+BUNDLED = Path(batch.__file__).parents[2] / "apps" / "demo.mp4"
 
 
 def film(path: Path, colours: Sequence[str] = ("red", "blue"), length: int = 4) -> Path:
@@ -202,7 +202,7 @@ def test_a_video_that_always_ends_its_worker_is_given_up(films: Path, tmp_path: 
 # one process: restarts
 
 
-def segment_all(jobs: Sequence[Job], out: Path, settings: Settings) -> list[Outcome]:
+def segment_all(jobs: Sequence[VideoJob], out: Path, settings: Settings) -> list[VideoOutcome]:
     model = Toy()
     return [batch.segment(model, job, out, settings) for job in jobs]
 
@@ -266,8 +266,8 @@ def test_wrong_settings_are_a_fault_of_all(films: Path, tmp_path: Path) -> None:
 def test_the_summary_is_a_table_in_parquet_too(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet")
     outcomes = [
-        Outcome(video="/b.mp4", folder="b", status="failed", note='a, "b"\nc'),
-        Outcome(video="/a.mp4", folder="a", status="done", objects=3, frames=9, seconds=1.23456),
+        VideoOutcome(video="/b.mp4", folder="b", status="failed", note='a, "b"\nc'),
+        VideoOutcome(video="/a.mp4", folder="a", status="done", objects=3, frames=9, seconds=1.23456),
     ]
     command.write_summary(tmp_path, outcomes)
     told = parquet.read_table(tmp_path / "summary.parquet").to_pylist()

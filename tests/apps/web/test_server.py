@@ -373,11 +373,10 @@ import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background are started without it
 sys.path.insert(0, sys.argv[1])
 import web_models
-from tubelet.apps import cli
-from tubelet.apps.web import worker
+from tubelet.apps import cli, opening
 
 if __name__ == "__main__":  # not in the worker, which imports this file too
-    worker.load_model = web_models.load_model
+    opening.load_model = web_models.load_model
     sys.argv = ["tubelet", "serve", "--model", "slow", "--port", "0", "--data", sys.argv[2]]
     cli.main()
 """
@@ -392,7 +391,7 @@ def test_a_signal_ends_the_server_at_once_and_the_running_job_waits_for_the_next
     tmp_path: Path, long: bytes, asked_by: signal.Signals, code: int, told: list[str]
 ) -> None:
     (tmp_path / "program.py").write_text(PROGRAM)
-    command = [sys.executable, str(tmp_path / "program.py"), str(Path(__file__).parents[1]), str(tmp_path / "data")]
+    command = [sys.executable, str(tmp_path / "program.py"), str(Path(__file__).parents[2]), str(tmp_path / "data")]
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     ran = subprocess.Popen(command, **pipes, start_new_session=True)  # type: ignore[call-overload]
     try:
@@ -470,7 +469,7 @@ def test_the_command_says_where_it_listens_and_ends_its_worker(
         assert len(workers() - before) == 1
 
     before = workers()
-    monkeypatch.setattr("tubelet.apps.web.jobs.worker.load_model", web_models.load_model)
+    monkeypatch.setattr("tubelet.apps.opening.load_model", web_models.load_model)
     monkeypatch.setattr("tubelet.apps.serve.run", run)
     wish = ["--port", "0", "--data", str(tmp_path / "data"), "--model", "toy", "--model", "slow"]
     assert cli.call(["serve", *wish]) == 0

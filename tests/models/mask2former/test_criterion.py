@@ -11,7 +11,7 @@ from torch import Tensor
 
 from tubelet.models import losses
 from tubelet.models.mask2former.criterion import Criterion, CriterionConfig, Target, compare
-from tubelet.models.mask2former.decoder import Classification, Prediction
+from tubelet.models.mask2former.decoder import Classification, QueryPrediction
 
 Q, D, K, H, W = 5, 8, 3, 12, 16
 CONFIG = CriterionConfig(points=48)
@@ -33,15 +33,17 @@ def target(count: int = 2, length: int = 2) -> Target:
     return Target(labels=torch.arange(count) % K, masks=squares(count, length), padding=NO_PADDING)
 
 
-def case(kind: Classification = "focal", batch: int = 1, length: int = 2, seed: int = 0) -> tuple[Prediction, Tensor]:
+def case(
+    kind: Classification = "focal", batch: int = 1, length: int = 2, seed: int = 0
+) -> tuple[QueryPrediction, Tensor]:
     made = torch.Generator().manual_seed(seed)
     logits = torch.randn(batch, Q, K + (kind == "ce"), generator=made)
     kernels = torch.randn(batch, length, Q, D, generator=made)
     features = torch.randn(batch, length, D, H, W, generator=made)
-    return Prediction(logits.requires_grad_(), kernels.requires_grad_()), features.requires_grad_()
+    return QueryPrediction(logits.requires_grad_(), kernels.requires_grad_()), features.requires_grad_()
 
 
-def costs_by_loops(prediction: Prediction, features: Tensor, truth: Target, points: Tensor) -> dict[str, Tensor]:
+def costs_by_loops(prediction: QueryPrediction, features: Tensor, truth: Target, points: Tensor) -> dict[str, Tensor]:
     """The three terms of Eq. 4 for every pair of a query and an object, [Q, M] each."""
     terms = {name: torch.zeros(Q, len(truth.labels)) for name in ("class", "entropy", "dice")}
     for q, m in itertools.product(range(Q), range(len(truth.labels))):
@@ -155,7 +157,7 @@ def test_in_identical_frames_the_cross_loss_is_the_own_loss_for_every_other_fram
 ) -> None:
     """With lambda 1 and the same points everywhere."""
     prediction, features = case(length=1)
-    same = Prediction(prediction.logits, prediction.kernels.expand(-1, length, -1, -1))
+    same = QueryPrediction(prediction.logits, prediction.kernels.expand(-1, length, -1, -1))
     truth = Target(labels=torch.arange(2), masks=squares(2, 1).expand(-1, length, -1, -1), padding=NO_PADDING)
     points = torch.rand(1, CONFIG.points, 2)
     monkeypatch.setattr(losses, "uncertain_points", lambda maps, *_: points.expand(len(maps), -1, -1))
@@ -250,7 +252,7 @@ def test_padding_is_no_part_of_the_truth() -> None:
 def test_logits_at_the_extremes_give_finite_losses_and_gradients(kind: Classification) -> None:
     prediction, features = case(kind)
     for dtype, size in ((torch.float32, 1e6), (torch.bfloat16, 1e6), (torch.float16, 6e4)):
-        wild = Prediction((prediction.logits * size).clamp(-size, size), prediction.kernels * 1e3)
+        wild = QueryPrediction((prediction.logits * size).clamp(-size, size), prediction.kernels * 1e3)
         found = criterion(kind)([wild], (features * 1e3).clamp(-6e4, 6e4).to(dtype), [target()])
         total = torch.stack(list(found.values())).sum()
         gradients = torch.autograd.grad(total, [*prediction, features])

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
-from tubelet.models.mask2former.decoder import JointConfig, Prediction, QueryDecoder, seen_by
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoder, QueryPrediction, seen_by
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.pixel_decoder import Pixels
 
@@ -37,7 +37,7 @@ def of_frames(given: Pixels, order: Tensor) -> Pixels:
     return Pixels(given.features[order], [scale[order] for scale in given.scales])
 
 
-def masks(prediction: Prediction, given: Pixels) -> Tensor:
+def masks(prediction: QueryPrediction, given: Pixels) -> Tensor:
     """Mask logits [B, T, Q, h w]."""
     return prediction.kernels @ given.features.flatten(2).unflatten(0, prediction.kernels.shape[:2])
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from tubelet.core.types import Losses
-from tubelet.models.tags.inputs import IGNORED, NOTHING, Truth
+from tubelet.models.tags.inputs import IGNORED, NOTHING, TagTruth
 from tubelet.models.tags.losses import (
     TERMS,
     Means,
@@ -248,9 +248,9 @@ def test_cross_entropy_is_the_mean_over_cells_that_are_not_ignored() -> None:
     owners = torch.tensor([[[0, 1, NOTHING, IGNORED]]])
     logits = torch.randn(4, 1, 1, 4, generator=torch.Generator().manual_seed(0))
     log = logits.log_softmax(0)[:, 0, 0]
-    loss = cross_entropy(logits, Truth(owners, torch.tensor([2, 0])), agnostic=False)
+    loss = cross_entropy(logits, TagTruth(owners, torch.tensor([2, 0])), agnostic=False)
     assert float(loss) == pytest.approx(-float(log[3, 0] + log[1, 1] + log[0, 2]) / 3, abs=1e-6)
-    blind = cross_entropy(logits[:2], Truth(owners, torch.tensor([2, 0])), agnostic=True)
+    blind = cross_entropy(logits[:2], TagTruth(owners, torch.tensor([2, 0])), agnostic=True)
     log = logits[:2].log_softmax(0)[:, 0, 0]
     assert float(blind) == pytest.approx(-float(log[1, 0] + log[1, 1] + log[0, 2]) / 3, abs=1e-6)
 
@@ -258,7 +258,7 @@ def test_cross_entropy_is_the_mean_over_cells_that_are_not_ignored() -> None:
 def test_cross_entropy_of_nothing_is_zero_with_a_gradient() -> None:
     logits = torch.randn(2, 1, 1, 3, requires_grad=True)
     loss = cross_entropy(
-        logits, Truth(torch.full((1, 1, 3), IGNORED), torch.zeros(0, dtype=torch.int64)), agnostic=True
+        logits, TagTruth(torch.full((1, 1, 3), IGNORED), torch.zeros(0, dtype=torch.int64)), agnostic=True
     )
     loss.backward()
     assert float(loss) == 0

@@ -15,7 +15,7 @@ from tubelet.core.types import Clip, Tracks
 from tubelet.inference.predict import predict, stream
 from tubelet.models.tags.losses import TERMS
 from tubelet.models.tags.model import TagConfig, TagModel
-from tubelet.models.tags.network import Answer
+from tubelet.models.tags.network import TagOutput
 
 Build = Callable[..., TagModel]
 MakeClip = Callable[..., Clip]
@@ -158,12 +158,12 @@ def test_the_semantic_branch_teaches_the_tags_through_their_link_alone(build: Bu
 # inference
 
 
-def scripted(model: TagModel, tags: Tensor, foreground: Tensor, label: int = 0) -> Answer:
+def scripted(model: TagModel, tags: Tensor, foreground: Tensor, label: int = 0) -> TagOutput:
     """An answer with these tags [T, h, w], sure of its foreground [T, h, w]."""
     logits = torch.zeros(1, len(model.classes) + 1, *foreground.shape)
     logits[0, 0] = torch.where(foreground, -8.0, 8.0)
     logits[0, label + 1] = torch.where(foreground, 8.0, -8.0)
-    return Answer(tags[None, None], logits)
+    return TagOutput(tags[None, None], logits)
 
 
 @pytest.mark.parametrize("noise", [0.0, 0.3])
@@ -219,7 +219,7 @@ class Scripted(TagModel):
 
     turns = 0
 
-    def look(self, clip: Clip) -> Answer:
+    def look(self, clip: Clip) -> TagOutput:
         images = clip.frames[..., ::2, ::2]
         red, blue = (images[:, c] > 200 for c in (0, 2))
         self.turns += 1

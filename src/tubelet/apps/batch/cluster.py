@@ -17,14 +17,14 @@ from typing import TYPE_CHECKING, Any
 from tubelet.core.untrusted.documents import decode_json
 
 if TYPE_CHECKING:
-    from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings
+    from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome
 
 LOCAL = "local"
 STORE_BYTES = 128 << 20  # of a local Ray: what passes through it are names and counts
 MOST_BLOCKS = 4096
 
 
-class Actor:
+class RayWorker:
     """Opens its model once; then takes videos and gives outcomes, both as JSON in columns of strings."""
 
     def __init__(self, open_model: OpenModel, out: str, settings: str, device: str) -> None:
@@ -35,16 +35,16 @@ class Actor:
         self.model = open_model(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        from tubelet.inference.many.batch import Job, segment
+        from tubelet.inference.many.batch import VideoJob, segment
 
-        jobs = [Job(*decode_json(text, "a job")) for text in batch["job"]]
+        jobs = [VideoJob(*decode_json(text, "a job")) for text in batch["job"]]
         outcomes = [segment(self.model, job, self.out, self.settings) for job in jobs]
         return {"outcome": [json.dumps(asdict(outcome)) for outcome in outcomes]}
 
 
 def share_by_ray(
-    jobs: Sequence[Job], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str], address: str
-) -> Iterator[Outcome]:
+    jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str], address: str
+) -> Iterator[VideoOutcome]:
     """Outcomes as they come, in no order; as many actors as `devices`.
 
     `address` is "local" (a Ray of our own, on this machine), "auto" or that of a cluster. A Ray that is connected to
@@ -77,12 +77,12 @@ def _connect(address: str, cpus: int) -> None:
 
 
 def _outcomes(
-    jobs: Sequence[Job], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
-) -> Iterator[Outcome]:
+    jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
+) -> Iterator[VideoOutcome]:
     import ray
 
     from tubelet.core.errors import InputError
-    from tubelet.inference.many.batch import Outcome, line_of
+    from tubelet.inference.many.batch import VideoOutcome, line_of
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
@@ -91,7 +91,7 @@ def _outcomes(
     rows = [{"job": json.dumps(job)} for job in jobs]
     arguments = (open_model, str(out.absolute()), settings.model_dump_json(), "cuda" if on_gpu else devices[0])
     outcomes = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
-        Actor,
+        RayWorker,
         fn_constructor_args=arguments,
         batch_size=1,
         compute=ray.data.ActorPoolStrategy(size=min(len(devices), len(rows))),
@@ -100,7 +100,7 @@ def _outcomes(
     )
     try:
         for row in outcomes.iter_rows():
-            yield Outcome(**decode_json(row["outcome"], "an outcome"))
+            yield VideoOutcome(**decode_json(row["outcome"], "an outcome"))
     except ray.exceptions.RayError as error:
         raise InputError(f"Ray has given up: {line_of(error)}") from None
 

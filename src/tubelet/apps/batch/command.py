@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tubelet.apps.console import Leave, rows_of, say, show, table
+from tubelet.apps.opening import load_model
 from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
 
 if TYPE_CHECKING:
-    from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings
+    from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome
 
 SUMMARY = "summary"  # .csv and .parquet
 SOME_FAILED = 1
@@ -134,13 +135,6 @@ def places(device: str, workers: int | None, threads: int) -> list[str]:
     return [devices[n % len(devices)] for n in range(workers or count)]
 
 
-def load_model(name: str, device: str) -> Any:
-    """What workers open."""
-    from tubelet.models import weights
-
-    return weights.load(name, device=device)
-
-
 def fingerprint(name: str) -> str:
     """A hash of a model's weights, the same wherever they lie and whatever they are called."""
     import hashlib
@@ -160,7 +154,7 @@ def require_ray() -> None:
         raise InputError("--ray needs Ray: install the extra, pip install 'tubelet[ray]'")
 
 
-def sort(jobs: Sequence[Job], out: Path, settings: Settings) -> tuple[list[Outcome], list[Job]]:
+def sort(jobs: Sequence[VideoJob], out: Path, settings: Settings) -> tuple[list[VideoOutcome], list[VideoJob]]:
     """What is finished, and what is left; says why finished videos are done again."""
     from tubelet.inference.many.batch import earlier
 
@@ -178,7 +172,7 @@ def sort(jobs: Sequence[Job], out: Path, settings: Settings) -> tuple[list[Outco
     return finished, left
 
 
-def write_summary(out: Path, outcomes: Sequence[Outcome]) -> list[Path]:
+def write_summary(out: Path, outcomes: Sequence[VideoOutcome]) -> list[Path]:
     """summary.csv, and summary.parquet where pyarrow is there, sorted by folder; what was written."""
     from tubelet.core.atomic import together
     from tubelet.core.text import plain_tree
@@ -207,13 +201,13 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
 
 def _run(
-    jobs: Sequence[Job],
+    jobs: Sequence[VideoJob],
     open_model: OpenModel,
     out: Path,
     settings: Settings,
     devices: Sequence[str],
     ray: str | None,
-) -> Iterator[Outcome]:
+) -> Iterator[VideoOutcome]:
     if not jobs:
         return iter(())
     if ray is not None:
@@ -243,7 +237,7 @@ def _progress(total: int, finished: int) -> Iterator[Any]:
     with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
         task = bar.add_task("videos", total=total, completed=finished, rate="")
 
-        def tell(outcome: Outcome) -> None:
+        def tell(outcome: VideoOutcome) -> None:
             nonlocal frames
             frames += outcome.frames
             bar.update(task, advance=1, rate=f"{frames / (time.perf_counter() - start):.1f} frames/s")
@@ -253,7 +247,7 @@ def _progress(total: int, finished: int) -> Iterator[Any]:
         yield tell
 
 
-def _report(outcomes: Sequence[Outcome], out: Path, seconds: float) -> None:
+def _report(outcomes: Sequence[VideoOutcome], out: Path, seconds: float) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
     new = [outcome for outcome in outcomes if outcome.status == "done"]
     frames = sum(outcome.frames for outcome in new)

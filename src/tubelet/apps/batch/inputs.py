@@ -12,7 +12,7 @@ from pathlib import Path
 
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.untrusted.files import check_file, exists, read_text
-from tubelet.inference.many.batch import Job
+from tubelet.inference.many.batch import VideoJob
 from tubelet.video.reader import IMAGE_SUFFIXES, LARGEST_VIDEO
 
 _SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp .gif"
@@ -20,7 +20,7 @@ VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LONGEST_NAME = 60
 
 
-def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[Job]:
+def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[VideoJob]:
     """Every video once, sorted by folder name; what lies in `out` is none.
 
     An input is a video, a folder of images (one video), a folder of videos (searched through), a glob with `**` for
@@ -41,7 +41,7 @@ def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[J
     return named(found)
 
 
-def named(sources: Collection[Path]) -> list[Job]:
+def named(sources: Collection[Path]) -> list[VideoJob]:
     """Folders called after the files, given by absolute paths; where two would have one, each gets its path's hash.
 
     So a name depends neither on the order of the inputs nor on how many there are beside those it would clash with.
@@ -55,7 +55,7 @@ def named(sources: Collection[Path]) -> list[Job]:
     names = {path: hashed[path] if path in clashing else plain[path] for path in sources}
     if len({name.casefold() for name in names.values()}) < len(names):
         raise InputError("two videos would have one folder: rename one of them")
-    return sorted((Job(str(path), name) for path, name in names.items()), key=lambda job: job.name)
+    return sorted((VideoJob(str(path), name) for path, name in names.items()), key=lambda job: job.name)
 
 
 def _safe(path: Path) -> str:

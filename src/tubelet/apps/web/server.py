@@ -58,7 +58,7 @@ class Ask(BaseModel):
         return self
 
 
-class Point(BaseModel):
+class PointRequest(BaseModel):
     """Where attention is asked for."""
 
     model_config = ConfigDict(extra="forbid")
@@ -164,7 +164,7 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         return {"bytes": _made(jobs, _finished(jobs, id), name, threshold, address(request)).stat().st_size}
 
     @app.post("/api/videos/{id}/attention")
-    def attention(request: Request, id: str, point: Point) -> dict[str, Any]:
+    def attention(request: Request, id: str, point: PointRequest) -> dict[str, Any]:
         film = known(store.video(id))
         model = next((model for model in jobs.models if model["name"] == point.model), None)
         if model is None or not model["attends"]:

@@ -16,13 +16,13 @@ from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, LEFT, RIGHT, decode,
 
 AT_ONCE = 4096  # pairs whose columns are compared together
 
-Pairs = Sequence[tuple[Tube, Tube]]  # two tracks of one video each
+TrackPairs = Sequence[tuple[Tube, Tube]]  # two tracks of one video each
 
 
-def intersections(pairs: Pairs) -> np.ndarray:
+def intersections(pairs: TrackPairs) -> np.ndarray:
     """Pixels that the two tracks of each pair share over the whole video, int64 [K].
 
-    Pairs that have a track in common are best beside each other: each is decoded once.
+    TrackPairs that have a track in common are best beside each other: each is decoded once.
     """
     keep_freed_memory()
     shared = np.zeros(len(pairs), np.int64)
@@ -43,7 +43,7 @@ def intersections(pairs: Pairs) -> np.ndarray:
     return shared
 
 
-def shared_at_most(pairs: Pairs) -> np.ndarray:
+def shared_at_most(pairs: TrackPairs) -> np.ndarray:
     """A cheap bound on shared pixels, int64 [K]: the smaller area, in frames where both touch a common column."""
     bounds = [np.zeros(0, np.int64)]
     for begin in range(0, len(pairs), AT_ONCE):

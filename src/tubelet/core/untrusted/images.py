@@ -31,7 +31,7 @@ _DEEP_GREY = ("I", "I;16", "I;16B", "I;16L", "F")  # Pillow's modes of one chann
 Size = tuple[int, int]  # height, width
 
 
-class Picture(NamedTuple):
+class DecodedImage(NamedTuple):
     """A decoded image: values [H, W] or [H, W, C] as stored, Pillow's mode, and the colours of a palette."""
 
     values: np.ndarray
@@ -55,7 +55,7 @@ def read_image_file(path: str | Path) -> bytes:
     return read(path, largest=LARGEST_IMAGE)
 
 
-def decode(data: bytes, where: str, *, rgb: bool = False) -> Picture:
+def decode(data: bytes, where: str, *, rgb: bool = False) -> DecodedImage:
     """An image as it is stored, or, with `rgb`, as three channels of 8 bits, unless it is grey with more bits.
 
     Raises InputError, which names `where`, where it is broken, of an unknown format or too large.
@@ -70,7 +70,7 @@ def decode(data: bytes, where: str, *, rgb: bool = False) -> Picture:
                     raise InputError(f"{where}: not an image that can be decoded (its headers disagree on its size)")
                 palette = image.getpalette() if image.mode == "P" else None
                 shown = image.convert("RGB") if rgb and image.mode not in _DEEP_GREY else image
-                return Picture(np.array(shown), shown.mode, palette)
+                return DecodedImage(np.array(shown), shown.mode, palette)
     except InputError:
         raise
     except Exception as error:  # broken files raise whatever the decoders stumble over

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 LARGEST_WEIGHTS = 1 << 40  # bytes
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
@@ -28,7 +28,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     return _read(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (no mapping)
 
 
-def _read(path: Path, take: Callable[[Any], Answer]) -> Answer:
+def _read(path: Path, take: Callable[[Any], Result]) -> Result:
     try:
         check_file(path, largest=LARGEST_WEIGHTS)
         with safe_open(path, "pt") as file:

@@ -51,7 +51,7 @@ class Named(msgspec.Struct):
     name: str = ""
 
 
-class Document(msgspec.Struct):
+class CocoDocument(msgspec.Struct):
     """A COCO file; whatever else it holds is skipped."""
 
     images: list[Image]
@@ -74,9 +74,9 @@ class Document(msgspec.Struct):
         return sorted(self.categories, key=lambda category: (str(type(category.id)), category.id))
 
 
-def load(path: Path) -> Document:
+def load(path: Path) -> CocoDocument:
     """Parse a file. Raises InputError where it is missing, FormatError where it is no JSON or of another form."""
-    document: Document = decode_json_as(Document, mapped(path), str(path), complaint="expected COCO's form")
+    document: CocoDocument = decode_json_as(CocoDocument, mapped(path), str(path), complaint="expected COCO's form")
     known = {image.id for image in document.images}
     if len(known) < len(document.images):
         raise FormatError(f"{path}: two images have the same id")

@@ -13,10 +13,10 @@ from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError
 from tubelet.core.text import to_json
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.formats.coco.document import Annotation, Document, Id, Image, label_of, load
+from tubelet.formats.coco.document import Annotation, CocoDocument, Id, Image, label_of, load
 from tubelet.formats.files import Files, StoredFrames, check_size, clean_name, open_files
 from tubelet.formats.lazy import LazyVideos
-from tubelet.formats.storing import Losses, folder_names, store_frames
+from tubelet.formats.storing import Omissions, folder_names, store_frames
 
 
 @dataclass(slots=True)
@@ -40,9 +40,9 @@ def read(annotations: str | Path, images: str | Path | None = None) -> VideoSet:
     return VideoSet(videos=videos, classes=document.classes)
 
 
-def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Losses:
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
     """Write instances.json and images/<video>/00000.*; the folder appears whole or not at all."""
-    losses = Losses()
+    losses = Omissions()
     with new_folder(out) as root:
         tree: dict[str, list[Any]] = {"videos": [], "images": [], "annotations": []}
         for number, (name, video) in enumerate(zip(folder_names(videos), videos.videos, strict=True), start=1):
@@ -109,7 +109,7 @@ class _Videos(LazyVideos[_Entry]):
             yield Track(id=number, label=label, score=1.0, rles=tuple(column), ignore=crowd)
 
 
-def _entries(document: Document) -> list[_Entry]:
+def _entries(document: CocoDocument) -> list[_Entry]:
     names = {video.id: video.name or str(video.id) for video in document.videos}
     grouped: dict[Id, _Entry] = {}
     home: dict[Id, _Entry] = {}

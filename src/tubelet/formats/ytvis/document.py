@@ -46,7 +46,7 @@ class Faults:
         self.first.setdefault(kind, message)
 
 
-class Entry(msgspec.Struct):
+class AnnotationEntry(msgspec.Struct):
     """One annotation or result as it stands in the file, nothing checked; masks are raw JSON, or parsed already."""
 
     id: Any = None
@@ -70,7 +70,7 @@ class Entry(msgspec.Struct):
 class Wanted:
     """A track whose masks are to be unpacked: what its video demands, and where an error is to point."""
 
-    entry: Entry
+    entry: AnnotationEntry
     size: tuple[int, int]
     length: int
     file: str
@@ -80,12 +80,12 @@ class Wanted:
         return self.entry.where(self.file)
 
 
-class Document(msgspec.Struct):
+class YtvisDocument(msgspec.Struct):
     """A parsed file; `bare` marks a list of results without tables of videos and categories."""
 
     videos: list[dict[str, Any]] = []
     categories: list[dict[str, Any]] = []
-    annotations: list[Entry] | None = None
+    annotations: list[AnnotationEntry] | None = None
     bare: bool = False
 
 
@@ -107,7 +107,7 @@ _SIZE, _COUNTS = attrgetter("size"), attrgetter("counts")
 _NOT_NUMBERS = (b"NaN", b"Infinity")  # as Python writes them
 
 
-def load(path: Path) -> Document:
+def load(path: Path) -> YtvisDocument:
     """Parse a file. Raises InputError where it cannot be read, FormatError where it is no JSON or of another form."""
     data = mapped(path)
     try:
@@ -121,15 +121,15 @@ def load(path: Path) -> Document:
     return document
 
 
-def _parse(data: bytes | mmap.mmap, path: Path) -> Document:
+def _parse(data: bytes | mmap.mmap, path: Path) -> YtvisDocument:
     if bytes(data[:1024]).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
-        entries = decode_json_as(list[Entry], data, str(path), complaint=COMPLAINT)
-        return Document(annotations=entries, bare=True)
-    document: Document = decode_json_as(Document, data, str(path), complaint=COMPLAINT)
+        entries = decode_json_as(list[AnnotationEntry], data, str(path), complaint=COMPLAINT)
+        return YtvisDocument(annotations=entries, bare=True)
+    document: YtvisDocument = decode_json_as(YtvisDocument, data, str(path), complaint=COMPLAINT)
     return document
 
 
-def unpack(wanted: Iterable[Wanted], faults: Faults) -> Iterator[tuple[Entry, Tube]]:
+def unpack(wanted: Iterable[Wanted], faults: Faults) -> Iterator[tuple[AnnotationEntry, Tube]]:
     """Parse, check and pack the masks of each track, in order; faulty ones are noted and left out.
 
     The file's bytes are let go as the tracks are read.
@@ -202,7 +202,7 @@ def _counts_slowly(one: Wanted) -> tuple[bytes, np.ndarray]:
     return b"".join(counts), np.fromiter(map(len, counts), np.int64, len(counts))
 
 
-def shape(entry: Entry, file: str) -> tuple[int, tuple[int, int] | None]:
+def shape(entry: AnnotationEntry, file: str) -> tuple[int, tuple[int, int] | None]:
     """How many frames an annotation spans, and the size of its first mask that states one; nothing else is checked."""
     found = decode_json(entry.segmentations, entry.where(file))
     if not isinstance(found, list):

@@ -18,7 +18,7 @@ from tubelet.core.errors import FormatError, nearest
 from tubelet.core.masks.packed import Tube
 from tubelet.core.records import Prediction, Track, Video, VideoSet
 from tubelet.core.untrusted.files import as_path
-from tubelet.formats.ytvis.document import Document, Entry, Faults, Wanted, finite, load, unpack, whole
+from tubelet.formats.ytvis.document import AnnotationEntry, Faults, Wanted, YtvisDocument, finite, load, unpack, whole
 from tubelet.formats.ytvis.numbering import AnnotatedSet as AnnotatedSet
 from tubelet.formats.ytvis.numbering import Frames, category_numbers, video_names, video_numbers
 from tubelet.formats.ytvis.tables import categories_of, inferred, name_of, shots_of, videos_of
@@ -75,7 +75,7 @@ def read_tables(path: Path | str) -> AnnotatedSet:
     return _read(document, path, _usual_folders(path), Faults())
 
 
-def _read(document: Document, path: Path, folders: tuple[Path, ...], faults: Faults) -> AnnotatedSet:
+def _read(document: YtvisDocument, path: Path, folders: tuple[Path, ...], faults: Faults) -> AnnotatedSet:
     videos, categories = videos_of(document, path), categories_of(document, path)
     labels = _Index({number: label for label, number in enumerate(categories)}, {}, list(categories.values()))
     places = _Index({video.id: n for n, video in enumerate(videos)}, {}, [str(video.id) for video in videos])
@@ -158,13 +158,13 @@ def read_predictions(path: Path | str, truth: VideoSet, *, faults: Faults | None
 
 
 def _annotations(
-    document: Document,
+    document: YtvisDocument,
     sizes: Sequence[tuple[tuple[int, int], int]],
     places: _Index,
     labels: _Index,
     path: Path,
     faults: Faults,
-) -> Iterator[tuple[Entry, int, int, Tube]]:
+) -> Iterator[tuple[AnnotationEntry, int, int, Tube]]:
     """Each annotation whose video, category and masks are right, with the position of its video, its label and tube."""
     found: dict[int, tuple[int, int]] = {}
 
@@ -185,7 +185,7 @@ def _annotations(
         yield entry, *found.pop(entry.place), tube
 
 
-def _places(document: Document, truth: VideoSet, path: Path) -> _Index:
+def _places(document: YtvisDocument, truth: VideoSet, path: Path) -> _Index:
     """Video id in the file -> position in the truth."""
     own = {number: n for n, number in enumerate(video_numbers(truth))}
     if document.bare or not document.videos:
@@ -205,7 +205,7 @@ def _places(document: Document, truth: VideoSet, path: Path) -> _Index:
     return index
 
 
-def _labels(document: Document, truth: VideoSet, path: Path) -> _Index:
+def _labels(document: YtvisDocument, truth: VideoSet, path: Path) -> _Index:
     """Category id in the file -> label in the truth."""
     if document.bare or not document.categories:
         numbers = category_numbers(truth)
@@ -222,7 +222,7 @@ def _usual_folders(path: Path) -> tuple[Path, ...]:
     return tuple(root / name for root in roots for name in ("JPEGImages", "JPEGImages.zip"))
 
 
-def _stated_area(entry: Entry, length: int, path: Path) -> float | None:
+def _stated_area(entry: AnnotationEntry, length: int, path: Path) -> float | None:
     """The mean of the stated areas that are not 0, as the official evaluation takes it; None where none are stated."""
     if entry.areas is None:
         return None
@@ -233,7 +233,7 @@ def _stated_area(entry: Entry, length: int, path: Path) -> float | None:
     return sum(held) / len(held) if held else 0.0
 
 
-def _occlusion(entry: Entry, path: Path) -> float:
+def _occlusion(entry: AnnotationEntry, path: Path) -> float:
     """How occluded an object is, 0 to 0.75: the mean over the half of its frames that are occluded most.
 
     Our reading of the OVIS paper; frames without the object have no level.

@@ -8,12 +8,12 @@ from typing import Any, NamedTuple
 
 from tubelet.core.errors import FormatError
 from tubelet.core.masks import MAX_PIXELS
-from tubelet.formats.ytvis.document import Document, shape, whole
+from tubelet.formats.ytvis.document import YtvisDocument, shape, whole
 
 LONGEST = 1_000_000  # frames; a video from outside that claims more is refused
 
 
-class Listed(NamedTuple):
+class ListedVideo(NamedTuple):
     """A video as a file's table lists it."""
 
     id: int
@@ -23,7 +23,7 @@ class Listed(NamedTuple):
     subset: str
 
 
-def inferred(document: Document, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+def inferred(document: YtvisDocument, path: Path) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Tables of videos and categories for results that come without."""
     videos: dict[int, dict[str, Any]] = {}
     categories: set[int] = set()
@@ -41,7 +41,7 @@ def inferred(document: Document, path: Path) -> tuple[list[dict[str, Any]], list
     return known, [{"id": category} for category in sorted(categories)]
 
 
-def categories_of(document: Document, path: Path) -> dict[int, str]:
+def categories_of(document: YtvisDocument, path: Path) -> dict[int, str]:
     """Category id -> name, by rising id."""
     categories: dict[int, str] = {}
     for entry in document.categories:
@@ -52,9 +52,9 @@ def categories_of(document: Document, path: Path) -> dict[int, str]:
     return dict(sorted(categories.items()))
 
 
-def videos_of(document: Document, path: Path) -> list[Listed]:
+def videos_of(document: YtvisDocument, path: Path) -> list[ListedVideo]:
     """The table of videos, by rising id."""
-    videos: dict[int, Listed] = {}
+    videos: dict[int, ListedVideo] = {}
     for entry in document.videos:
         number = whole(entry.get("id"))
         if number is None or number in videos:
@@ -63,7 +63,7 @@ def videos_of(document: Document, path: Path) -> list[Listed]:
     return [videos[number] for number in sorted(videos)]
 
 
-def _listed(entry: dict[str, Any], number: int, where: str) -> Listed:
+def _listed(entry: dict[str, Any], number: int, where: str) -> ListedVideo:
     height, width = whole(entry.get("height")), whole(entry.get("width"))
     if height is None or width is None or min(height, width) < 1 or height * width > MAX_PIXELS:
         raise FormatError(f"{where}: a size of {entry.get('height')!r} x {entry.get('width')!r} is not supported")
@@ -76,7 +76,7 @@ def _listed(entry: dict[str, Any], number: int, where: str) -> Listed:
     name = name_of(entry) or str(number)
     subset = entry.get("subset")
     named = tuple(files) or tuple(f"{name}/{t:05d}.jpg" for t in range(length))
-    return Listed(number, name, (height, width), named, subset if isinstance(subset, str) else "")
+    return ListedVideo(number, name, (height, width), named, subset if isinstance(subset, str) else "")
 
 
 def shots_of(entry: dict[str, Any], length: int) -> tuple[int, ...]:

@@ -57,7 +57,7 @@ class Settings(Config):
     version: str = __version__
 
 
-class Job(NamedTuple):
+class VideoJob(NamedTuple):
     """A video and the name of its folder."""
 
     source: str  # an absolute path
@@ -65,7 +65,7 @@ class Job(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class VideoOutcome:
     """What became of a video; a row of the summary."""
 
     video: str
@@ -80,11 +80,11 @@ class Outcome:
 class Earlier(NamedTuple):
     """What a folder holds from a run before."""
 
-    outcome: Outcome | None  # where it is finished and as asked for
+    outcome: VideoOutcome | None  # where it is finished and as asked for
     reason: str  # why not, where there was something; else empty
 
 
-def earlier(job: Job, out: Path, settings: Settings) -> Earlier:
+def earlier(job: VideoJob, out: Path, settings: Settings) -> Earlier:
     """Whether the video is finished already, with these settings and unchanged since."""
     try:
         told = read_json(out / job.name / MARKER)
@@ -96,7 +96,7 @@ def earlier(job: Job, out: Path, settings: Settings) -> Earlier:
         return Earlier(None, _difference(held["settings"], wanted))
     if held["source"] != _stamp(Path(job.source)):
         return Earlier(None, "the video has changed")
-    outcome = Outcome(
+    outcome = VideoOutcome(
         video=job.source,
         folder=job.name,
         status="skipped",
@@ -107,7 +107,7 @@ def earlier(job: Job, out: Path, settings: Settings) -> Earlier:
     return Earlier(outcome, "")
 
 
-def segment(model: Model, job: Job, out: Path, settings: Settings) -> Outcome:
+def segment(model: Model, job: VideoJob, out: Path, settings: Settings) -> VideoOutcome:
     """Predict one video and save it into `out`/`job.name`; whatever goes wrong with it is told, not raised.
 
     Where an earlier try of this run has finished it, nothing is done again.
@@ -128,7 +128,7 @@ def segment(model: Model, job: Job, out: Path, settings: Settings) -> Outcome:
         told = {"status": "failed", "note": line_of(error)}
     finally:  # is not reached where the process is killed: the try counts
         _tidy(folder)
-    return Outcome(video=job.source, folder=job.name, seconds=time.perf_counter() - start, **told)
+    return VideoOutcome(video=job.source, folder=job.name, seconds=time.perf_counter() - start, **told)
 
 
 def line_of(error: Exception) -> str:
@@ -137,7 +137,7 @@ def line_of(error: Exception) -> str:
     return text if isinstance(error, TubeletError | OSError) else f"{type(error).__name__}: {text}"
 
 
-def fresh(job: Job, out: Path) -> None:
+def fresh(job: VideoJob, out: Path) -> None:
     """Forget how often an earlier run has tried a video."""
     (out / job.name / TRIES).unlink(missing_ok=True)
 
@@ -150,7 +150,7 @@ def settle(settings: Settings) -> None:
     torch.backends.cudnn.deterministic = True
 
 
-def _made(model: Model, job: Job, folder: Path, settings: Settings) -> dict[str, Any]:
+def _made(model: Model, job: VideoJob, folder: Path, settings: Settings) -> dict[str, Any]:
     """Results and their marker written; what there is to tell of them."""
     _clear(folder)
     with warnings.catch_warnings(record=True) as caught:

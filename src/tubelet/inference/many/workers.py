@@ -21,15 +21,15 @@ from typing import Any
 
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.untrusted.documents import decode_json
-from tubelet.inference.many.batch import Job, OpenModel, Outcome, Settings, line_of, segment, settle
+from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome, line_of, segment, settle
 
 MOST_BAD_STARTS = 3  # one after another, before a worker has opened its model
 GRACE = 5.0  # seconds to leave in
 
 
 def share(
-    jobs: Sequence[Job], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
-) -> Iterator[Outcome]:
+    jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
+) -> Iterator[VideoOutcome]:
     """Outcomes as they come, in no order; a process for each of `devices`, which may name one device several times.
 
     `open_model(device)` is called in each process and must be picklable. Raises InputError where a model cannot be
@@ -47,7 +47,7 @@ class _Worker:
 
     def __init__(self, device: str, open_model: OpenModel, out: Path, settings: Settings) -> None:
         self.device, self.ready = device, False
-        self.job: Job | None = None
+        self.job: VideoJob | None = None
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
         arguments = (theirs, open_model, device, str(out), settings.model_dump_json())
@@ -55,7 +55,7 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def do(self, job: Job | None) -> None:
+    def do(self, job: VideoJob | None) -> None:
         """Hand it a video, or None to let it go; one that has just ended is noticed when it is listened to."""
         self.job = job
         with suppress(OSError):
@@ -63,14 +63,14 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, open_model: OpenModel, out: Path, settings: Settings, jobs: Sequence[Job]) -> None:
+    def __init__(self, open_model: OpenModel, out: Path, settings: Settings, jobs: Sequence[VideoJob]) -> None:
         self._arguments = open_model, out, settings
         self._waiting = deque(jobs)
         self._workers: dict[Connection, _Worker] = {}
         self._leaving: list[_Worker] = []  # have nothing to do any more
         self._bad_starts = 0
 
-    def run(self, devices: Sequence[str]) -> Iterator[Outcome]:
+    def run(self, devices: Sequence[str]) -> Iterator[VideoOutcome]:
         for device in devices[: len(self._waiting)]:
             self._hire(device)
         while self._workers:
@@ -93,7 +93,7 @@ class _Pool:
         worker = _Worker(device, *self._arguments)
         self._workers[worker.connection] = worker
 
-    def _hear(self, worker: _Worker) -> Outcome | None:
+    def _hear(self, worker: _Worker) -> VideoOutcome | None:
         """What a worker says, or that it has ended; then it has something to do, or is replaced."""
         try:
             message = decode_json(worker.connection.recv_bytes(), "a worker")
@@ -104,7 +104,7 @@ class _Pool:
             raise (ConfigError if message["settings"] else InputError)(message["refused"])
         worker.ready, self._bad_starts = True, 0
         self._next(worker)
-        return Outcome(**message["outcome"]) if "outcome" in message else None
+        return VideoOutcome(**message["outcome"]) if "outcome" in message else None
 
     def _next(self, worker: _Worker) -> None:
         if self._waiting:
@@ -147,7 +147,7 @@ def _work(connection: Connection, open_model: OpenModel, device: str, out: str, 
     with suppress(EOFError, OSError):  # the parent has gone
         while (told := decode_json(connection.recv_bytes(), "the pool")) is not None:
             try:
-                outcome = segment(model, Job(*told), Path(out), settings)
+                outcome = segment(model, VideoJob(*told), Path(out), settings)
             except ConfigError as error:
                 _send(connection, {"refused": str(error), "settings": True})
                 return

@@ -25,7 +25,7 @@ from tubelet.core.config import Config
 from tubelet.core.matching import assign, bce_cost, class_cost, dice_cost
 from tubelet.core.types import Losses
 from tubelet.models import losses
-from tubelet.models.mask2former.decoder import Classification, Prediction
+from tubelet.models.mask2former.decoder import Classification, QueryPrediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -42,7 +42,7 @@ class Target:
         return losses.sample(maps, where)[:, 0].unflatten(0, points.shape[:2])
 
 
-class Pairs(NamedTuple):
+class Assignment(NamedTuple):
     """Mask logits of matched queries, and how much each counts."""
 
     maps: Tensor  # [M, A, T, h, w]: kernel a in frame t
@@ -77,7 +77,7 @@ class Criterion:
         self.config, self.classification = config, classification
         self.cross_frame, self.all_layers = cross_frame, all_layers
 
-    def __call__(self, predictions: Sequence[Prediction], features: Tensor, targets: Sequence[Target]) -> Losses:
+    def __call__(self, predictions: Sequence[QueryPrediction], features: Tensor, targets: Sequence[Target]) -> Losses:
         """`features` [B, T, D, h, w]. Names are class_n, mask_n, dice_n and cross_n of the n-th prediction.
 
         Points are drawn from torch's global generator.
@@ -93,7 +93,7 @@ class Criterion:
             return total
 
     def of_prediction(
-        self, prediction: Prediction, features: Tensor, targets: Sequence[Target], count: Tensor, cross: float
+        self, prediction: QueryPrediction, features: Tensor, targets: Sequence[Target], count: Tensor, cross: float
     ) -> Losses:
         """Losses of one prediction; `count` objects share the cost."""
         none = features.flatten()[:0].sum() + prediction.kernels.flatten()[:0].sum()  # 0, and every part has a gradient
@@ -117,7 +117,7 @@ class Criterion:
         return found | {"cross": other / count} if cross else found
 
     @torch.no_grad()
-    def match(self, prediction: Prediction, b: int, features: Tensor, target: Target) -> tuple[Tensor, Tensor]:
+    def match(self, prediction: QueryPrediction, b: int, features: Tensor, target: Target) -> tuple[Tensor, Tensor]:
         """Queries and objects of clip b that belong together, one to one, at the least cost (Eq. 4)."""
         length, config = len(features), self.config
         points = torch.rand(1, config.points, 2, device=features.device)  # the same for all queries and frames
@@ -166,17 +166,17 @@ class Criterion:
         return losses.focal(logits, wanted, self.config.focal_alpha, self.config.focal_gamma).sum() / count
 
 
-def compare(kernels: Tensor, features: Tensor, cross: float) -> Pairs:
+def compare(kernels: Tensor, features: Tensor, cross: float) -> Assignment:
     """Kernels [T, M, D] on features [T, D, h, w]: each in its own frame, and where `cross` is not 0 in all others."""
     length, (height, width) = len(features), features.shape[-2:]
     cells = features.flatten(2)  # [T, D, h w]
     if not cross:
         maps = (kernels @ cells).transpose(0, 1)[:, None]  # [M, 1, T, h w]
         ones = maps.new_ones(1, length)
-        return Pairs(maps.unflatten(-1, (height, width)), ones.bool(), ones)
+        return Assignment(maps.unflatten(-1, (height, width)), ones.bool(), ones)
     maps = (kernels[:, None] @ cells[None]).permute(2, 0, 1, 3)  # [M, A = T, T, h w]
     own = torch.eye(length, dtype=torch.bool, device=features.device)
-    return Pairs(maps.unflatten(-1, (height, width)), own, torch.where(own, 1.0, cross))
+    return Assignment(maps.unflatten(-1, (height, width)), own, torch.where(own, 1.0, cross))
 
 
 def _mean_over_processes(count: int, device: torch.device) -> Tensor:

@@ -30,7 +30,7 @@ from tubelet.models.mask2former.pixel_decoder import LEVELS, Pixels
 Classification = Literal["ce", "focal"]  # softmax with a column for "no object", or a sigmoid for each class
 
 
-class Prediction(NamedTuple):
+class QueryPrediction(NamedTuple):
     """What the heads say of B clips after one layer; a mask logit is a kernel times a feature."""
 
     logits: Tensor  # [B, Q, K + 1] ("ce") or [B, Q, K] ("focal"), float32
@@ -72,7 +72,7 @@ class QueryDecoder(nn.Module, ABC):
         if classification == "focal":  # begins with a probability of 0.01 for every class
             nn.init.constant_(self.class_predictor.bias, -4.59512)
 
-    def forward(self, pixels: Pixels, length: int, *, every: bool, save_memory: bool = False) -> list[Prediction]:
+    def forward(self, pixels: Pixels, length: int, *, every: bool, save_memory: bool = False) -> list[QueryPrediction]:
         """Predictions for B clips of `length` frames; `every`: before the first layer and after each, else the last.
 
         `save_memory` computes each layer again in the backward pass instead of keeping what is inside it.
@@ -117,7 +117,7 @@ class QueryDecoder(nn.Module, ABC):
             made.append(Level(scale.flatten(2).transpose(1, 2) + embedding, position, small.flatten(2)))
         return made
 
-    def predict(self, clip: Tensor, frames: Tensor) -> Prediction:
+    def predict(self, clip: Tensor, frames: Tensor) -> QueryPrediction:
         """Heads on clip queries [B, Q, D] and frame queries [B, T, Q, D], in float32 also under autocast."""
         length = frames.shape[1]
         if frames.stride(1) == 0:  # the same in every frame: once is enough
@@ -125,7 +125,7 @@ class QueryDecoder(nn.Module, ABC):
         with torch.autocast(clip.device.type, enabled=False):
             logits = self.class_predictor(self.layernorm(clip.float()))
             kernels = self.mask_predictor(self.layernorm(frames.float()))
-        return Prediction(logits, kernels.expand(-1, length, -1, -1))
+        return QueryPrediction(logits, kernels.expand(-1, length, -1, -1))
 
 
 class MaskPredictor(nn.Module):

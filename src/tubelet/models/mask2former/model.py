@@ -24,7 +24,7 @@ from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
 from tubelet.models.mask2former import inter_frame  # noqa: F401 (a decoder that configs name by `kind`)
 from tubelet.models.mask2former.criterion import CriterionConfig, Target
-from tubelet.models.mask2former.decoder import JointConfig, Prediction, QueryDecoderConfig
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoderConfig, QueryPrediction
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig, Pixels
 from tubelet.tracking.linking import LinkingConfig, Links, are_objects, link
 
@@ -55,7 +55,7 @@ class Mask2FormerConfig(Config):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Answer:
+class ClipOutput:
     """What is said of one clip: Q queries, T frames, K classes; masks cover the unpadded frame at about a quarter."""
 
     probabilities: Tensor  # float32 [Q, K]: of each class, without a column for "no object"
@@ -131,7 +131,7 @@ class Mask2Former(nn.Module):
         return self.settle(state, answer, clip.index[clip.key], clip.shot)
 
     @torch.no_grad()
-    def look(self, frames: Tensor, short: int | None = None, *, keep: int | None = None) -> Answer:
+    def look(self, frames: Tensor, short: int | None = None, *, keep: int | None = None) -> ClipOutput:
         """What the queries say of frames uint8 [T, 3, H, W], taken as one clip.
 
         `short` reads them at another short side than the configured one (test-time augmentation). `keep` gives masks to
@@ -148,7 +148,9 @@ class Mask2Former(nn.Module):
         pixels: Pixels = self.pixel_decoder(self.backbone(images.pixels))
         return pixels
 
-    def answer(self, prediction: Prediction, pixels: Pixels, size: tuple[int, int], keep: int | None = None) -> Answer:
+    def answer(
+        self, prediction: QueryPrediction, pixels: Pixels, size: tuple[int, int], keep: int | None = None
+    ) -> ClipOutput:
         """The decoder's prediction for one clip, as classes and masks over frames of a size without padding."""
         kernels = prediction.kernels[0]
         probabilities = self.decoder.probabilities(prediction.logits[0])
@@ -157,9 +159,9 @@ class Mask2Former(nn.Module):
             probabilities, kernels = probabilities[best], kernels[:, best]
         maps = (kernels @ pixels.features.flatten(2)).transpose(0, 1)  # [Q, T, h w]
         maps = maps.unflatten(-1, pixels.features.shape[-2:])
-        return Answer(probabilities=probabilities, mask_logits=cut_padding(maps, size))
+        return ClipOutput(probabilities=probabilities, mask_logits=cut_padding(maps, size))
 
-    def settle(self, state: Links, answer: Answer, index: Tensor, shot: int = 0) -> tuple[Links, Tracks]:
+    def settle(self, state: Links, answer: ClipOutput, index: Tensor, shot: int = 0) -> tuple[Links, Tracks]:
         """The best queries as objects of the frames `index` [T] of a shot, linked to those of its clips before.
 
         The first clip, which may be the whole video, keeps them whatever they score: which (query, class) pairs are the

@@ -65,7 +65,7 @@ class PixelDecoder(nn.Module):
             nn.Sequential(nn.Conv2d(c, dim, 1), nn.GroupNorm(groups, dim)) for c in reversed(channels[1:])
         )
         self.level_embed = nn.Parameter(torch.randn(LEVELS, dim))
-        self.encoder = Encoder(config)
+        self.encoder = DeformableEncoder(config)
         self.adapter_1 = nn.Sequential(nn.Conv2d(channels[0], dim, 1, bias=False), nn.GroupNorm(groups, dim))
         self.layer_1 = nn.Sequential(
             nn.Conv2d(dim, dim, 3, padding=1, bias=False), nn.GroupNorm(groups, dim), nn.ReLU()
@@ -106,7 +106,7 @@ class PixelDecoder(nn.Module):
         return torch.cat(parts)  # [L, D]
 
 
-class Encoder(nn.Module):
+class DeformableEncoder(nn.Module):
     """Layers of deformable attention among the cells of three levels."""
 
     def __init__(self, config: PixelDecoderConfig) -> None:

@@ -28,11 +28,11 @@ class EncoderConfig(Config):
     pool: bool = True  # halve once more after the stem: cells of 16 pixels instead of 8
     frozen_norm: bool = True  # batch norm keeps its statistics: batches are tiny
 
-    def build(self) -> Encoder:
-        return Encoder(self)
+    def build(self) -> ClipEncoder:
+        return ClipEncoder(self)
 
 
-class Encoder(nn.Module):
+class ClipEncoder(nn.Module):
     """[B, 3, T, H, W] -> [B, 4 width, T, H / stride, W / stride]."""
 
     def __init__(self, config: EncoderConfig) -> None:
@@ -50,7 +50,7 @@ class Encoder(nn.Module):
         features: Tensor = self.layer3(self.layer2(self.layer1(self.pool(self.stem(pixels)))))
         return features
 
-    def train(self, mode: bool = True) -> Encoder:
+    def train(self, mode: bool = True) -> ClipEncoder:
         super().train(mode)
         if self.config.frozen_norm:
             hold_norms(self)

@@ -15,7 +15,7 @@ from tubelet.models.tags.encoder import MEAN, STD
 NOTHING, IGNORED = -1, -2  # beside the numbers of objects, in a map of who is where
 
 
-class Truth(NamedTuple):
+class TagTruth(NamedTuple):
     """Whose each cell is: at the resolution of the tags."""
 
     owners: Tensor  # int64 [T, h, w]: a row of the clip's tracks, NOTHING, or IGNORED
@@ -41,7 +41,7 @@ def upright(size: tuple[int, int], frame: tuple[int, int]) -> tuple[int, int]:
     return (high, low) if frame[0] > frame[1] else (low, high) if frame[0] < frame[1] else size
 
 
-def draw_truth(clip: Clip, size: tuple[int, int]) -> Truth:
+def draw_truth(clip: Clip, size: tuple[int, int]) -> TagTruth:
     """The clip's tracks as one map.
 
     A pixel that several objects claim is the smaller one's, of whom more would be lost. Crowds (rows of zeros in the
@@ -56,4 +56,4 @@ def draw_truth(clip: Clip, size: tuple[int, int]) -> Truth:
         owners[tracks.binary[n]] = n if real[n] else IGNORED
     small = F.interpolate(owners[None].float(), size, mode="nearest-exact")[0].long()
     small[~clip.key] = IGNORED
-    return Truth(small, tracks.labels)
+    return TagTruth(small, tracks.labels)

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from tubelet.core.config import Config
 from tubelet.core.types import Losses
-from tubelet.models.tags.inputs import IGNORED, Truth
+from tubelet.models.tags.inputs import IGNORED, TagTruth
 
 TERMS = ("spectra", "specter", "tempra", "temper")
 PAPER_FRAMES = 32  # the sums over frames in the paper have so many terms
@@ -123,7 +123,7 @@ def temper(held: Means, config: TagLossConfig) -> Tensor:
     return _mean(missing) if config.reduction == "mean" else missing.sum()
 
 
-def cross_entropy(logits: Tensor, truth: Truth, *, agnostic: bool) -> Tensor:
+def cross_entropy(logits: Tensor, truth: TagTruth, *, agnostic: bool) -> Tensor:
     """Eq. 7's semantic part, a plain mean over the cells that are not ignored: logits [K + 1, T, h, w], background 0.
 
     `agnostic`: every object is of the one class there is. 0 where all cells are ignored.

@@ -19,7 +19,7 @@ from tubelet.models.tags.clustering import ClusteringConfig, cluster
 from tubelet.models.tags.config import NetworkConfig
 from tubelet.models.tags.inputs import draw_truth, prepare
 from tubelet.models.tags.losses import TagLossConfig, cross_entropy, tagging_losses
-from tubelet.models.tags.network import Answer, TagNetwork
+from tubelet.models.tags.network import TagNetwork, TagOutput
 from tubelet.tracking.linking import LinkingConfig, Links, link
 
 
@@ -79,13 +79,13 @@ class TagModel(nn.Module):
             alike[tuple(one.shape)].append(n)
         totals: dict[str, Tensor] = {}
         for members in alike.values():
-            answer: Answer = self.network(torch.stack([pixels[n] for n in members]))
+            answer: TagOutput = self.network(torch.stack([pixels[n] for n in members]))
             for k, n in enumerate(members):
                 for name, loss in self._losses(answer, k, clips[n]).items():
                     totals[name] = totals.get(name, 0) + loss / len(clips)
         return totals
 
-    def _losses(self, answer: Answer, k: int, clip: Clip) -> Losses:
+    def _losses(self, answer: TagOutput, k: int, clip: Clip) -> Losses:
         truth = draw_truth(clip, (answer.tags.shape[-2], answer.tags.shape[-1]))
         semantic = cross_entropy(answer.logits[k], truth, agnostic=self.config.agnostic)
         return tagging_losses(answer.tags[k], truth.owners, self.config.loss) | {"semantic": semantic}
@@ -110,16 +110,16 @@ class TagModel(nn.Module):
         """
         return self.look(clip).logits[0, :, clip.key].softmax(0).transpose(0, 1)
 
-    def look(self, clip: Clip) -> Answer:
+    def look(self, clip: Clip) -> TagOutput:
         """The network's answer to one clip, B = 1."""
         pixels, fast = self._pixels(clip)[None], self.precision == torch.bfloat16
         if fast:  # pays in bfloat16 and costs in float32 (benchmarks/bench_tags.py)
             pixels = pixels.contiguous(memory_format=torch.channels_last_3d)
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=fast):
-            answer: Answer = self.network(pixels)
+            answer: TagOutput = self.network(pixels)
         return answer
 
-    def group(self, answer: Answer) -> Found:
+    def group(self, answer: TagOutput) -> Found:
         """Objects of an answer, B = 1.
 
         An object's mask is, at its cells, the probability of the best class against the background (above 1/2 exactly

@@ -24,7 +24,7 @@ from tubelet.models.tags.heads import Bottleneck, DecoderConfig, Generator
 CELL = 8  # tags along each side of a cell of the features
 
 
-class Answer(NamedTuple):
+class TagOutput(NamedTuple):
     """What the network says of B clips."""
 
     tags: Tensor  # [B, D, T, h, w], float32
@@ -32,7 +32,7 @@ class Answer(NamedTuple):
 
 
 class TagNetwork(nn.Module):
-    """Pixels [B, 3, T, H, W], H and W multiples of 16 -> Answer with h = 8 H / encoder.stride, likewise w."""
+    """Pixels [B, 3, T, H, W], H and W multiples of 16 -> TagOutput with h = 8 H / encoder.stride, likewise w."""
 
     def __init__(self, config: NetworkConfig, num_classes: int) -> None:
         super().__init__()
@@ -67,7 +67,7 @@ class TagNetwork(nn.Module):
         links = int(config.tag_link) + int(config.self_link)
         self.decoder = decoder.build(links * channels, num_classes + 1)
 
-    def forward(self, pixels: Tensor) -> Answer:
+    def forward(self, pixels: Tensor) -> TagOutput:
         features = self.encoder(pixels)
         if self.config.loc_embed:
             features = torch.cat([features, coordinates(features)], 1)
@@ -75,7 +75,7 @@ class TagNetwork(nn.Module):
         tags = self.generator(features).float()
         if self.config.tag_range == "sigmoid":
             tags = tags.sigmoid()
-        return Answer(tags, self.semantic(features, tags).float())
+        return TagOutput(tags, self.semantic(features, tags).float())
 
     def semantic(self, features: Tensor, tags: Tensor) -> Tensor:
         """Logits of the semantic branch from q and p; gradients reach the tags through their link."""

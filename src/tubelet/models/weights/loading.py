@@ -42,17 +42,17 @@ from tubelet.models.weights.key_maps import (
 from tubelet.models.weights.published import describe
 
 ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig, Field(discriminator="kind")]
-Model = MaskTrackRCNN | Mask2Former | TagModel
+AnyModel = MaskTrackRCNN | Mask2Former | TagModel
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
-BUNDLED = Path(__file__).parent / "bundled"
+BUNDLED = Path(__file__).parents[1] / "bundled"
 BACKBONES = ("detector.backbone.body.", "backbone.body.")  # where models keep a backbone's tensors
 SSDLITE = "detector.body."  # where an SSDLite detector keeps its trunk's
 FORMAT = "1"  # of the metadata beside the tensors: tubelet, config, classes
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedModel:
     """A model that can be named: what `tubelet list models` shows."""
 
     name: str
@@ -63,23 +63,23 @@ class Listed:
     published: str = ""  # the published figure
 
 
-def list_models() -> list[Listed]:
+def list_models() -> list[ListedModel]:
     """The bundled models, then those of the hub."""
     return [*_bundled(), *(_listed(model) for model in hub.PUBLISHED)]
 
 
-def _listed(model: hub.Published) -> Listed:
+def _listed(model: hub.Published) -> ListedModel:
     where = "hub" if model.revision else "hub, a pickle to convert"
     figure = f"{model.ap:.1f} AP, {model.measured_on}"
-    return Listed(model.name, where, model.megabytes, model.classes, model.licence, figure)
+    return ListedModel(model.name, where, model.megabytes, model.classes, model.licence, figure)
 
 
-def _bundled() -> list[Listed]:
+def _bundled() -> list[ListedModel]:
     rows = []
     for path in sorted(BUNDLED.glob("*.safetensors")):
         metadata = read_metadata(path)
         classes = len(decode_json(metadata["classes"], str(path)))
-        rows.append(Listed(path.stem, "bundled", path.stat().st_size / 1e6, classes, metadata.get("licence", "")))
+        rows.append(ListedModel(path.stem, "bundled", path.stat().st_size / 1e6, classes, metadata.get("licence", "")))
     return rows
 
 
@@ -88,7 +88,7 @@ def load(
     *,
     device: str | torch.device = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
-) -> Model:
+) -> AnyModel:
     """A model ready to predict: a bundled name, one of the hub, a safetensors file, or the folder of a training run or
     of a published model (model.safetensors, and config.json where it is transformers').
 

@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from tubelet.apps.web.jobs import supervised
 from tubelet.apps.web.jobs.store import Film, Job, Store, new_id
-from tubelet.apps.web.jobs.worker import Message, OpenModel, Worker
+from tubelet.apps.web.jobs.worker import LoadModel, Message, Worker
 from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.core.errors import InputError
 
@@ -47,7 +47,7 @@ class Full(Exception):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Progress:
+class JobProgress:
     """How far a running job is."""
 
     stage: str = "starting"
@@ -67,7 +67,7 @@ class _Errand:
 class Jobs:
     """Between the server's requests and the worker; all methods may be called from any thread."""
 
-    def __init__(self, store: Store, limits: Limits, open_model: OpenModel, models: Sequence[str]) -> None:
+    def __init__(self, store: Store, limits: Limits, open_model: LoadModel, models: Sequence[str]) -> None:
         self.store, self.limits = store, limits
         self.models: list[Message] = []  # as the worker describes them
         self.waits_for_space = False  # the queue does
@@ -86,7 +86,7 @@ class Jobs:
         self._silent = False
         self._last_heard = time.monotonic()
         self._doomed: set[str] = set()  # videos to remove as soon as the current job lets go of them
-        self._progress = Progress()
+        self._progress = JobProgress()
         self._errands: dict[str, _Errand] = {}
         self._numbers = itertools.count()
 
@@ -184,7 +184,7 @@ class Jobs:
         """Whether a job had no space for its result."""
         return shutil.disk_usage(self.store.root).free < SPARE_BYTES
 
-    def progress(self, job: Job) -> tuple[Progress | None, int]:
+    def progress(self, job: Job) -> tuple[JobProgress | None, int]:
         """How far a running job is, else None; and how many jobs run or wait before it."""
         with self._lock:
             if self._current is not None and self._current.id == job.id:
@@ -297,7 +297,7 @@ class Jobs:
     def _apply(self, job: Job, message: Message) -> None:
         assert self._scratch is not None
         if message["say"] == "progress":
-            self._progress = Progress(**{name: message[name] for name in ("stage", "done", "total", "left", "rate")})
+            self._progress = JobProgress(**{name: message[name] for name in ("stage", "done", "total", "left", "rate")})
             return
         if message["say"] == "prepared":
             os.replace(self._scratch / "play.mp4", self.store.video_folder(job.video) / "play.mp4")
@@ -360,7 +360,7 @@ class Jobs:
     def _start(self, job: Job, scratch: Path) -> None:
         film = self.store.video(job.video)
         assert film is not None, "a video's jobs go with it"
-        self._current, self._progress, self._cancelled = replace(job, state="running"), Progress(), None
+        self._current, self._progress, self._cancelled = replace(job, state="running"), JobProgress(), None
         self._scratch = scratch
         self._last_heard = time.monotonic()
         self.store.start(job.id)
@@ -415,7 +415,7 @@ def known(value: Known | None) -> Known:
     return value
 
 
-def described(job: Job, progress: Progress | None, ahead: int, full: bool) -> dict[str, Any]:
+def described(job: Job, progress: JobProgress | None, ahead: int, full: bool) -> dict[str, Any]:
     """A job as the page takes it; `full`: it waits for space on the disk."""
     told: dict[str, Any] = {
         "id": job.id, "video": job.video, "model": job.model, "length": job.length, "stride": job.stride,

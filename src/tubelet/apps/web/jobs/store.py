@@ -26,7 +26,7 @@ from typing import Literal
 from tubelet.apps.web.jobs.joblist import JobList
 from tubelet.core.errors import InputError
 
-State = Literal["queued", "running", "done", "failed"]
+JobState = Literal["queued", "running", "done", "failed"]
 MAX_ATTEMPTS = 2  # a video that takes the worker down with it must not do so for ever
 ID = re.compile(r"[0-9a-f]{16}")  # what new_id makes: the name of a folder
 
@@ -57,7 +57,7 @@ class Job:
     model: str
     length: int | None  # frames at a time; None is the model's own way of reading
     stride: int | None
-    state: State
+    state: JobState
     error: str | None  # one line for the user
     attempts: int
     objects: int | None
@@ -107,7 +107,7 @@ class Store:
         """The bundled video, where it is in the list."""
         return next((_film(row) for row in self._list.read("SELECT * FROM videos WHERE example = 1")), None)
 
-    def jobs(self, state: State | None = None) -> list[Job]:
+    def jobs(self, state: JobState | None = None) -> list[Job]:
         """Oldest first."""
         rows = self._list.read("SELECT * FROM jobs WHERE ? IS NULL OR state = ? ORDER BY created, rowid", state, state)
         return [_job(row) for row in rows]

@@ -21,7 +21,7 @@ from typing import Any
 from tubelet.apps.web.jobs import supervised
 
 Message = dict[str, Any]
-OpenModel = Callable[[str], Any]
+LoadModel = Callable[[str], Any]
 
 KINDS = ("segment", "download", "attend")  # of orders; each has a thread of its own
 
@@ -31,7 +31,7 @@ log = logging.getLogger("tubelet.web")
 class Worker:
     """The server's end. `heard` gets each message, in a thread of ours; None when the process has ended."""
 
-    def __init__(self, open_model: OpenModel, models: Sequence[str], heard: Callable[[Message | None], None]) -> None:
+    def __init__(self, open_model: LoadModel, models: Sequence[str], heard: Callable[[Message | None], None]) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, theirs = context.Pipe()
         self._sending = threading.Lock()
@@ -75,14 +75,7 @@ class Worker:
         return True
 
 
-def load_model(name: str, device: str) -> Any:
-    """What `tubelet serve` gives as `open_model`, with the device filled in."""
-    from tubelet.models import weights
-
-    return weights.load(name, device=device)
-
-
-def _main(connection: Connection, open_model: OpenModel, names: list[str]) -> None:
+def _main(connection: Connection, open_model: LoadModel, names: list[str]) -> None:
     for stop in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the server says when to end
         signal.signal(stop, signal.SIG_IGN)
     _Workshop(connection, open_model, names).run()
@@ -91,7 +84,7 @@ def _main(connection: Connection, open_model: OpenModel, names: list[str]) -> No
 class _Workshop:
     """The worker's end."""
 
-    def __init__(self, connection: Connection, open_model: OpenModel, names: list[str]) -> None:
+    def __init__(self, connection: Connection, open_model: LoadModel, names: list[str]) -> None:
         self._connection, self._open_model, self._names = connection, open_model, names
         self._models: dict[str, Any] = {}
         self._sending = threading.Lock()
