@@ -144,7 +144,7 @@ def report_opening(path: Path) -> None:
     """Time and memory of opening a JSON of YouTube-VIS 2021's size, in a process of its own."""
     _write_large(path)
     code = (
-        f"import re, time; t = time.time(); from tubelet.data import ytvis; s = ytvis.read({str(path)!r})\n"
+        f"import re, time; t = time.time(); from tubelet.formats import ytvis; s = ytvis.read({str(path)!r})\n"
         # not getrusage: its peak is inherited from the parent process
         "peak = int(re.search(r'VmHWM:\\s+(\\d+)', open('/proc/self/status').read())[1]) / 1024\n"
         "print(f'{len(s.videos)} videos in {time.time() - t:.1f} s, {peak:.0f} MB at most, imports included')"

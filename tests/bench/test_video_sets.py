@@ -67,7 +67,7 @@ def test_pasted_videos_are_made_of_these_images_alone_and_are_the_same_again(coc
     assert all(same(a, b) for a, b in zip(one.videos, other.videos, strict=True))
     video = one.videos[0]
     assert video.size == (video_sets.HEIGHT, video_sets.WIDTH)
-    assert len(video) == video_sets.FRAMES
+    assert len(video) == video_sets.PLAIN.frames
     assert any(not track.ignore for track in video.tracks or ())
     assert not torch.equal(video.frames[0], video_sets.pasted(images, "test", 1).videos[0].frames[0])
 

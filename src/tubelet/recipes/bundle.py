@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 from tubelet.models import weights
+from tubelet.models.weights import loading
 from tubelet.training.checkpoint import save_model
 
 LICENCE = "Apache-2.0; see the card"
@@ -21,7 +22,7 @@ def bundle(source: Path, name: str, *overrides: str) -> Path:
     config = model.config.override(*overrides)
     weights.check_fit(config, model.classes, model.state_dict(), str(source))
     tensors = {k: t.half() if t.is_floating_point() else t for k, t in model.state_dict().items()}
-    path = weights.BUNDLED / f"{name}.safetensors"
+    path = loading.BUNDLED / f"{name}.safetensors"
     described = {"config": config.model_dump_json(), "classes": json.dumps(model.classes), "licence": LICENCE}
     save_model(path, tensors, described)
     return path

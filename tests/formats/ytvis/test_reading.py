@@ -334,7 +334,10 @@ def test_a_pipe_is_read_like_a_file(written: Any, tmp_path: Path) -> None:
 
 def test_reading_needs_no_torch(written: Any) -> None:
     path = written(truth())
-    code = f"import sys; from tubelet.data import ytvis; ytvis.read({str(path)!r}); assert 'torch' not in sys.modules"
+    reading = f"from tubelet.formats import ytvis; ytvis.read({str(path)!r})"
+    code = f"import sys; {reading}; assert 'torch' not in sys.modules"
+        f"import sys; from tubelet.formats import ytvis; ytvis.read({str(path)!r}); assert 'torch' not in sys.modules"
+    )
     subprocess.run([sys.executable, "-c", code], check=True)
 
 

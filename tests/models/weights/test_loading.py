@@ -22,6 +22,7 @@ from tubelet.core.types import Clip
 from tubelet.models import weights
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
+from tubelet.models.weights import loading
 from tubelet.models.weights.key_maps import COCO_IDS, from_coco_ssdlite
 from tubelet.training.checkpoint import save_model
 
@@ -94,7 +95,7 @@ def test_layers_in_bfloat16_give_single_precision_answers_close_by(
 
 def test_automatic_precision_is_that_of_the_device(saved: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     for able, wanted in ((True, torch.bfloat16), (False, torch.float32)):
-        monkeypatch.setattr(weights, "computes_bf16", lambda _, able=able: able)
+        monkeypatch.setattr(loading, "computes_bf16", lambda _, able=able: able)
         assert weights.load(saved, device="cpu").precision == wanted
 
 
@@ -252,7 +253,7 @@ def test_an_unknown_name_is_refused(name: str) -> None:
 
 def test_a_misspelt_bundled_name_is_told_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "default.safetensors").touch()
-    monkeypatch.setattr(weights, "BUNDLED", tmp_path)
+    monkeypatch.setattr(loading, "BUNDLED", tmp_path)
     with pytest.raises(WeightsError, match="did you mean 'default'"):
         weights.load("defualt")
 
