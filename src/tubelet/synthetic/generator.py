@@ -69,10 +69,13 @@ class Synthetic(Config):
         return self
 
 
+MOST_VIDEOS = 1_000_000_000
+
+
 def generate(config: Synthetic, seed: int, videos: int) -> VideoSet:
     """`videos` generated videos; number n depends on the config, the seed and n alone."""
     seed = whole_between("seed", seed, 0)
-    videos = whole_between("videos", videos, 0)
+    videos = whole_between("videos", videos, 0, MOST_VIDEOS)
     return VideoSet(videos=GeneratedVideos(config, seed, range(videos)), classes=config.classes)
 
 
