@@ -37,7 +37,6 @@ from tubelet.data.sampling import (
     RandomPair,
     Repeat,
     SupportReference,
-    WholeVideo,
 )
 from tubelet.formats import coco, ytvis
 from tubelet.formats.ytvis.numbering import Frames
@@ -51,7 +50,6 @@ SAMPLERS: dict[str, AnySampler] = {
     "2 supports, reference, current": SupportReference(),
     "nearby pair": NearbyPair(),
     "32 frames with drops": DroppedClip(),
-    "whole video": WholeVideo(),
 }
 
 
@@ -94,7 +92,7 @@ def report_samplers(videos: VideoSet, clips: int) -> None:
 
 def frames_of(sampler: AnySampler) -> int:
     """About how many frames a clip has."""
-    return 40 if isinstance(sampler, WholeVideo) else getattr(sampler, "frames", 4)
+    return getattr(sampler, "frames", 4)
 
 
 def report_caches(videos: VideoSet, folder: Path, clips: int) -> None:

@@ -50,12 +50,12 @@ def test_memory_is_bounded_and_the_longest_unused_is_forgotten(counted):
     videos, counts = counted
     frame = videos.videos[0].frames.frames[0].nbytes
     kept = keep_decoded(videos, megabytes=1)
-    kept.videos.memory.most = 2 * frame
+    kept.videos.cache.most = 2 * frame
     frames = kept.videos[0].frames
     for t in (0, 1, 0, 2, 0, 1):
         _ = frames[t]
     assert counts == {0: 1, 1: 2, 2: 1}
-    assert kept.videos.memory.held == 2 * frame
+    assert kept.videos.cache.size == 2 * frame
 
 
 def test_only_the_frames_that_are_used_are_decoded(counted):
@@ -70,7 +70,7 @@ def test_a_worker_gets_an_empty_memory(counted):
     kept = keep_decoded(counted[0])
     _ = kept.videos[0].frames[1]
     copy = pickle.loads(pickle.dumps(kept))
-    assert not copy.videos.memory.frames
+    assert not copy.videos.cache.frames
     assert torch.equal(copy.videos[0].frames[1], kept.videos[0].frames[1])
 
 

@@ -14,15 +14,10 @@ from tubelet.data.sampling import (
     DroppedClip,
     NearbyPair,
     OrderedPair,
-    PastOnly,
     RandomPair,
     Repeat,
     Sample,
     SupportReference,
-    Uniform,
-    WholeVideo,
-    Windows,
-    evenly,
     to_and_fro,
     valid_frames,
 )
@@ -34,8 +29,7 @@ FULL = masks.encode(np.ones((1, 4, 4), bool))[0]
 EMPTY = masks.encode(np.zeros((1, 4, 4), bool))[0]
 ALL = (
     Repeat(), RandomPair(), OrderedPair(), SupportReference(), SupportReference(supports=3, spread="uniform"),
-    NearbyPair(), NearbyPair(frames=5), DroppedClip(), WholeVideo(), WholeVideo(most=7), Uniform(), PastOnly(),
-    Windows(),
+    NearbyPair(), NearbyPair(frames=5), DroppedClip(),
 )  # fmt: skip
 
 
@@ -127,6 +121,12 @@ def test_uniform_supports_are_spread_over_the_video():
     assert sample.indices[:3] == (0, 10, 20)
 
 
+@given(length=LENGTHS, supports=st.integers(1, 40))
+def test_uniform_supports_are_rounded_even_steps_and_repeat_in_short_videos(length, supports):
+    sample = SupportReference(supports=supports, spread="uniform").sample(full(length), RNG(0))
+    assert sample.indices[:supports] == tuple(round(t) for t in np.linspace(0, length - 1, supports))
+
+
 @given(length=st.integers(2, 90), seed=SEEDS)
 def test_nearby_frames_are_two_sorted_and_within_reach(length, seed):
     first, second = NearbyPair().sample(full(length), RNG(seed)).indices
@@ -158,34 +158,6 @@ def test_short_videos_are_played_to_and_fro_without_predicting_a_frame_twice():
     sample = DroppedClip(frames=8).sample(full(5), RNG(0))
     assert sum(sample.key) == 5
     assert {t for t, key in zip(sample.indices, sample.key, strict=True) if key} == set(range(5))
-
-
-def test_uniform_takes_rounded_even_steps():
-    assert evenly(100, 32) == tuple(round(t) for t in np.linspace(0, 99, 32))
-    assert next(Uniform(frames=3).every(full(21))).indices == (0, 10, 20)
-    assert next(Uniform(frames=4).every(full(2))).indices == (0, 0, 1, 1)
-
-
-def test_past_only_never_reads_the_future():
-    samples = list(PastOnly(supports=3).every(full(7)))
-    assert [s.indices[-1] for s in samples] == list(range(7))
-    assert all(max(s.indices[:-1]) < s.indices[-1] for s in samples[1:])
-    assert samples[0].indices == (0, 0, 0, 0)
-    assert samples[6].indices == (0, 2, 5, 6)
-
-
-@given(length=LENGTHS, frames=st.integers(1, 10), stride=st.integers(1, 10))
-def test_windows_have_equal_length_and_end_with_the_video(length, frames, stride):
-    windows = [w.indices for w in Windows(frames=frames, stride=min(stride, frames)).every(full(length))]
-    assert {t for window in windows for t in window} == set(range(length))
-    assert {len(window) for window in windows} == {min(frames, length)}
-    assert windows[-1][-1] == length - 1
-    assert len(set(windows)) == len(windows)
-
-
-def test_whole_video_is_every_frame_or_an_even_choice():
-    assert next(WholeVideo().every(full(5))).indices == (0, 1, 2, 3, 4)
-    assert next(WholeVideo(most=3).every(full(5))).indices == (0, 2, 4)
 
 
 @pytest.mark.parametrize(

@@ -82,13 +82,13 @@ def browse(
 ) -> None:
     """Draw contact sheets: frames of a few videos with their objects."""
     from tubelet.core.atomic import check_folder, together
-    from tubelet.data.sampling import evenly
     from tubelet.formats.storing import folder_names
+    from tubelet.video.windows import evenly
 
     check_folder(out)
     found = _open(path, form, frames)
     names = folder_names(found)
-    chosen = sorted(set(evenly(len(found.videos), min(videos, len(found.videos)))))
+    chosen = evenly(len(found.videos), videos)
     with together(out) as scratch, progress_bar("drawing") as progress:
         for done, n in enumerate(chosen, start=1):
             _write_sheet(found.videos[n], found.classes, scratch / f"{names[n]}.jpg", shots)
@@ -190,10 +190,10 @@ def _show_report(report: Report, examples: int) -> None:
 def _write_sheet(video: Video, classes: tuple[str, ...], path: Path, shots: int) -> None:
     import cv2
 
-    from tubelet.data.sampling import evenly
     from tubelet.drawing.contact_sheet import caption, contact_sheet
+    from tubelet.video.windows import evenly
 
-    chosen = sorted(set(evenly(len(video), min(shots, len(video)))))
+    chosen = evenly(len(video), shots)
     images = [_drawn(video, t, classes) for t in chosen]
     sheet = contact_sheet(images, [caption(t, video.time(t)) for t in chosen])
     path.write_bytes(cv2.imencode(".jpg", sheet[..., ::-1])[1].tobytes())

@@ -130,6 +130,14 @@ def test_only_as_many_frames_are_decoded_as_asked_for():
     assert check(a_set(GOOD), frames=99).frames_decoded == 3
 
 
+def test_the_decoded_frames_are_spread_over_the_video_and_a_single_one_is_its_middle():
+    wrong = torch.zeros(3, 30, 20, dtype=torch.uint8)
+    long = track(1, *[square(1, 1)] * 10)
+    videos = a_set(long, frames=[wrong] * 10)
+    assert [finding.frame for finding in check(videos, frames=3).findings] == [0, 5, 9]
+    assert [finding.frame for finding in check(videos, frames=1).findings] == [5]
+
+
 def test_pairwise_overlaps_are_those_of_the_pixels():
     rng = np.random.default_rng(0)
     first, second = rng.random((3, 9, 7)) < 0.5, rng.random((4, 9, 7)) < 0.4
