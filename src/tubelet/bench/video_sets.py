@@ -1,8 +1,8 @@
-"""The two sets of `tubelet bench vis`: generated videos in grades of difficulty, and videos pasted from real images.
+"""The two data sets of `tubelet bench vis`: generated videos in grades of difficulty, and videos made of real images.
 
-A grade is the plain world with one thing made hard. The pasted set has real objects before real backgrounds, cut from
-the images of any COCO folder; images that are held out appear in the test videos only, neither as a background nor as
-an object of the training. Both depend on the numbers here alone (and on the images).
+Each grade is the plain world with one difficulty added. The pasted set has real objects on real backgrounds, cut from
+the images of a COCO folder; held-out images appear only in the test videos, as neither background nor object of the
+training. Both sets depend on the numbers in this file alone (and on the images).
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from tubelet.recipes.small import HEIGHT, PLAIN, WIDTH
 from tubelet.synthetic.generator import Synthetic, generate
 
 SplitName = Literal["train", "test"]
-SEEDS: dict[SplitName, int] = {"train": 2000, "test": 9000}  # of the first grade, and of pasting
+SEEDS: dict[SplitName, int] = {"train": 2000, "test": 9000}  # of the first grade and of the pasted set; others count on
 GRADES: dict[str, Synthetic] = {
     "plain": PLAIN,
-    "look-alikes": PLAIN.but(look_alikes=1, objects=(2, 3)),  # two that look the same cross
+    "look-alikes": PLAIN.but(look_alikes=1, objects=(2, 3)),  # two of the same look cross
     "occlusion": PLAIN.but(occluders=(2, 4), objects=(2, 3)),  # posts, bushes and each other
     "re-entry": PLAIN.but(leaving=1, frames=24),  # every object leaves the frame and comes back
-    "blur": PLAIN.but(shakes=0.5, shake_blur=2.5),  # half of the frames smeared, between clear ones
+    "blur": PLAIN.but(shakes=0.5, shake_blur=2.5),  # up to half of the frames are blurred
     "deformation": PLAIN.but(deformation=0.4),  # bodies bend far
-    "camera": PLAIN.but(camera=1),  # it pans, zooms and rolls as far as it can
+    "camera": PLAIN.but(camera=1),  # the camera pans, zooms and rolls as far as it can
 }
 
-# the classes of the pasted set: few enough that small systems can learn them, common enough to be in any subset of COCO
+# classes of the pasted set: few enough for small systems to learn, common enough to be in any subset of COCO
 GROUPS: dict[str, tuple[str, ...]] = {
     "person": ("person",),
     "animal": ("bird", "cat", "dog", "horse", "sheep", "cow", "elephant", "bear", "zebra", "giraffe"),
@@ -48,44 +48,69 @@ MOTION = (
     Geometry(steps=(PseudoMotion(), RandomScaleCrop(height=HEIGHT, width=WIDTH, zoom=(0.8, 1.6)), HorizontalFlip())),
     PasteObjects(count=(1, 3), size=(0.2, 0.5), travel=0.5),
 )
-LEAST_SHARE = 0.02  # of the image: smaller objects are ignored, as those of other classes are
-MOST_OBJECTS = 4  # of one image, the ignored ones counted as well: crowded images are left out
+LEAST_SHARE = 0.02  # of the image: smaller objects are ignored, like those of other classes
+MOST_OBJECTS = 4  # in one image, ignored ones included: crowded images are left out
 
 
 def generated(part: SplitName, each: int) -> VideoSet:
-    """`each` videos of every grade, in the order of `GRADES`; ids are `<grade>-<number>`."""
-    parts = [
-        MappedVideos(generate(world, SEEDS[part] + n, each).videos, partial(_named, grade))
-        for n, (grade, world) in enumerate(GRADES.items())
-    ]
-    return VideoSet(videos=JoinedVideos(*parts), classes=PLAIN.classes)
+    """Generate `each` videos of every grade, in the order of `GRADES`; ids are `<grade>-<number>`.
+
+    >>> from tubelet.bench.video_sets import generated
+    >>> videos = generated("test", each=2)
+    >>> len(videos.videos), videos.videos[2].id
+    (14, 'look-alikes-00000')
+    """
+    grades = []
+    for n, (grade, config) in enumerate(GRADES.items()):
+        videos = generate(config, SEEDS[part] + n, each).videos
+        grades.append(MappedVideos(videos, partial(_prefix_id, grade)))
+    return VideoSet(videos=JoinedVideos(*grades), classes=PLAIN.classes)
 
 
 def grade_of(video: str) -> str:
-    """The grade of a video by its id; raises ValueError for an id of another set."""
+    """The grade of a video, from its id; raises ValueError for an id of another set.
+
+    >>> from tubelet.bench.video_sets import grade_of
+    >>> grade_of("look-alikes-00003")
+    'look-alikes'
+    """
     grade = video.rpartition("-")[0]
     if grade not in GRADES:
         raise ValueError(f"no grade in the id {video!r}")
     return grade
 
 
-def _named(grade: str, video: Video) -> Video:
+def _prefix_id(grade: str, video: Video) -> Video:
     return replace(video, id=f"{grade}-{video.id}")
 
 
 def pasted(images: VideoSet, part: SplitName, videos: int) -> VideoSet:
-    """`videos` videos made from COCO images (`coco.read`, of this part alone); ids are `pasted-<number>`.
+    """Make `videos` videos from COCO images (`coco.read`) of this part; ids are `pasted-<number>`.
 
-    Each is one image moved as by a camera, with objects of other images passing before or behind its own. Raises
-    InputError where no image holds an object of a class of `GROUPS`.
+    Each shows one image as by a moving camera, with objects of other images passing in front of or behind its own.
+    Raises InputError if no image has an object of a class in `GROUPS`.
+
+    >>> from tubelet.core import masks
+    >>> from tubelet.core.types import VideoSet
+    >>> from tubelet.bench.video_sets import pasted
+    >>> mask = np.zeros((1, 60, 80), bool)
+    >>> mask[0, 20:40, 20:60] = True
+    >>> cat = tubelet.Track(id=1, label=0, score=1.0, rles=tuple(masks.encode(mask)))
+    >>> frame = torch.zeros(3, 60, 80, dtype=torch.uint8)
+    >>> image = tubelet.Video(id="image", size=(60, 80), frames=[frame], tracks=(cat,))
+    >>> videos = pasted(VideoSet(videos=[image], classes=("cat",)), "test", videos=3)
+    >>> len(videos.videos), videos.classes
+    (3, ('person', 'animal', 'vehicle'))
     """
     known = set(images.classes)
     names = {name: group for group, members in GROUPS.items() for name in members if name in known}
     grouped = translate(images, tuple(GROUPS), names)
-    grouped = replace(grouped, videos=MappedVideos(grouped.videos, _large_only))
+    grouped = replace(grouped, videos=MappedVideos(grouped.videos, _ignore_small))
+
     useful = [n for n, video in enumerate(grouped.videos) if _useful(video.tracks or ())]
     if not useful:
         raise InputError(f"expected images with an object of {', '.join(names) or 'COCO classes'}, found none")
+
     sources = replace(grouped, videos=[grouped.videos[n] for n in useful])
     return VideoSet(videos=PastedVideos(sources, SEEDS[part], range(videos)), classes=sources.classes)
 
@@ -94,21 +119,28 @@ def _useful(tracks: Sequence[Track]) -> bool:
     return len(tracks) <= MOST_OBJECTS and any(not track.ignore for track in tracks)
 
 
-def _large_only(video: Video) -> Video:
-    least = LEAST_SHARE * video.size[0] * video.size[1]
-
-    def judged(track: Track) -> Track:
+def _ignore_small(video: Video) -> Video:
+    """Mark the objects of an image that cover less than `LEAST_SHARE` of it as ignored."""
+    least_area = LEAST_SHARE * video.size[0] * video.size[1]
+    tracks = []
+    for track in video.tracks or ():
         rle = track.rles[0]
-        small = rle is None or masks.areas([rle])[0] < least
-        return replace(track, ignore=True) if small else track
-
-    return replace(video, tracks=tuple(judged(track) for track in video.tracks or ()))
+        is_small = rle is None or masks.areas([rle])[0] < least_area
+        tracks.append(replace(track, ignore=True) if is_small else track)
+    return replace(video, tracks=tuple(tracks))
 
 
 class PastedVideos(LazyVideos[int]):
-    """Videos by number, made when asked for."""
+    """The videos of `pasted` by number; each is made when it is first read.
 
-    kept = 256  # writing a set walks through it several times
+    >>> from tubelet.core.types import VideoSet
+    >>> from tubelet.bench.video_sets import PastedVideos
+    >>> image = tubelet.Video(id="image", size=(60, 80), frames=[None], tracks=())
+    >>> len(PastedVideos(VideoSet(videos=[image], classes=("person",)), seed=0, numbers=range(5)))
+    5
+    """
+
+    kept = 256  # writing a set reads it several times
 
     def __init__(self, sources: VideoSet, seed: int, numbers: range) -> None:
         super().__init__(numbers)
@@ -120,14 +152,18 @@ class PastedVideos(LazyVideos[int]):
 
 def _video(name: str, clip: Clip) -> Video:
     assert clip.tracks is not None, "clips of annotated images have truth"
-    held: list[Track] = []
-    for scores, own in zip(clip.tracks.scores, clip.tracks.binary.numpy(), strict=True):
-        ignore, rles = not bool(scores.any()), _encoded(own)
-        # what is ignored forgives an answer of any class, and in the files a region belongs to one class
-        for label in range(len(scores)) if ignore else [int(scores.argmax())]:
-            held.append(Track(id=len(held) + 1, label=label, score=1.0, rles=rles, ignore=ignore))
-    return Video(id=name, size=clip.size, frames=list(clip.frames), fps=12.0, tracks=tuple(held))
+    tracks: list[Track] = []
+    for scores, planes in zip(clip.tracks.scores, clip.tracks.binary.numpy(), strict=True):
+        rles = _encode(planes)
+        ignore = not bool(scores.any())
+        # an ignored region counts for every class, but in a file it has one: write it once for each
+        labels = range(len(scores)) if ignore else [int(scores.argmax())]
+        for label in labels:
+            tracks.append(Track(id=len(tracks) + 1, label=label, score=1.0, rles=rles, ignore=ignore))
+    return Video(id=name, size=clip.size, frames=list(clip.frames), fps=12.0, tracks=tuple(tracks))
 
 
-def _encoded(frames: np.ndarray) -> Sequence[masks.RLE | None]:
-    return tuple(code if seen.any() else None for code, seen in zip(masks.encode(frames), frames, strict=True))
+def _encode(planes: np.ndarray) -> Sequence[masks.RLE | None]:
+    """Masks of one object, bool [T, H, W]; None where empty."""
+    rles = masks.encode(planes)
+    return tuple(rle if mask.any() else None for rle, mask in zip(rles, planes, strict=True))

@@ -1,4 +1,4 @@
-"""The cast of the generated videos: eight classes, and the scenery that hides them."""
+"""The creatures of the generated videos: eight classes of objects (`CAST`), and the scenery in front (`SCENERY`)."""
 
 from __future__ import annotations
 

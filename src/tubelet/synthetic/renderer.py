@@ -1,7 +1,7 @@
-"""One generated video, planned: who is in it, how they move, how the camera moves, how a frame is drawn from that.
+"""Draw the frames and masks of one planned video: objects, scenery, camera and light.
 
-After planning, every frame is a pure function of its number. Positions are in units of the frame's width, x to the
-right and y down, with (0, 0) at the top left corner of the frame of a resting camera.
+Every frame is a pure function of its number. Positions are in units of the frame's width, x to the right and y down,
+with (0, 0) at the top left corner of the frame of a camera that does not move.
 """
 
 from __future__ import annotations
@@ -17,56 +17,92 @@ from tubelet.synthetic.textures import ground, noise
 
 _TEXELS = 512  # side of the ground texture, which covers one width of the frame and repeats
 
+Window = tuple[slice, slice]  # rows and columns
+
 
 @dataclass(frozen=True, slots=True)
 class SceneObject:
-    """A creature, or a piece of scenery that hides others (label None), and its pose in each of T frames."""
+    """An object, or a piece of scenery that hides objects (label None), and its pose in each of T frames.
+
+    >>> from tubelet.synthetic.planner import plan
+    >>> from tubelet.synthetic.generator import Synthetic
+    >>> actor = plan(Synthetic(frames=20, objects=(1, 1)), seed=(0, 1)).actors[0]
+    >>> actor.place.shape
+    (20, 2)
+    """
 
     creature: Creature
     look: Look
     label: int | None
     size: float  # half its length
-    place: np.ndarray  # float64 [T, 2], its middle
-    facing: np.ndarray  # float64 [T, 2], cosine and sine of its turn
-    width: np.ndarray  # float64 [T], -1 (mirrored) .. 1: how wide it looks while it turns round
+    place: np.ndarray  # float64 [T, 2], position of its middle
+    facing: np.ndarray  # float64 [T, 2], cosine and sine of its rotation
+    width: np.ndarray  # float64 [T], -1 (mirrored) to 1: apparent width while it turns round
     phase: np.ndarray  # float64 [T], of its moving parts, in turns
-    bend: np.ndarray  # float64 [T]
+    bend: np.ndarray  # float64 [T], how far its body bends
 
     def inward(self, x: np.ndarray, y: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
-        """World positions -> the creature's own coordinates in frame t."""
-        (x0, y0), (cos, sin) = self.place[t], self.facing[t]
-        dx, dy = (x - x0) / self.size, (y - y0) / self.size
-        u, v = (dx * cos + dy * sin) / self.width[t], dy * cos - dx * sin
+        """Transform world positions to the creature's coordinates (u, v) in frame t."""
+        x0, y0 = self.place[t]
+        cos, sin = self.facing[t]
+        dx = (x - x0) / self.size
+        dy = (y - y0) / self.size
+
+        u = (dx * cos + dy * sin) / self.width[t]
+        v = dy * cos - dx * sin
         return u, v + self.bend[t] * (u * u - 0.3)
 
 
 @dataclass(frozen=True, slots=True)
 class Camera:
-    """Where the camera stands in each of T frames."""
+    """The camera's pose in each of T frames.
 
-    pan: np.ndarray  # float64 [T, 2]
+    >>> from tubelet.synthetic.renderer import Camera
+    >>> camera = Camera(pan=np.array([[0.1, 0.0]]), zoom=np.array([2.0]), roll=np.array([[1.0, 0.0]]))
+    >>> x, y = camera.frame(np.array([0.6, 0.25]), middle=(0.5, 0.25), t=0)  # the middle of the panned view
+    >>> round(x, 6), round(y, 6)
+    (0.5, 0.25)
+    """
+
+    pan: np.ndarray  # float64 [T, 2], in frame widths
     zoom: np.ndarray  # float64 [T]
     roll: np.ndarray  # float64 [T, 2], cosine and sine
 
-    def world(self, x: np.ndarray, y: np.ndarray, middle: tuple[float, float], t: int) -> tuple[np.ndarray, np.ndarray]:
-        """Positions in the frame -> in the world."""
+    def world(
+        self,
+        x: np.ndarray,
+        y: np.ndarray,
+        middle: tuple[float, float],
+        t: int,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Transform positions in frame t to positions in the world; `middle` is that of the frame."""
         cos, sin = self.roll[t]
-        dx, dy = (x - middle[0]) / self.zoom[t], (y - middle[1]) / self.zoom[t]
-        return dx * cos - dy * sin + middle[0] + self.pan[t, 0], dy * cos + dx * sin + middle[1] + self.pan[t, 1]
+        dx = (x - middle[0]) / self.zoom[t]
+        dy = (y - middle[1]) / self.zoom[t]
+        world_x = dx * cos - dy * sin + middle[0] + self.pan[t, 0]
+        world_y = dy * cos + dx * sin + middle[1] + self.pan[t, 1]
+        return world_x, world_y
 
     def frame(self, place: np.ndarray, middle: tuple[float, float], t: int) -> tuple[float, float]:
-        """A position in the world -> in the frame."""
+        """Transform a position in the world to one in frame t: the inverse of `world`."""
         cos, sin = self.roll[t]
-        dx, dy = place[0] - middle[0] - self.pan[t, 0], place[1] - middle[1] - self.pan[t, 1]
-        return (
-            float((dx * cos + dy * sin) * self.zoom[t] + middle[0]),
-            float((dy * cos - dx * sin) * self.zoom[t] + middle[1]),
-        )
+        dx = place[0] - middle[0] - self.pan[t, 0]
+        dy = place[1] - middle[1] - self.pan[t, 1]
+        x = (dx * cos + dy * sin) * self.zoom[t] + middle[0]
+        y = (dy * cos - dx * sin) * self.zoom[t] + middle[1]
+        return float(x), float(y)
 
 
 @dataclass(frozen=True, slots=True)
 class Scene:
-    """Actors from back to front under a camera and a light. Drawn at twice the size and averaged."""
+    """Actors from back to front, a camera and a light. Frames are drawn at twice the size and averaged.
+
+    >>> from tubelet.synthetic.planner import plan
+    >>> from tubelet.synthetic.generator import Synthetic
+    >>> world = plan(Synthetic(height=24, width=32, frames=2, objects=(1, 1)), seed=(0, 0))
+    >>> world.frame(1).shape, world.masks(1).shape
+    ((24, 32, 3), (1, 24, 32))
+    """
 
     size: tuple[int, int]  # height, width
     actors: tuple[SceneObject, ...]
@@ -77,64 +113,74 @@ class Scene:
     seed: tuple[int, ...]  # of texture and noise
 
     def frame(self, t: int) -> np.ndarray:
-        """Frame t, uint8 [H, W, 3]."""
+        """Draw frame t, uint8 [H, W, 3] RGB."""
         x, y = self._grid(t)
-        texel = (np.floor(y * _TEXELS).astype(np.int64) % _TEXELS, np.floor(x * _TEXELS).astype(np.int64) % _TEXELS)
-        canvas = _ground(self.seed)[texel]
+        rows = np.floor(y * _TEXELS).astype(np.int64) % _TEXELS
+        columns = np.floor(x * _TEXELS).astype(np.int64) % _TEXELS
+        canvas = _ground(self.seed)[rows, columns]
         skin = _skin(self.seed)
         for _, actor, window in self._visible(t):
             u, v = actor.inward(x[window], y[window], t)
             covered, colours = paint_creature(actor.creature, actor.look, u, v, float(actor.phase[t]), skin)
             canvas[window][covered] = colours[covered]
-        small = (_blocks(canvas).astype(np.int64) + 2) // 4
-        lit = np.floor(small * self.light[t]).astype(np.int64)
+
+        small = (_blocks(canvas).astype(np.int64) + 2) // 4  # the rounded mean of four
+        image = np.floor(small * self.light[t]).astype(np.int64)
         for _ in range(self.blur[t]):
-            lit = _smooth(_smooth(lit, 0), 1)
-        grainy: np.ndarray = lit + self._grains(t)
-        return grainy.clip(0, 255).astype(np.uint8)
+            image = _smooth(_smooth(image, 0), 1)
+        noisy: np.ndarray = image + self._noise(t)
+        return noisy.clip(0, 255).astype(np.uint8)
 
     def masks(self, t: int) -> np.ndarray:
-        """What is seen of each labelled actor in frame t, bool [N, H, W]; no pixel belongs to two.
+        """The visible mask of each labelled actor in frame t, bool [N, H, W]; masks do not overlap.
 
-        A pixel belongs to whoever holds most of its four quarters; where two hold two each, to the one in front.
+        A pixel belongs to the actor that covers most of its four quarters; of two that cover as many, to the front one.
         """
         x, y = self._grid(t)
-        owner = np.full(x.shape, -1)
+        quarters = np.full(x.shape, -1)  # the front actor at each quarter of a pixel; -1 is the ground
         for n, actor, window in self._visible(t):
             u, v = actor.inward(x[window], y[window], t)
-            owner[window][covers(actor.creature, u, v, float(actor.phase[t]))] = n
-        best, holder = _blocks(owner == -1), np.full(self.size, -1)
+            quarters[window][covers(actor.creature, u, v, float(actor.phase[t]))] = n
+
+        pixels = np.full(self.size, -1)
+        most = _blocks(quarters == -1)
         for n in range(len(self.actors)):
-            held = _blocks(owner == n)
-            holder[(held > 0) & (held >= best)] = n
-            best = np.maximum(best, held)
+            count = _blocks(quarters == n)
+            pixels[(count > 0) & (count >= most)] = n
+            most = np.maximum(most, count)
+
         labelled = [n for n, actor in enumerate(self.actors) if actor.label is not None]
-        seen: np.ndarray = holder[None] == np.array(labelled, np.int64)[:, None, None]
-        return seen
+        visible: np.ndarray = pixels[None] == np.array(labelled, np.int64)[:, None, None]
+        return visible
 
     @property
     def _middle(self) -> tuple[float, float]:
         return 0.5, self.size[0] / self.size[1] / 2
 
     def _grid(self, t: int) -> tuple[np.ndarray, np.ndarray]:
-        """World positions of the quarter pixels of frame t, each [2 H, 2 W]."""
+        """World positions x and y of the quarter pixels of frame t, each [2 H, 2 W]."""
         height, width = self.size
-        rows, columns = (np.arange(2 * side) + 0.5 for side in (height, width))
-        x, y = columns[None] / (2 * width), rows[:, None] / (2 * width)
+        rows = np.arange(2 * height) + 0.5
+        columns = np.arange(2 * width) + 0.5
+        x = columns[None] / (2 * width)
+        y = rows[:, None] / (2 * width)
         return self.camera.world(x, y, self._middle, t)
 
-    def _visible(self, t: int) -> Iterator[tuple[int, SceneObject, tuple[slice, slice]]]:
-        """Actors from back to front with the part of the doubled frame that each can touch."""
+    def _visible(self, t: int) -> Iterator[tuple[int, SceneObject, Window]]:
+        """Actors inside frame t, from back to front, with the part of the doubled frame that each can touch."""
         height, width = (2 * side for side in self.size)
         for n, actor in enumerate(self.actors):
             x, y = self.camera.frame(actor.place[t], self._middle, t)
             reach = actor.size * float(self.camera.zoom[t]) * (1.3 + abs(float(actor.bend[t])))
-            left, right, top, bottom = (int(width * side) for side in (x - reach, x + reach, y - reach, y + reach))
+            left = int(width * (x - reach))
+            right = int(width * (x + reach))
+            top = int(width * (y - reach))
+            bottom = int(width * (y + reach))
             if right > 0 and bottom > 0 and left < width and top < height:
-                yield n, actor, np.s_[max(top, 0) : bottom + 1, max(left, 0) : right + 1]
+                yield n, actor, (slice(max(top, 0), bottom + 1), slice(max(left, 0), right + 1))
 
-    def _grains(self, t: int) -> np.ndarray:
-        """Noise that is nearly normal: the sum of four even draws, of standard deviation 147.8."""
+    def _noise(self, t: int) -> np.ndarray:
+        """Nearly normal noise: the sum of four uniform draws, whose standard deviation is 147.8."""
         if not self.noise:
             return np.zeros((1, 1, 1), np.int64)
         rng = np.random.default_rng([*self.seed, 3, t])
@@ -153,14 +199,15 @@ def _skin(seed: tuple[int, ...]) -> np.ndarray:
 
 
 def _blocks(values: np.ndarray) -> np.ndarray:
-    """Sums over blocks of 2 x 2, int64."""
+    """Sum over blocks of 2 x 2, int64 [H / 2, W / 2, ...]."""
     rows = values[0::2].astype(np.int64) + values[1::2]
     blocks: np.ndarray = rows[:, 0::2] + rows[:, 1::2]
     return blocks
 
 
 def _smooth(values: np.ndarray, axis: int) -> np.ndarray:
-    """A (1, 2, 1) / 4 filter in integers, edges repeated."""
+    """Filter with (1, 2, 1) / 4 along an axis, in integers, edges repeated."""
     padding = [(1, 1) if n == axis else (0, 0) for n in range(values.ndim)]
     padded = np.moveaxis(np.pad(values, padding, mode="edge"), axis, 0)
-    return np.moveaxis((padded[:-2] + 2 * padded[1:-1] + padded[2:] + 2) // 4, 0, axis)
+    smooth = (padded[:-2] + 2 * padded[1:-1] + padded[2:] + 2) // 4
+    return np.moveaxis(smooth, 0, axis)
