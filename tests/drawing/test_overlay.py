@@ -114,8 +114,8 @@ def test_labels_stay_inside_the_frame_and_off_each_other(
     size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     placed: list[Box] = []
-    place = overlay._free_place
-    monkeypatch.setattr(overlay, "_free_place", lambda *given: placed.append(place(*given)) or placed[-1])
+    choose = overlay._label_box
+    monkeypatch.setattr(overlay, "_label_box", lambda *given: placed.append(choose(*given)) or placed[-1])
     height, width = size
     corners = [(0.0, 0.0), (0.9, 0.0), (0.0, 0.9), (0.9, 0.9), (0.4, 0.4), (0.42, 0.42), (0.41, 0.45)]
     boxes = [

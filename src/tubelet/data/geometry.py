@@ -117,7 +117,7 @@ class ResizeTo(Step):
 class RandomCrop(Step):
     """Crop the same random window from all frames; its sides are a share of the frame's, each drawn from `share`.
 
-    Raises ValidationError unless 0 < share[0] <= share[1] <= 1.
+    Raises ConfigError unless 0 < share[0] <= share[1] <= 1.
 
     >>> from tubelet.data.geometry import RandomCrop
     >>> RandomCrop(share=(0.5, 0.5)).plan((40, 60), 1, np.random.default_rng(0)).size
@@ -144,7 +144,7 @@ class RandomScaleCrop(Step):
     """Zoom and stretch at random, then crop to a fixed size at a random position, the same for all frames.
 
     Zoom 1 fits the frame into the output; above 1 crops, below 1 leaves a border. `aspect` is an extra stretch of width
-    over height. Both are drawn log-uniformly. Raises ValidationError unless both ranges are rising and positive.
+    over height. Both are drawn log-uniformly. Raises ConfigError unless both ranges are rising and positive.
 
     >>> from tubelet.data.geometry import RandomScaleCrop
     >>> RandomScaleCrop(height=48, width=64).plan((100, 100), 1, np.random.default_rng(0)).size
@@ -201,7 +201,7 @@ class PseudoMotion(Step):
     """Move an image, or a video, as a camera would (CompFeat section 5; the paper leaves the ranges open).
 
     Up to two frames are drawn independently of each other, as in the paper; longer clips follow a smooth path. Raises
-    ValidationError unless `scale` is rising and positive.
+    ConfigError unless `scale` is rising and positive.
 
     >>> from tubelet.data.geometry import PseudoMotion
     >>> PseudoMotion(rotation=5).plan((90, 160), 4, np.random.default_rng(0)).matrices.shape

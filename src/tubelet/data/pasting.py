@@ -37,7 +37,7 @@ class PasteObjects(Config):
     """How many objects are pasted, how large they are, and how they move. `build(sources)` gives the transform.
 
     All objects pasted into one clip come from one source frame, so that only one is decoded. If it has fewer objects
-    than drawn, some are pasted more than once: look-alikes with different identities. Raises ValidationError unless
+    than drawn, some are pasted more than once: look-alikes with different identities. Raises ConfigError unless
     `count` and `size` are rising.
 
     >>> from tubelet.core.types import VideoSet

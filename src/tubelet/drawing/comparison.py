@@ -1,4 +1,4 @@
-"""A comparison of systems as pictures: how accurate for what speed, and what goes wrong."""
+"""Charts that compare systems: accuracy over speed, and failures by kind."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from tubelet.drawing.figures import plain, save
 
 
 def accuracy_over_speed(rows: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    """AP over frames a second, a point per system with its deviation over the seeds, as a PNG at `out`.
+    """Draw AP over frames per second as a PNG at `out`: one point per system, with standard deviations over the seeds.
 
     `rows` are those of `recipes.comparison.summarise`: `{"sta": {"about": "STA", "trials": [{"AP": 0.2, ...}]}}`.
     """
@@ -22,19 +22,19 @@ def accuracy_over_speed(rows: Mapping[str, Mapping[str, Any]], out: Path) -> Non
     figure = Figure(figsize=(8.5, 4.2), dpi=110, layout="constrained")
     axes = figure.subplots()
     for n, row in enumerate(rows.values()):
-        across, up = (_values(row["trials"], name) for name in ("fps", "AP"))
-        shade = tuple(value / 255 for value in colour(n))
-        x, y = statistics.fmean(across), 100 * statistics.fmean(up)
+        speeds = _values(row["trials"], "fps")
+        precisions = _values(row["trials"], "AP")
         axes.errorbar(
-            x,
-            y,
-            xerr=_deviation(across),
-            yerr=100 * _deviation(up),
+            statistics.fmean(speeds),
+            100 * statistics.fmean(precisions),
+            xerr=_deviation(speeds),
+            yerr=100 * _deviation(precisions),
             fmt="o",
-            color=shade,
+            color=_shade(n),
             capsize=2,
             label=row["about"],
         )
+
     axes.set(xlabel="frames a second", ylabel="AP", xscale="log")
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
     axes.xaxis.set_major_formatter("{x:g}")
@@ -45,23 +45,44 @@ def accuracy_over_speed(rows: Mapping[str, Mapping[str, Any]], out: Path) -> Non
 
 
 def failure_bars(rows: Mapping[str, Mapping[str, Any]], out: Path) -> None:
-    """What goes wrong with each system, failures of the test videos by kind, mean over the seeds; a PNG at `out`."""
+    """Draw each system's failures on the test videos by kind, mean over the seeds, as a PNG at `out`.
+
+    `rows` are those of `recipes.comparison.summarise`, with `failures`: a dict of counts by kind for each seed.
+    """
     from matplotlib.figure import Figure
 
-    kinds = list(dict.fromkeys(kind for row in rows.values() for counts in row["failures"] for kind in counts))
+    systems = [str(row["about"]) for row in rows.values()]
     figure = Figure(figsize=(9.5, 0.42 * len(rows) + 1.4), dpi=110, layout="constrained")
     axes = figure.subplots()
     left = [0.0] * len(rows)
-    for n, kind in enumerate(kinds):
-        widths = [statistics.fmean(counts.get(kind, 0) for counts in row["failures"]) for row in rows.values()]
-        shade = tuple(value / 255 for value in colour(n))
-        axes.barh([str(row["about"]) for row in rows.values()], widths, left=left, color=shade, label=kind)
+    for n, kind in enumerate(_kinds(rows)):
+        widths = [_mean_count(row["failures"], kind) for row in rows.values()]
+        axes.barh(systems, widths, left=left, color=_shade(n), label=kind)
         left = [start + width for start, width in zip(left, widths, strict=True)]
+
     axes.invert_yaxis()
     axes.set(xlabel="failures")
     axes.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1.0, 0.5))
     plain(axes)
     save(figure, out)
+
+
+def _kinds(rows: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """Every kind of failure, in order of first appearance."""
+    kinds: dict[str, None] = {}
+    for row in rows.values():
+        for counts in row["failures"]:
+            kinds |= dict.fromkeys(counts)
+    return list(kinds)
+
+
+def _mean_count(failures: Sequence[Mapping[str, int]], kind: str) -> float:
+    return statistics.fmean(counts.get(kind, 0) for counts in failures)
+
+
+def _shade(n: int) -> tuple[float, ...]:
+    """The colour of number n as matplotlib takes it, 0..1."""
+    return tuple(value / 255 for value in colour(n))
 
 
 def _values(trials: Sequence[Mapping[str, float]], name: str) -> list[float]:

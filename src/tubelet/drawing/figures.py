@@ -1,4 +1,4 @@
-"""What every matplotlib picture here shares: how its axes look, and that its file appears whole or not at all."""
+"""What the matplotlib figures share: the look of their axes, and writing their file whole or not at all."""
 
 from __future__ import annotations
 
@@ -12,13 +12,21 @@ if TYPE_CHECKING:
 
 
 def plain(axes: Axes) -> None:
-    """A light grid and no frame above and to the right."""
+    """Give axes a light grid, and remove the frame's top and right side.
+
+    >>> from matplotlib.figure import Figure
+    >>> from tubelet.drawing.figures import plain
+    >>> axes = Figure().subplots()
+    >>> plain(axes)
+    >>> axes.spines["top"].get_visible()
+    False
+    """
     axes.set_axisbelow(True)
     axes.grid(alpha=0.25)
     axes.spines[["top", "right"]].set_visible(False)
 
 
 def save(figure: Any, out: Path) -> None:
-    """Write a figure as a PNG at `out`; raises InputError where that cannot be written."""
+    """Write a matplotlib figure as a PNG at `out`; raises InputError if that fails."""
     with replacing(out) as temporary:
         figure.savefig(temporary, format="png")

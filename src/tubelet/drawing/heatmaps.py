@@ -1,31 +1,47 @@
-"""Weights over a frame, drawn onto it: the brighter and warmer, the more is looked at."""
+"""Draw attention weights onto a frame: brighter and warmer where the weight is larger."""
 
 from __future__ import annotations
 
 import cv2
 import numpy as np
 
-MARK = (255, 255, 255)
-DIM = 0.45  # how much of the picture is left where nothing is looked at
+MARK = (255, 255, 255)  # colour of a marked point
+DIM = 0.45  # brightness of the frame where the weight is zero
 
 
 def heat(image: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """A frame, uint8 [H, W, 3] RGB, under weights [h, w] of any resolution; the largest weight is the brightest."""
+    """Colour a frame, uint8 [H, W, 3] RGB, by weights [h, w] of any resolution -> uint8 [H, W, 3] RGB.
+
+    The largest weight is the brightest; negative weights and NaN count as zero.
+
+    >>> from tubelet.drawing.heatmaps import heat
+    >>> frame = np.full((4, 4, 3), 100, np.uint8)
+    >>> heat(frame, np.array([[0.0, 1.0]]))[0, [0, 3], 0].tolist()  # red: dark where zero, warm where largest
+    [45, 214]
+    """
     height, width = image.shape[:2]
     values = np.nan_to_num(weights.astype(np.float32)).clip(min=0)
     values = values / max(float(values.max(initial=0)), 1e-12)
     values = cv2.resize(values, (width, height), interpolation=cv2.INTER_LINEAR)[..., None]
-    colours = cv2.applyColorMap(np.rint(values * 255).astype(np.uint8), cv2.COLORMAP_INFERNO)[..., ::-1]
-    shade = image * (DIM + (1 - DIM) * values)
-    share = np.sqrt(values) * 0.75
-    return np.rint(shade * (1 - share) + colours * share).clip(0, 255).astype(np.uint8)
+    levels = np.rint(values * 255).astype(np.uint8)
+    colours = cv2.applyColorMap(levels, cv2.COLORMAP_INFERNO)[..., ::-1]
+
+    dimmed = image * (DIM + (1 - DIM) * values)
+    opacity = np.sqrt(values) * 0.75
+    return np.rint(dimmed * (1 - opacity) + colours * opacity).clip(0, 255).astype(np.uint8)
 
 
 def mark(image: np.ndarray, at: tuple[float, float]) -> np.ndarray:
-    """A ring around the point (x, y in pixels) that the weights belong to, on a copy."""
-    drawn = np.ascontiguousarray(image).copy()
+    """Draw a ring around the point `at` (x, y in pixels) on a copy of a frame, uint8 [H, W, 3] RGB.
+
+    >>> from tubelet.drawing.heatmaps import mark
+    >>> frame = np.zeros((40, 40, 3), np.uint8)
+    >>> int(mark(frame, (20, 20)).max()), int(frame.max())
+    (255, 0)
+    """
+    canvas = np.ascontiguousarray(image).copy()
+    centre = (round(at[0]), round(at[1]))
     radius = max(round(min(image.shape[:2]) * 0.03), 3)
-    place = round(at[0]), round(at[1])
-    for colour, thickness in (((0, 0, 0), radius // 2 + 2), (MARK, max(radius // 3, 1))):
-        cv2.circle(drawn, place, radius, colour, thickness, cv2.LINE_AA)
-    return drawn
+    cv2.circle(canvas, centre, radius, (0, 0, 0), radius // 2 + 2, cv2.LINE_AA)
+    cv2.circle(canvas, centre, radius, MARK, max(radius // 3, 1), cv2.LINE_AA)
+    return canvas

@@ -1,4 +1,4 @@
-"""Text as small images that are rendered once: any script that a font on this machine holds, not ASCII alone."""
+"""Render text as small images, once each, in any script for which this machine has a font."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from tubelet.core.text import printable
 from tubelet.drawing.colours import Colour, readable_on
 
-LONGEST = 64  # characters; a class name from outside may be of any length
-FIRST_EAST_ASIAN = 0x2E80  # from this character on DejaVu has no glyphs
-EAST_ASIAN_FONTS = (  # of Linux, macOS and Windows, by the names under which Pillow finds them
+LONGEST = 64  # characters; class names from files may be of any length
+FIRST_EAST_ASIAN = 0x2E80  # DejaVu has no glyphs from this character on
+EAST_ASIAN_FONTS = (  # on Linux, macOS and Windows, by the names that Pillow finds them by
     "NotoSansCJK-Bold.ttc",
     "NotoSansCJK-Regular.ttc",
     "DroidSansFallbackFull.ttf",
@@ -29,42 +29,57 @@ Font = ImageFont.FreeTypeFont | ImageFont.ImageFont
 
 @lru_cache(maxsize=256)
 def label(text: str, height: int, background: Colour) -> np.ndarray:
-    """A line of text on a plate, uint8 [h, w, 3] RGB, read-only; `height` of the letters in pixels.
+    """Render a line of text on a coloured plate, uint8 [h, w, 3] RGB, read-only; letters are `height` pixels high.
 
-    The text is black or white, whichever is readable on the background.
+    The text is black or white, whichever is readable on the background. Long text is cut.
+
+    >>> from tubelet.drawing.labels import label
+    >>> plate = label("dog", 20, (250, 240, 120))
+    >>> plate[0, 0].tolist(), int(plate.min())
+    ([250, 240, 120], 0)
     """
-    text = printable(text, LONGEST)  # a line break would make it two lines
-    font = _font(height, any(ord(character) >= FIRST_EAST_ASIAN for character in text))
+    text = printable(text, LONGEST)  # without line breaks, so that it is one line
+    is_east_asian = any(ord(character) >= FIRST_EAST_ASIAN for character in text)
+    font = _font(height, is_east_asian)
     margin = max(round(0.3 * height), 2)
     left, _, right, _ = font.getbbox(text)
     top, bottom = _extent(height, font)
+
     width = int(np.ceil(right - left)) + 2 * margin
     plate = Image.new("RGB", (width, bottom - top + margin), background)
-    at = (margin - left, margin // 2 - top)
-    ImageDraw.Draw(plate).text(at, text, fill=readable_on(background), font=font)
+    corner = (margin - left, margin // 2 - top)
+    ImageDraw.Draw(plate).text(corner, text, fill=readable_on(background), font=font)
     image = np.array(plate)
-    image.flags.writeable = False  # it is shared by all who ask for the same text
+    image.flags.writeable = False  # the cache returns the same array for the same text
     return image
 
 
 def text_height(frame: tuple[int, int]) -> int:
-    """Letters that are readable on a frame of (height, width), from 360 lines to 4K."""
+    """Height of letters in pixels that are readable on a frame of (height, width), from 360 lines to 4K.
+
+    >>> from tubelet.drawing.labels import text_height
+    >>> text_height((720, 1280))
+    22
+    """
     return max(round(0.03 * min(frame)), 11)
 
 
 @lru_cache(maxsize=64)
 def _extent(height: int, font: Font) -> tuple[int, int]:
-    # the same for every text of a size, so that plates in a row are equally high
+    # top and bottom, the same for every text of a size, so that plates in a row have the same height
     _, top, _, bottom = font.getbbox("Ågjy|")
     return int(np.floor(top)), int(np.ceil(bottom))
 
 
 @lru_cache(maxsize=64)
 def _font(height: int, east_asian: bool) -> Font:
-    # matplotlib ships DejaVu, which knows Latin, Greek, Cyrillic, Arabic, Hebrew and more; importing it would be slow
-    home = find_spec("matplotlib")
-    dejavu = Path(home.origin or "").parent / "mpl-data/fonts/ttf/DejaVuSans-Bold.ttf" if home else Path()
-    for name in (*(EAST_ASIAN_FONTS if east_asian else ()), str(dejavu)):
+    names = [*EAST_ASIAN_FONTS] if east_asian else []
+    # matplotlib ships DejaVu, which has Latin, Greek, Cyrillic, Arabic, Hebrew and more; importing it would be slow
+    matplotlib = find_spec("matplotlib")
+    if matplotlib:
+        names.append(str(Path(matplotlib.origin or "").parent / "mpl-data/fonts/ttf/DejaVuSans-Bold.ttf"))
+
+    for name in names:
         try:
             return ImageFont.truetype(name, height)
         except OSError:
