@@ -1,4 +1,4 @@
-"""Videos in numbers: which track shares how many pixels with which object in which frame, and who holds which."""
+"""Each video as numbers: the pixels that tracks and objects share per frame, and which track follows which object."""
 
 from __future__ import annotations
 
@@ -15,26 +15,39 @@ from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 from tubelet.evaluation.partners import Table
 
-TAKES = 0.5  # overlap in a frame with which a track takes an object up
-KEEPS = 0.25  # overlap with which it still holds it
-CONFIDENT = 0.3  # score from which on tracks take part in identities
+TAKES = 0.5  # overlap in a frame from which a track starts to follow an object
+KEEPS = 0.25  # overlap in a frame from which it goes on following it
+CONFIDENT = 0.3  # score from which tracks take part in identities
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One video in numbers: T frames, G truths (without crowds), P predictions."""
+    """One video as numbers: T frames, G objects (truths without crowds), P predicted tracks; made by `cases`.
+
+    Objects are numbered g = 0 .. G - 1 and tracks p = 0 .. P - 1.
+
+    Example:
+        >>> from tubelet.core.masks import encode
+        >>> from tubelet.evaluation.cases import cases
+        >>> from tubelet.evaluation.pairing import pair
+        >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> (case,) = cases(pair([video], []))
+        >>> case.shared.shape, case.truth_area.tolist(), case.owner.tolist()
+        ((2, 1, 0), [[16.0], [16.0]], [[-1], [-1]])
+    """
 
     pair: Pair
-    real: tuple[int, ...]  # positions of the truths that are no crowds
-    shared: np.ndarray  # float [T, G, P], pixels
+    real: tuple[int, ...]  # [G], indices of the objects among the pair's truths
+    shared: np.ndarray  # float [T, G, P], pixels in common
     truth_area: np.ndarray  # float [T, G]
     area: np.ndarray  # float [T, P]
     truth_labels: np.ndarray  # int [G]
     labels: np.ndarray  # int [P]
     scores: np.ndarray  # float [P]
-    confident: np.ndarray  # bool [P], those that take part in identities
-    owner: np.ndarray  # int [T, G], the track that holds each object in each frame, -1 for none
-    held: dict[int, int]  # the track that should be an object's own, for objects that are held; one object per track
+    confident: np.ndarray  # bool [P], True for tracks that take part in identities
+    owner: np.ndarray  # int [T, G], the track that follows each object in each frame, -1 for none
+    held: dict[int, int]  # object -> its main track, for objects that are followed; no track is main twice
 
     @property
     def frame_overlap(self) -> np.ndarray:
@@ -43,54 +56,97 @@ class Case:
         return np.asarray(self.shared / np.maximum(union, 1))
 
     def table(self) -> Table:
-        """What the AP of this video is made of."""
+        """Return labels, scores and overlaps of whole tracks, from which AP is computed."""
         overlap = overlap_of(self.shared, self.truth_area, self.area)
         crowd = np.zeros(len(self.truth_labels), bool)
         return Table(self.labels, self.scores, self.truth_labels, crowd, overlap)
 
 
 def overlap_of(shared: np.ndarray, truth_area: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Overlap of whole tracks, float [P, G]."""
-    total = shared.sum(0).T
-    union = area.sum(0)[:, None] + truth_area.sum(0)[None] - total
-    return np.asarray(np.divide(total, union, out=np.zeros_like(total), where=union > 0))
+    """Compute the overlap of whole tracks: summed intersections over summed unions.
+
+    Args:
+        shared: Pixels in common, float [T, G, P].
+        truth_area: Pixels of the objects, float [T, G].
+        area: Pixels of the predictions, float [T, P].
+
+    Returns:
+        Float [P, G]; 0 where both are empty.
+
+    Example:
+        >>> from tubelet.evaluation.cases import overlap_of
+        >>> overlap_of(np.array([[[3.0]], [[1.0]]]), np.array([[4.0], [2.0]]), np.array([[3.0], [3.0]]))
+        array([[0.5]])
+    """
+    intersection = shared.sum(0).T
+    union = area.sum(0)[:, None] + truth_area.sum(0)[None] - intersection
+    zeros = np.zeros_like(intersection)
+    return np.asarray(np.divide(intersection, union, out=zeros, where=union > 0))
 
 
 def cases(pairs: Sequence[Pair], *, confident: float = CONFIDENT, jobs: int = 1) -> list[Case]:
-    """Each video in numbers."""
+    """Turn videos into numbers, in `jobs` processes; tracks of a score below `confident` start no identity.
+
+    Example:
+        >>> from tubelet.core.masks import encode
+        >>> from tubelet.evaluation.cases import cases
+        >>> from tubelet.evaluation.pairing import pair
+        >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
+        >>> cases(pair([video], [prediction]))[0].owner.tolist()
+        [[0], [0]]
+    """
     return each(partial(_case, confident=confident), pairs, jobs)
 
 
 def span(case: Case, g: int, p: int) -> np.ndarray:
-    """Frames in which a track stands for an object, bool [T]: those that no failure of identity takes from it.
+    """Return the frames in which track p is responsible for object g, bool [T].
 
-    Where it holds the object, where the object is not there and the track holds no other, and before the object is held
-    for the first time.
+    These are the frames in which it follows the object, and those before anything follows the object or in which the
+    object is absent, unless the track follows another object there. All frames, if it never follows the object.
+
+    Example:
+        >>> from tubelet.core.masks import encode
+        >>> from tubelet.evaluation.cases import cases, span
+        >>> from tubelet.evaluation.pairing import pair
+        >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=(*encode(np.ones((1, 4, 4))), None))
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
+        >>> span(*cases(pair([video], [prediction])), g=0, p=0)
+        array([ True,  True])
     """
-    owner, present = case.owner[:, g], case.truth_area[:, g] > 0
-    if not (owner == p).any():
+    owner = case.owner[:, g]
+    present = case.truth_area[:, g] > 0
+    follows = owner == p
+    if not follows.any():
         return np.ones(len(owner), bool)
-    elsewhere = (case.owner == p).any(1) & (owner != p)
-    late = np.arange(len(owner)) < np.flatnonzero(owner >= 0)[0]
-    return np.asarray((owner == p) | ((~present | late) & ~elsewhere))
+
+    follows_another = (case.owner == p).any(1) & ~follows
+    first_followed = np.flatnonzero(owner >= 0)[0]
+    before = np.arange(len(owner)) < first_followed
+    return np.asarray(follows | ((~present | before) & ~follows_another))
 
 
-def _case(one: Pair, confident: float) -> Case:
-    real = tuple(n for n, track in enumerate(one.truths) if not track.ignore)
-    truths = [one.truth_tubes[n] for n in real]
-    shape = (one.length, len(truths), len(one.guess_tubes))
-    shared = np.zeros(shape)
-    if truths and one.guess_tubes:
-        shared[:] = frame_intersections(truths, one.guess_tubes)
-    truth_area, area = _areas(truths, one.length), _areas(one.guess_tubes, one.length)
-    scores = np.array([track.score for track in one.guesses], np.float64)
-    overlap = shared / np.maximum(truth_area[:, :, None] + area[:, None] - shared, 1)
-    fit = overlap_of(shared, truth_area, area).T
-    owner = _owners(overlap, fit, truth_area > 0, scores >= confident)
-    truth_labels = np.array([one.truths[n].label for n in real], np.int64)
-    labels = np.array([track.label for track in one.guesses], np.int64)
+def _case(pair: Pair, confident: float) -> Case:
+    real = tuple(n for n, track in enumerate(pair.truths) if not track.ignore)
+    truths = [pair.truth_tubes[n] for n in real]
+    truth_labels = np.array([pair.truths[n].label for n in real], np.int64)
+    labels = np.array([track.label for track in pair.guesses], np.int64)
+    scores = np.array([track.score for track in pair.guesses], np.float64)
+
+    shared = np.zeros((pair.length, len(truths), len(pair.guess_tubes)))
+    if truths and pair.guess_tubes:
+        shared[:] = frame_intersections(truths, pair.guess_tubes)
+    truth_area = _areas(truths, pair.length)
+    area = _areas(pair.guess_tubes, pair.length)
+
+    frame_overlap = shared / np.maximum(truth_area[:, :, None] + area[:, None] - shared, 1)
+    track_overlap = overlap_of(shared, truth_area, area).T
+    owner = _owners(frame_overlap, track_overlap, truth_area > 0, scores >= confident)
+
     return Case(
-        pair=one,
+        pair=pair,
         real=real,
         shared=shared,
         truth_area=truth_area,
@@ -100,48 +156,66 @@ def _case(one: Pair, confident: float) -> Case:
         scores=scores,
         confident=scores >= confident,
         owner=owner,
-        held=_holders(owner, truth_labels[:, None] == labels),
+        held=_main_tracks(owner, truth_labels[:, None] == labels),
     )
 
 
 def _areas(tubes: Sequence[Tube], length: int) -> np.ndarray:
-    return np.stack([t.facts[:, AREA] for t in tubes], 1).astype(float) if tubes else np.zeros((length, 0))
+    """Pixels of each tube in each frame, float [T, N]."""
+    if not tubes:
+        return np.zeros((length, 0))
+    return np.stack([tube.facts[:, AREA] for tube in tubes], 1).astype(float)
 
 
-def _owners(overlap: np.ndarray, fit: np.ndarray, present: np.ndarray, confident: np.ndarray) -> np.ndarray:
-    """Follow each object, [T, G]: a track keeps it while it holds on, else a free one takes it up.
+def _owners(
+    frame_overlap: np.ndarray,
+    track_overlap: np.ndarray,
+    present: np.ndarray,
+    confident: np.ndarray,
+) -> np.ndarray:
+    """Find the track that follows each object in each frame, int [T, G]; -1 for none.
 
-    Of several the one that fits best as a whole, so that a passing duplicate takes nothing over; `fit` is [G, P].
+    A track goes on following an object while they overlap by KEEPS. An object that nothing follows is taken up by a
+    free track that overlaps it by TAKES: of several, the one that overlaps it most as a whole, so that a duplicate
+    that passes by does not take over.
+
+    Shapes: `frame_overlap` [T, G, P], `track_overlap` [G, P], `present` [T, G], `confident` [P].
     """
     owner = np.full(present.shape, -1, np.int64)
-    last: dict[int, int] = {}
-    for t, frame in enumerate(overlap):
-        taken: set[int] = set()
+    last: dict[int, int] = {}  # object -> the track that followed it last
+    for t, overlap in enumerate(frame_overlap):
+        busy: set[int] = set()
         for g, p in last.items():
-            if present[t, g] and frame[g, p] >= KEEPS and p not in taken:
+            if present[t, g] and overlap[g, p] >= KEEPS and p not in busy:
                 owner[t, g] = p
-                taken.add(p)
-        g_free, p_free = np.nonzero((frame >= TAKES) & confident & (owner[t] < 0)[:, None])
-        for n in np.argsort(-fit[g_free, p_free], kind="stable").tolist():
-            g, p = int(g_free[n]), int(p_free[n])
-            if owner[t, g] < 0 and p not in taken:
-                owner[t, g] = last[g] = p
-                taken.add(p)
+                busy.add(p)
+
+        unfollowed = (owner[t] < 0)[:, None]
+        objects, tracks = np.nonzero((overlap >= TAKES) & confident & unfollowed)
+        best_first = np.argsort(-track_overlap[objects, tracks], kind="stable")
+        for n in best_first.tolist():
+            g = int(objects[n])
+            p = int(tracks[n])
+            if owner[t, g] < 0 and p not in busy:
+                owner[t, g] = p
+                last[g] = p
+                busy.add(p)
     return owner
 
 
-def _holders(owner: np.ndarray, same: np.ndarray) -> dict[int, int]:
-    """For each object the track that should be its own: of its class if any, then the one that holds it longest.
+def _main_tracks(owner: np.ndarray, same_class: np.ndarray) -> dict[int, int]:
+    """Choose each followed object's main track: one of its class if possible, then the one that follows it longest.
 
-    Each track is given to one object; `same` is bool [G, P].
+    No track is chosen for two objects. Shapes: `owner` [T, G], `same_class` bool [G, P].
     """
-    options = [
-        (not same[g, p], -int((column == p).sum()), g, int(p))
-        for g, column in enumerate(owner.T)
-        for p in np.unique(column[column >= 0])
-    ]
-    held: dict[int, int] = {}
+    options = []
+    for g, column in enumerate(owner.T):
+        for p in np.unique(column[column >= 0]):
+            num_frames = int((column == p).sum())
+            options.append((not same_class[g, p], -num_frames, g, int(p)))
+
+    main: dict[int, int] = {}
     for _, _, g, p in sorted(options):
-        if g not in held and p not in held.values():
-            held[g] = p
-    return held
+        if g not in main and p not in main.values():
+            main[g] = p
+    return main

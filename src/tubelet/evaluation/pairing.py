@@ -1,4 +1,4 @@
-"""The door of every evaluation: each video's truth beside what was predicted of it, agreed on size and length."""
+"""Pair each video's truth with its prediction, checked for equal size and length: the first step of every evaluation."""
 
 from __future__ import annotations
 
@@ -13,65 +13,100 @@ from tubelet.core.records import Prediction, Track, Video
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Pair:
-    """One video: its truth and what was predicted, in the order of the file."""
+    """One video's true and predicted tracks, in the order of the files; made by `pair`.
+
+    Example:
+        >>> from tubelet.evaluation.pairing import pair
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=())
+        >>> (only,) = pair([video], [])
+        >>> only.video, only.size, only.length, only.guesses
+        ('v', (4, 4), 2, ())
+    """
 
     video: str
     size: tuple[int, int]  # height, width
     length: int  # frames
     truths: tuple[Track, ...]
-    guesses: tuple[Track, ...]
+    guesses: tuple[Track, ...]  # predicted tracks
     truth_tubes: tuple[Tube, ...]
     guess_tubes: tuple[Tube, ...]
 
 
-def pair(truth: Iterable[Video], guesses: Iterable[Prediction]) -> list[Pair]:
-    """In the order of the truth; a video without prediction is paired with none.
+def pair(truth: Iterable[Video], predictions: Iterable[Prediction]) -> list[Pair]:
+    """Pair videos with their predictions, in the order of the truth.
 
-    Raises InputError for a prediction of an unknown video, of another size or length, two of one video, scores that are
-    no numbers, and a video without annotations.
+    A video without a prediction is paired with no tracks.
+
+    Raises:
+        InputError: if a prediction is of an unknown video, of another size or length, or the second one of its video;
+            if a score is not finite; if a mask is broken; if a video has no annotations.
+
+    Example:
+        >>> from tubelet.evaluation.pairing import pair
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=())
+        >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=())
+        >>> [each.video for each in pair([video], [prediction])]
+        ['v']
     """
     videos = {video.id: video for video in truth}
+
     by_video: dict[str, Prediction] = {}
-    for guess in guesses:
-        if guess.video not in videos:
-            raise InputError(f"prediction of video {guess.video!r}, which has no truth; {nearest(guess.video, videos)}")
-        if guess.video in by_video:
-            raise InputError(f"two predictions of video {guess.video!r}")
-        by_video[guess.video] = guess
+    for prediction in predictions:
+        name = prediction.video
+        if name not in videos:
+            raise InputError(f"prediction of video {name!r}, which has no truth; {nearest(name, videos)}")
+        if name in by_video:
+            raise InputError(f"two predictions of video {name!r}")
+        by_video[name] = prediction
+
     return [_pair(video, by_video.get(video.id)) for video in videos.values()]
 
 
-def _pair(video: Video, guess: Prediction | None) -> Pair:
+def _pair(video: Video, prediction: Prediction | None) -> Pair:
     if video.tracks is None:
         raise InputError(f"video {video.id!r} has no annotations to evaluate against")
-    if guess is not None and (tuple(guess.size), guess.length) != (tuple(video.size), len(video)):
-        expected = f"{len(video)} frames of {video.size[1]}x{video.size[0]}"
-        came = f"{guess.length} of {guess.size[1]}x{guess.size[0]}"
-        raise InputError(f"video {video.id!r}: expected a prediction of {expected}, got {came}")
-    guesses = guess.tracks if guess is not None else ()
-    for track in guesses:
+    if prediction is not None:
+        _check_extent(video, prediction)
+
+    predicted = prediction.tracks if prediction is not None else ()
+    for track in predicted:
         if not math.isfinite(track.score):
             raise InputError(f"video {video.id!r}, track {track.id}: expected a finite score, got {track.score}")
+
     return Pair(
         video=video.id,
         size=video.size,
         length=len(video),
         truths=video.tracks,
-        guesses=guesses,
+        guesses=predicted,
         truth_tubes=_tubes(video.tracks, video, "truth"),
-        guess_tubes=_tubes(guesses, video, "track"),
+        guess_tubes=_tubes(predicted, video, "track"),
     )
 
 
+def _check_extent(video: Video, prediction: Prediction) -> None:
+    """Raise InputError unless the prediction has the video's size and number of frames."""
+    same_size = tuple(prediction.size) == tuple(video.size)
+    if same_size and prediction.length == len(video):
+        return
+    expected = f"{len(video)} frames of {video.size[1]}x{video.size[0]}"
+    came = f"{prediction.length} of {prediction.size[1]}x{prediction.size[0]}"
+    raise InputError(f"video {video.id!r}: expected a prediction of {expected}, got {came}")
+
+
 def _tubes(tracks: Sequence[Track], video: Video, kind: str) -> tuple[Tube, ...]:
-    tubes, length = [], len(video)
+    """Pack the masks of each track; `kind` names the track in errors."""
+    tubes: list[Tube] = []
+    length = len(video)
     for track in tracks:
         if len(track.rles) != length:
             expected = f"expected {length} masks, one per frame, got {len(track.rles)}"
             raise InputError(f"video {video.id!r}, {kind} {track.id}: {expected}")
+
         if isinstance(track.rles, Tube) and track.rles.size == video.size:
             tubes.append(track.rles)
             continue
+
         try:
             tubes.extend(pack([track.rles], video.size))
         except ValueError as error:

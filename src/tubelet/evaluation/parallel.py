@@ -1,4 +1,4 @@
-"""One function over many items, in several processes where asked for."""
+"""Apply a function to many items, in several processes if asked."""
 
 from __future__ import annotations
 
@@ -10,14 +10,25 @@ Result = TypeVar("Result")
 
 MOST_JOBS = 64  # processes
 
-_held: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
+# what forked processes work on: they inherit it, so that only results are pickled
+_shared: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
 
 
 def each(function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 1) -> list[Result]:
-    """`[function(item) for item in items]` in `jobs` processes; `function` is one of a module, not a closure."""
+    """Return `[function(item) for item in items]`, computed in `jobs` processes.
+
+    With more than one process, `function` must be picklable: defined in a module, not a lambda or closure.
+
+    Example:
+        >>> from tubelet.evaluation.parallel import each
+        >>> each(abs, [-1, 2, -3])
+        [1, 2, 3]
+    """
     if jobs < 2 or len(items) < 2:
         return [function(item) for item in items]
-    import multiprocessing  # both only where they are needed: they cost more than small evaluations
+
+    # imported only where needed: they cost more than a small evaluation
+    import multiprocessing
     from concurrent.futures import ProcessPoolExecutor
 
     jobs = min(jobs, len(items), MOST_JOBS)
@@ -25,16 +36,17 @@ def each(function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 
     if "fork" not in multiprocessing.get_all_start_methods():
         with ProcessPoolExecutor(jobs) as pool:
             return list(pool.map(function, items, chunksize=chunk))
-    global _held  # a forked process finds the items where they lie: nothing is copied or pickled but the answers
-    _held = (function, items)
+
+    global _shared
+    _shared = (function, items)
     try:
         with ProcessPoolExecutor(jobs, mp_context=multiprocessing.get_context("fork")) as pool:
             return list(pool.map(_call, range(len(items)), chunksize=chunk))
     finally:
-        _held = None
+        _shared = None
 
 
 def _call(n: int) -> Any:
-    assert _held is not None
-    function, items = _held
+    assert _shared is not None
+    function, items = _shared
     return function(items[n])

@@ -1,6 +1,8 @@
-"""Who matches whom: predictions by falling score take the truth of their class that they overlap most.
+"""Match predictions to truths: by falling score, each takes the truth of its class that it overlaps most.
 
-The rules are those of the YouTube-VIS evaluation; `evaluation.ytvis` makes numbers of the matches.
+The rules are those of the YouTube-VIS evaluation; `evaluation.ytvis` computes AP and AR from the matches.
+
+Letters: V videos, G truths, P predictions of one video, D predictions of all videos, A splits.
 """
 
 from __future__ import annotations
@@ -17,87 +19,242 @@ from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 
 THRESHOLDS = np.linspace(0.5, 0.95, 10)  # the ninth is 0.8999999999999999, as in the official evaluation
-MOST = (1, 10, 100)  # predictions per video and class
+MOST = (1, 10, 100)  # predictions per video and class that AR1, AR10 and AR100 count
 CHUNK = 512  # pairs of tracks that one process takes at a time
 
 
 class Split(NamedTuple):
-    """Which truths count; the others are ignored, and so are predictions matched to them or of an area outside."""
+    """Which truths count, by area and by name.
+
+    The other truths are ignored: neither finding nor missing them changes the result. So are predictions matched to
+    them, and unmatched predictions whose own area is out of range.
+
+    Example:
+        >>> from tubelet.evaluation.partners import Split
+        >>> Split("small", high=128**2)
+        Split(name='small', low=0.0, high=16384, members=None)
+    """
 
     name: str
-    low: float = 0.0  # mean pixels over the frames that hold the object
+    low: float = 0.0  # mean pixels over the frames in which the object is present
     high: float = 1e10
-    members: frozenset[tuple[str, int]] | None = None  # (video, track) of the truths that count, None for all
+    members: frozenset[tuple[str, int]] | None = None  # (video, track id) of the truths that count; None: all
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Truths:
-    """G truths of all videos."""
+    """The G truths of all videos, as columns.
 
-    video: np.ndarray  # int [G], position of the video
-    track: np.ndarray  # int [G], position within the video
+    Example:
+        >>> from tubelet.evaluation.partners import Table, match_tables
+        >>> table = Table(np.array([0]), np.array([0.9]), np.array([0]), np.array([True]), np.array([[0.8]]))
+        >>> match_tables([table]).truths.outside  # a crowd counts in no split
+        array([[ True]])
+    """
+
+    video: np.ndarray  # int [G], index of the video
+    track: np.ndarray  # int [G], index within the video
     label: np.ndarray  # int [G]
     ids: np.ndarray  # int [G]
     crowd: np.ndarray  # bool [G]
-    outside: np.ndarray  # bool [A, G], those that do not count in a split
+    outside: np.ndarray  # bool [A, G], True where a truth does not count in a split
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Guesses:
-    """D predictions by video, class and falling score: at most 100 of a class in a video, of classes with truth."""
+    """The D predictions of all videos, as columns, sorted by video, class and falling score.
 
-    video: np.ndarray  # int [D], position of the video
-    track: np.ndarray  # int [D], position within the video
+    They include at most 100 per video and class, and only classes that have a truth in some video.
+
+    Example:
+        >>> from tubelet.evaluation.partners import Table, match_tables
+        >>> labels, scores = np.array([0, 0]), np.array([0.2, 0.9])
+        >>> table = Table(labels, scores, np.array([0]), np.array([False]), np.array([[0.8], [0.6]]))
+        >>> match_tables([table]).guesses.track
+        array([1, 0])
+    """
+
+    video: np.ndarray  # int [D], index of the video
+    track: np.ndarray  # int [D], index within the video
     label: np.ndarray  # int [D]
-    rank: np.ndarray  # int [D], within video and class
+    rank: np.ndarray  # int [D], from 0 within video and class
     score: np.ndarray  # float [D]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Matches:
-    """D predictions against G truths, at ten thresholds, in A splits."""
+    """The matches of D predictions to G truths, at ten overlap thresholds, in A splits.
+
+    Example:
+        >>> from tubelet.evaluation.partners import Table, match_tables
+        >>> table = Table(np.array([0]), np.array([0.9]), np.array([0]), np.array([False]), np.array([[0.8]]))
+        >>> matches = match_tables([table])
+        >>> matches.found.shape, matches.partner[0, :, 0]
+        ((1, 10, 1), array([ 0,  0,  0,  0,  0,  0,  0, -1, -1, -1]))
+    """
 
     splits: tuple[str, ...]
     truths: Truths
     guesses: Guesses
-    partner: np.ndarray  # int [A, 10, D], the truth that is matched, -1 for none
-    found: np.ndarray  # bool [A, 10, D]
-    ignored: np.ndarray  # bool [A, 10, D]
+    partner: np.ndarray  # int [A, 10, D], index of the matched truth, -1 for none
+    found: np.ndarray  # bool [A, 10, D], True where a prediction is matched
+    ignored: np.ndarray  # bool [A, 10, D], True where it counts neither as right nor as wrong
 
 
 class Table(NamedTuple):
-    """One video as bare numbers: P predictions against G truths."""
+    """One video as numbers: the labels, scores and overlaps of P predictions and G truths.
+
+    Example:
+        >>> from tubelet.evaluation.partners import Table
+        >>> labels, scores, crowd = np.array([0, 1]), np.array([0.9, 0.8]), np.array([False])
+        >>> Table(labels, scores, np.array([0]), crowd, np.array([[0.7], [0.1]])).overlap.shape
+        (2, 1)
+    """
 
     labels: np.ndarray  # int [P]
     scores: np.ndarray  # float [P]
     truth_labels: np.ndarray  # int [G]
     crowd: np.ndarray  # bool [G]
-    overlap: np.ndarray  # float [P, G]
+    overlap: np.ndarray  # float [P, G], intersection over union of whole tracks
 
 
 def match(
-    pairs: Sequence[Pair], splits: Sequence[Split], *, agnostic: bool = False, official_ids: bool = False, jobs: int = 1
+    pairs: Sequence[Pair],
+    splits: Sequence[Split],
+    *,
+    agnostic: bool = False,
+    official_ids: bool = False,
+    jobs: int = 1,
 ) -> Matches:
-    """Match predictions to truths at every threshold, in every split; see `ytvis.evaluate` for the switches."""
+    """Match predictions to truths at every threshold, in every split; `ytvis.evaluate` explains the switches.
+
+    Example:
+        >>> from tubelet.core.masks import encode
+        >>> from tubelet.evaluation import pairing, partners
+        >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
+        >>> pairs = pairing.pair([video], [prediction])
+        >>> partners.match(pairs, [partners.Split("all")]).found.tolist()
+        [[[True], [True], [True], [True], [True], [True], [True], [True], [True], [True]]]
+    """
     truths = _truths(pairs, splits, agnostic)
-    guesses = _guesses(pairs, agnostic, set(truths.label.tolist()))
-    partner = _partners(guesses, truths, *_candidates(pairs, guesses, truths, jobs))
-    found = partner >= 0
+    predictions = _predictions(pairs, agnostic, set(truths.label.tolist()))
+    candidates = _candidates(pairs, predictions, truths, jobs)
+    partner = _partners(predictions, truths, *candidates)
+
+    matched = partner >= 0
     if official_ids and len(truths.ids):
-        found &= truths.ids[partner] != 0
-    places = zip(guesses.video.tolist(), guesses.track.tolist(), strict=True)
-    area = mean_areas([pairs[v].guess_tubes[n] for v, n in places])
-    beyond = np.stack([(area < split.low) | (area > split.high) for split in splits])
-    ignored = _ignored(partner, truths) | (~found & beyond[:, None])
-    names = tuple(split.name for split in splits)
-    return Matches(splits=names, truths=truths, guesses=guesses, partner=partner, found=found, ignored=ignored)
+        matched &= truths.ids[partner] != 0  # the official code takes id 0 for "no match"
+
+    tubes = [
+        pairs[video].guess_tubes[track]
+        for video, track in zip(predictions.video.tolist(), predictions.track.tolist(), strict=True)
+    ]
+    area = mean_areas(tubes)
+    out_of_range = np.stack([(area < split.low) | (area > split.high) for split in splits])  # [A, D]
+    ignored = _with_ignored_truth(partner, truths) | (~matched & out_of_range[:, None])
+
+    return Matches(
+        splits=tuple(split.name for split in splits),
+        truths=truths,
+        guesses=predictions,
+        partner=partner,
+        found=matched,
+        ignored=ignored,
+    )
 
 
 def match_tables(tables: Sequence[Table]) -> Matches:
-    """The same from overlaps that are known, in the one split where all truths but crowds count."""
+    """Match from known overlaps, one table per video, in a single split "all" that ignores crowds.
+
+    Example:
+        >>> from tubelet.evaluation.partners import Table, match_tables
+        >>> table = Table(np.array([0]), np.array([0.9]), np.array([0]), np.array([False]), np.array([[0.6]]))
+        >>> match_tables([table]).found[0, :, 0].tolist()  # at thresholds 0.5, 0.55, ...
+        [True, True, True, False, False, False, False, False, False, False]
+    """
+    truths = _table_truths(tables)
+    predictions = _table_predictions(tables)
+    candidates = _table_candidates(tables, predictions)
+    partner = _partners(predictions, truths, *candidates)
+
+    return Matches(
+        splits=("all",),
+        truths=truths,
+        guesses=predictions,
+        partner=partner,
+        found=partner >= 0,
+        ignored=_with_ignored_truth(partner, truths),
+    )
+
+
+def mean_areas(tubes: Sequence[Tube]) -> np.ndarray:
+    """Return each tube's mean pixels over the frames in which it is present, float [N]; 0 for an empty tube.
+
+    Example:
+        >>> from tubelet.core.masks import encode
+        >>> from tubelet.core.masks.packed import pack
+        >>> from tubelet.evaluation.partners import mean_areas
+        >>> (mask,) = encode(np.ones((1, 4, 4)))
+        >>> mean_areas(pack([[mask, None, mask], [None, None, None]], size=(4, 4)))
+        array([16.,  0.])
+    """
+    return np.array([tube.pixels / tube.held if tube.held else 0.0 for tube in tubes])
+
+
+# the columns
+
+
+def _truths(pairs: Sequence[Pair], splits: Sequence[Split], agnostic: bool) -> Truths:
+    rows = [(v, n, track) for v, pair in enumerate(pairs) for n, track in enumerate(pair.truths)]
+    if agnostic:
+        rows.sort(key=lambda row: (row[0], row[2].label))  # the official order where all classes are one
+
+    measured = mean_areas([pairs[v].truth_tubes[n] for v, n, _ in rows])
+    stated = [track.area for _, _, track in rows]
+    area = np.array([m if s is None else s for m, s in zip(measured, stated, strict=True)])
+    crowd = np.array([track.ignore for _, _, track in rows], bool)
+    names = [(pairs[v].video, track.id) for v, _, track in rows]
+
+    outside = np.zeros((len(splits), len(rows)), bool)
+    for a, split in enumerate(splits):
+        members = split.members
+        excluded = np.array([members is not None and name not in members for name in names], bool)
+        outside[a] = crowd | (area < split.low) | (area > split.high) | excluded
+
+    return Truths(
+        video=np.array([v for v, _, _ in rows], np.int64),
+        track=np.array([n for _, n, _ in rows], np.int64),
+        label=np.array([0 if agnostic else track.label for _, _, track in rows], np.int64),
+        ids=np.array([track.id for _, _, track in rows], np.int64),
+        crowd=crowd,
+        outside=outside,
+    )
+
+
+def _predictions(pairs: Sequence[Pair], agnostic: bool, labels: set[int]) -> Guesses:
+    rows = [
+        (v, n, track)
+        for v, pair in enumerate(pairs)
+        for n, track in enumerate(pair.guesses)
+        if agnostic or track.label in labels
+    ]
+    if agnostic:
+        rows.sort(key=lambda row: (row[0], row[2].label))
+
+    return _ranked(
+        video=np.array([v for v, _, _ in rows], np.int64),
+        track=np.array([n for _, n, _ in rows], np.int64),
+        label=np.array([0 if agnostic else track.label for _, _, track in rows], np.int64),
+        score=np.array([track.score for _, _, track in rows], np.float64),
+    )
+
+
+def _table_truths(tables: Sequence[Table]) -> Truths:
     sizes = [len(table.truth_labels) for table in tables]
     crowd = np.concatenate([np.zeros(0, bool), *(table.crowd for table in tables)])
-    truths = Truths(
+    return Truths(
         video=np.repeat(np.arange(len(tables)), sizes),
         track=np.concatenate([np.zeros(0, np.int64), *(np.arange(size) for size in sizes)]),
         label=np.concatenate([np.zeros(0, np.int64), *(table.truth_labels for table in tables)]),
@@ -105,182 +262,204 @@ def match_tables(tables: Sequence[Table]) -> Matches:
         crowd=crowd,
         outside=crowd[None].copy(),
     )
+
+
+def _table_predictions(tables: Sequence[Table]) -> Guesses:
     counts = [len(table.labels) for table in tables]
-    guesses = _ranked(
-        np.repeat(np.arange(len(tables)), counts),
-        np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
-        np.concatenate([np.zeros(0, np.int64), *(table.labels for table in tables)]),
-        np.concatenate([np.zeros(0), *(table.scores for table in tables)]),
-    )
-    first = np.cumsum([0, *sizes])
-    one, other, overlap = [], [], []
-    for n, (v, track, label) in enumerate(
-        zip(*(x.tolist() for x in (guesses.video, guesses.track, guesses.label)), strict=True)
-    ):
-        fitting = np.flatnonzero((tables[v].overlap[track] >= THRESHOLDS[0]) & (tables[v].truth_labels == label))
-        one += [n] * len(fitting)
-        other += (fitting + first[v]).tolist()
-        overlap += tables[v].overlap[track, fitting].tolist()
-    partner = _partners(guesses, truths, np.array(one, np.int64), np.array(other, np.int64), np.array(overlap))
-    return Matches(
-        splits=("all",),
-        truths=truths,
-        guesses=guesses,
-        partner=partner,
-        found=partner >= 0,
-        ignored=_ignored(partner, truths),
-    )
-
-
-def mean_areas(tubes: Sequence[Tube]) -> np.ndarray:
-    """Mean pixels of each tube over the frames that hold any, float [N]; 0 where none do."""
-    return np.array([tube.pixels / tube.held if tube.held else 0.0 for tube in tubes])
-
-
-def _truths(pairs: Sequence[Pair], splits: Sequence[Split], agnostic: bool) -> Truths:
-    listed = [(v, n, track) for v, one in enumerate(pairs) for n, track in enumerate(one.truths)]
-    if agnostic:
-        listed.sort(key=lambda item: (item[0], item[2].label))  # the official order where all classes are one
-    measured = mean_areas([pairs[v].truth_tubes[n] for v, n, _ in listed])
-    area = np.array([m if t.area is None else t.area for m, (_, _, t) in zip(measured, listed, strict=True)])
-    crowd = np.array([track.ignore for _, _, track in listed], bool)
-    names = [(pairs[v].video, track.id) for v, _, track in listed]
-    outside = np.zeros((len(splits), len(listed)), bool)
-    for a, split in enumerate(splits):
-        members = split.members
-        absent = np.array([members is not None and name not in members for name in names], bool)
-        outside[a] = crowd | (area < split.low) | (area > split.high) | absent
-    return Truths(
-        video=np.array([v for v, _, _ in listed], np.int64),
-        track=np.array([n for _, n, _ in listed], np.int64),
-        label=np.array([0 if agnostic else track.label for _, _, track in listed], np.int64),
-        ids=np.array([track.id for _, _, track in listed], np.int64),
-        crowd=crowd,
-        outside=outside,
-    )
-
-
-def _guesses(pairs: Sequence[Pair], agnostic: bool, labels: set[int]) -> Guesses:
-    listed = [
-        (v, n, track)
-        for v, one in enumerate(pairs)
-        for n, track in enumerate(one.guesses)
-        if agnostic or track.label in labels
-    ]
-    if agnostic:
-        listed.sort(key=lambda item: (item[0], item[2].label))
     return _ranked(
-        np.array([v for v, _, _ in listed], np.int64),
-        np.array([n for _, n, _ in listed], np.int64),
-        np.array([0 if agnostic else track.label for _, _, track in listed], np.int64),
-        np.array([track.score for _, _, track in listed], np.float64),
+        video=np.repeat(np.arange(len(tables)), counts),
+        track=np.concatenate([np.zeros(0, np.int64), *(np.arange(count) for count in counts)]),
+        label=np.concatenate([np.zeros(0, np.int64), *(table.labels for table in tables)]),
+        score=np.concatenate([np.zeros(0), *(table.scores for table in tables)]),
     )
 
 
-def _ranked(video: np.ndarray, track: np.ndarray, label: np.ndarray, score: np.ndarray) -> Guesses:
-    """By video, class and falling score; equal scores keep their order."""
+def _ranked(*, video: np.ndarray, track: np.ndarray, label: np.ndarray, score: np.ndarray) -> Guesses:
+    """Sort by video, class and falling score, and drop what is beyond rank 100; equal scores keep their order."""
     order = np.lexsort((-score, label, video))
-    changes = (np.diff(video[order], prepend=-1) != 0) | (np.diff(label[order], prepend=-1) != 0)
-    rank = np.arange(len(order)) - np.flatnonzero(changes)[np.cumsum(changes) - 1] if len(order) else order
-    order, rank = order[rank < MOST[-1]], rank[rank < MOST[-1]]
+    rank = order
+    if len(order):
+        new_video = np.diff(video[order], prepend=-1) != 0
+        new_label = np.diff(label[order], prepend=-1) != 0
+        new_group = new_video | new_label
+        group_starts = np.flatnonzero(new_group)
+        rank = np.arange(len(order)) - group_starts[np.cumsum(new_group) - 1]
+
+    in_limit = rank < MOST[-1]
+    order = order[in_limit]
+    rank = rank[in_limit]
     return Guesses(video=video[order], track=track[order], label=label[order], rank=rank, score=score[order])
 
 
+# the candidates: pairs of a prediction and a truth that may be matched
+
+
 def _candidates(
-    pairs: Sequence[Pair], guesses: Guesses, truths: Truths, jobs: int
+    pairs: Sequence[Pair],
+    predictions: Guesses,
+    truths: Truths,
+    jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Predictions and truths of one class in one video that overlap enough for the lowest threshold, and how much."""
-    classes = int(max(guesses.label.max(initial=0), truths.label.max(initial=0))) + 1
-    groups, wanted = guesses.video * classes + guesses.label, truths.video * classes + truths.label
-    begins, ends = (np.searchsorted(groups, wanted, side=side) for side in ("left", "right"))
-    other = np.repeat(np.arange(len(wanted)), ends - begins)
-    one = np.arange(len(other)) + np.repeat(begins - np.cumsum(ends - begins) + (ends - begins), ends - begins)
+    """Find predictions and truths of one video and class that overlap by the lowest threshold or more.
+
+    Returns the indices of the predictions, those of the truths, and the overlaps, [N] each.
+    """
+    num_labels = int(max(predictions.label.max(initial=0), truths.label.max(initial=0))) + 1
+    prediction_group = predictions.video * num_labels + predictions.label  # rises
+    truth_group = truths.video * num_labels + truths.label
+
+    # every truth with all predictions of its group
+    starts = np.searchsorted(prediction_group, truth_group, side="left")
+    stops = np.searchsorted(prediction_group, truth_group, side="right")
+    counts = stops - starts
+    truth = np.repeat(np.arange(len(truth_group)), counts)
+    prediction = np.arange(len(truth)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+
+    columns = (predictions.video[prediction], predictions.track[prediction], truths.track[truth])
     tubes = [
-        (pairs[v].guess_tubes[n], pairs[v].truth_tubes[m])
-        for v, n, m in zip(
-            guesses.video[one].tolist(), guesses.track[one].tolist(), truths.track[other].tolist(), strict=True
-        )
+        (pairs[video].guess_tubes[n], pairs[video].truth_tubes[m])
+        for video, n, m in zip(*(column.tolist() for column in columns), strict=True)
     ]
-    chunks = [tubes[n : n + CHUNK] for n in range(0, len(tubes), CHUNK)]
+    chunks = [tubes[start : start + CHUNK] for start in range(0, len(tubes), CHUNK)]
     overlap = np.concatenate([np.zeros(0), *each(_overlaps, chunks, jobs)])
+
     enough = np.flatnonzero(overlap >= THRESHOLDS[0])
-    return one[enough], other[enough], overlap[enough]
+    return prediction[enough], truth[enough], overlap[enough]
+
+
+def _table_candidates(
+    tables: Sequence[Table],
+    predictions: Guesses,
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The same as `_candidates`, from overlaps that are known."""
+    first_truth = np.cumsum([0, *(len(table.truth_labels) for table in tables)])
+    prediction: list[int] = []
+    truth: list[int] = []
+    overlap: list[float] = []
+
+    columns = (predictions.video, predictions.track, predictions.label)
+    rows = zip(*(column.tolist() for column in columns), strict=True)
+    for n, (video, track, label) in enumerate(rows):
+        table = tables[video]
+        enough = table.overlap[track] >= THRESHOLDS[0]
+        matching = np.flatnonzero(enough & (table.truth_labels == label))
+        prediction += [n] * len(matching)
+        truth += (matching + first_truth[video]).tolist()
+        overlap += table.overlap[track, matching].tolist()
+
+    return np.array(prediction, np.int64), np.array(truth, np.int64), np.array(overlap)
 
 
 def _overlaps(pairs: TrackPairs) -> np.ndarray:
-    """Intersection over union of each pair, where it may reach the lowest threshold; else 0."""
-    both = np.array([one.pixels + other.pixels for one, other in pairs], np.int64)
-    limit = shared_at_most(pairs)
-    hopeful = np.flatnonzero((limit > 0) & (limit >= (both - limit) * THRESHOLDS[0]))
+    """Intersection over union of each pair where it may reach the lowest threshold, else 0; float [N]."""
+    both = np.array([first.pixels + second.pixels for first, second in pairs], np.int64)
+    upper_bound = shared_at_most(pairs)
+    may_reach = (upper_bound > 0) & (upper_bound >= (both - upper_bound) * THRESHOLDS[0])
+    hopeful = np.flatnonzero(may_reach)
+
     shared = np.zeros(len(pairs), np.int64)
     shared[hopeful] = intersections([pairs[n] for n in hopeful.tolist()])
     return np.asarray(shared / np.maximum(both - shared, 1))
 
 
-def _ignored(partner: np.ndarray, truths: Truths) -> np.ndarray:
-    """Predictions matched to a truth that does not count."""
+# the matching
+
+
+def _with_ignored_truth(partner: np.ndarray, truths: Truths) -> np.ndarray:
+    """Mark predictions that are matched to a truth that does not count, bool [A, 10, D]."""
     if not len(truths.ids):
         return np.zeros_like(partner, bool)
-    return (partner >= 0) & truths.outside[np.arange(len(partner))[:, None, None], partner]
+    split = np.arange(len(partner))[:, None, None]
+    return (partner >= 0) & truths.outside[split, partner]
 
 
-def _partners(guesses: Guesses, truths: Truths, one: np.ndarray, other: np.ndarray, overlap: np.ndarray) -> np.ndarray:
-    """The truth matched to each prediction, int [A, 10, D], -1 for none.
+def _partners(
+    predictions: Guesses,
+    truths: Truths,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    overlap: np.ndarray,
+) -> np.ndarray:
+    """Match candidates, int [A, 10, D]: the truth of each prediction, -1 for none.
 
-    Most predictions have one candidate that nobody else wants; only where they compete must the official loop be run.
+    Most predictions have a single candidate that no other prediction has. They are matched all at once; the official
+    loop runs only for the groups (video and class) in which candidates compete.
     """
     limits = np.minimum(THRESHOLDS, 1 - 1e-10)
-    partner = np.full((len(truths.outside), len(THRESHOLDS), len(guesses.video)), -1, np.int64)
-    contested = np.bincount(one, minlength=len(guesses.video))[one] > 1
-    contested |= (np.bincount(other, minlength=len(truths.video))[other] > 1) & ~truths.crowd[other]
-    groups = guesses.video[one] * (int(guesses.label.max(initial=0)) + 1) + guesses.label[one]
-    quarrels = set(groups[contested].tolist())  # not np.unique, which imports all of numpy.ma
-    contested = np.array([group in quarrels for group in groups.tolist()], bool)
-    free = ~contested
-    partner[:, :, one[free]] = np.where(overlap[free] >= limits[:, None], other[free], -1)
-    for group in sorted(quarrels):
-        here = np.flatnonzero(groups == group)
-        _compete(partner, one[here], other[here], overlap[here], truths, limits)
+    partner = np.full((len(truths.outside), len(THRESHOLDS), len(predictions.video)), -1, np.int64)
+
+    several_truths = np.bincount(prediction, minlength=len(predictions.video))[prediction] > 1
+    several_predictions = np.bincount(truth, minlength=len(truths.video))[truth] > 1
+    competing = several_truths | (several_predictions & ~truths.crowd[truth])  # a crowd can be matched many times
+
+    num_labels = int(predictions.label.max(initial=0)) + 1
+    group = predictions.video[prediction] * num_labels + predictions.label[prediction]
+    competing_groups = set(group[competing].tolist())  # not np.unique, which imports all of numpy.ma
+
+    free = np.array([each_group not in competing_groups for each_group in group.tolist()], bool)
+    partner[:, :, prediction[free]] = np.where(overlap[free] >= limits[:, None], truth[free], -1)
+
+    for each_group in sorted(competing_groups):
+        rows = np.flatnonzero(group == each_group)
+        _compete(partner, prediction[rows], truth[rows], overlap[rows], truths, limits)
     return partner
 
 
 def _compete(
-    partner: np.ndarray, one: np.ndarray, other: np.ndarray, overlap: np.ndarray, truths: Truths, limits: np.ndarray
+    partner: np.ndarray,
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    overlap: np.ndarray,
+    truths: Truths,
+    limits: np.ndarray,
 ) -> None:
-    """Fill in the partners of one video and class."""
-    crowd = dict(zip(other.tolist(), truths.crowd[other].tolist(), strict=True))
-    done: dict[tuple[bool, ...], int] = {}
-    for a, outside in enumerate(truths.outside[:, other]):
+    """Match the candidates of one video and class; writes into `partner` [A, 10, D]."""
+    crowd = dict(zip(truth.tolist(), truths.crowd[truth].tolist(), strict=True))
+    computed: dict[tuple[bool, ...], int] = {}  # the first split with these truths outside
+
+    for a, outside in enumerate(truths.outside[:, truth]):
         key = tuple(outside.tolist())
-        if key in done:
-            partner[a][:, one] = partner[done[key]][:, one]
+        if key in computed:
+            partner[a][:, prediction] = partner[computed[key]][:, prediction]
             continue
-        done[key] = a
-        last = dict(zip(other.tolist(), key, strict=True))
+        computed[key] = a
+
+        # for each prediction: truths that count before those that do not, then in the order of the file
+        is_outside = dict(zip(truth.tolist(), key, strict=True))
         options: dict[int, list[tuple[int, float]]] = {}
-        for n in np.lexsort((other, outside, one)):
-            options.setdefault(int(one[n]), []).append((int(other[n]), float(overlap[n])))
+        for n in np.lexsort((truth, outside, prediction)):
+            option = (int(truth[n]), float(overlap[n]))
+            options.setdefault(int(prediction[n]), []).append(option)
+
         for t, limit in enumerate(limits.tolist()):
-            for guess, truth in _greedy(options, last, crowd, limit).items():
-                partner[a, t, guess] = truth
+            for matched_prediction, matched_truth in _greedy(options, is_outside, crowd, limit).items():
+                partner[a, t, matched_prediction] = matched_truth
 
 
 def _greedy(
-    options: dict[int, list[tuple[int, float]]], last: dict[int, bool], crowd: dict[int, bool], limit: float
+    options: dict[int, list[tuple[int, float]]],
+    is_outside: dict[int, bool],
+    crowd: dict[int, bool],
+    limit: float,
 ) -> dict[int, int]:
-    """The official loop; `options` are in the order in which predictions choose and truths are offered."""
-    partners: dict[int, int] = {}
+    """The official matching loop at one threshold: prediction -> truth.
+
+    `options` lists (truth, overlap) for each prediction, in the order in which predictions choose.
+    """
+    matches: dict[int, int] = {}
     taken: set[int] = set()
-    for guess, offered in options.items():
-        best, chosen = limit, -1
-        for truth, overlap in offered:
+    for prediction, candidates in options.items():
+        best_overlap = limit
+        best_truth = -1
+        for truth, overlap in candidates:
             if truth in taken and not crowd[truth]:
                 continue
-            if chosen >= 0 and not last[chosen] and last[truth]:
-                break
-            if overlap >= best:  # of equal overlaps the later truth is taken
-                best, chosen = overlap, truth
-        if chosen >= 0:
-            taken.add(chosen)
-            partners[guess] = chosen
-    return partners
+            if best_truth >= 0 and not is_outside[best_truth] and is_outside[truth]:
+                break  # a truth that counts is preferred to any that does not
+            if overlap >= best_overlap:  # of equal overlaps the later truth is taken
+                best_overlap = overlap
+                best_truth = truth
+        if best_truth >= 0:
+            taken.add(best_truth)
+            matches[prediction] = best_truth
+    return matches
