@@ -22,7 +22,8 @@ CONFIDENT = 0.3  # score from which tracks take part in identities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One video as numbers: T frames, G objects (truths without crowds), P predicted tracks; made by `cases`.
+    """One video as numbers: T frames, G objects (truths without crowds), P predicted tracks; made
+    by `cases`.
 
     Objects are numbered g = 0 .. G - 1 and tracks p = 0 .. P - 1.
 
@@ -31,7 +32,8 @@ class Case:
         >>> from tubelet.evaluation.cases import cases
         >>> from tubelet.evaluation.pairing import pair
         >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
-        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> frames = [torch.zeros(3, 4, 4)] * 2
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
         >>> (case,) = cases(pair([video], []))
         >>> case.shared.shape, case.truth_area.tolist(), case.owner.tolist()
         ((2, 1, 0), [[16.0], [16.0]], [[-1], [-1]])
@@ -85,14 +87,16 @@ def overlap_of(shared: np.ndarray, truth_area: np.ndarray, area: np.ndarray) -> 
 
 
 def cases(pairs: Sequence[Pair], *, confident: float = CONFIDENT, jobs: int = 1) -> list[Case]:
-    """Turn videos into numbers, in `jobs` processes; tracks of a score below `confident` start no identity.
+    """Turn videos into numbers, in `jobs` processes; tracks of a score below `confident` start no
+    identity.
 
     Example:
         >>> from tubelet.core.masks import encode
         >>> from tubelet.evaluation.cases import cases
         >>> from tubelet.evaluation.pairing import pair
         >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
-        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> frames = [torch.zeros(3, 4, 4)] * 2
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
         >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
         >>> cases(pair([video], [prediction]))[0].owner.tolist()
         [[0], [0]]
@@ -103,15 +107,17 @@ def cases(pairs: Sequence[Pair], *, confident: float = CONFIDENT, jobs: int = 1)
 def span(case: Case, g: int, p: int) -> np.ndarray:
     """Return the frames in which track p is responsible for object g, bool [T].
 
-    These are the frames in which it follows the object, and those before anything follows the object or in which the
-    object is absent, unless the track follows another object there. All frames, if it never follows the object.
+    These are the frames in which it follows the object, and those before anything follows the
+    object or in which the object is absent, unless the track follows another object there. All
+    frames, if it never follows the object.
 
     Example:
         >>> from tubelet.core.masks import encode
         >>> from tubelet.evaluation.cases import cases, span
         >>> from tubelet.evaluation.pairing import pair
         >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=(*encode(np.ones((1, 4, 4))), None))
-        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> frames = [torch.zeros(3, 4, 4)] * 2
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
         >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
         >>> span(*cases(pair([video], [prediction])), g=0, p=0)
         array([ True,  True])
@@ -175,9 +181,9 @@ def _owners(
 ) -> np.ndarray:
     """Find the track that follows each object in each frame, int [T, G]; -1 for none.
 
-    A track goes on following an object while they overlap by KEEPS. An object that nothing follows is taken up by a
-    free track that overlaps it by TAKES: of several, the one that overlaps it most as a whole, so that a duplicate
-    that passes by does not take over.
+    A track goes on following an object while they overlap by KEEPS. An object that nothing follows
+    is taken up by a free track that overlaps it by TAKES: of several, the one that overlaps it most
+    as a whole, so that a duplicate that passes by does not take over.
 
     Shapes: `frame_overlap` [T, G, P], `track_overlap` [G, P], `present` [T, G], `confident` [P].
     """
@@ -204,7 +210,8 @@ def _owners(
 
 
 def _main_tracks(owner: np.ndarray, same_class: np.ndarray) -> dict[int, int]:
-    """Choose each followed object's main track: one of its class if possible, then the one that follows it longest.
+    """Choose each followed object's main track: one of its class if possible, then the one that
+    follows it longest.
 
     No track is chosen for two objects. Shapes: `owner` [T, G], `same_class` bool [G, P].
     """

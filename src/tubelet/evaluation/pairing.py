@@ -1,4 +1,4 @@
-"""Pair each video's truth with its prediction, checked for equal size and length: the first step of every evaluation."""
+"""Pair each video's truth with its prediction: the first step of every evaluation."""
 
 from __future__ import annotations
 
@@ -38,8 +38,9 @@ def pair(truth: Iterable[Video], predictions: Iterable[Prediction]) -> list[Pair
     A video without a prediction is paired with no tracks.
 
     Raises:
-        InputError: if a prediction is of an unknown video, of another size or length, or the second one of its video;
-            if a score is not finite; if a mask is broken; if a video has no annotations.
+        InputError: if a prediction is of an unknown video, of another size or length, or the second
+            one of its video; if a score is not finite; if a mask is broken; if a video has no
+            annotations.
 
     Example:
         >>> from tubelet.evaluation.pairing import pair

@@ -17,7 +17,8 @@ _shared: tuple[Callable[[Any], Any], Sequence[Any]] | None = None
 def each(function: Callable[[Item], Result], items: Sequence[Item], jobs: int = 1) -> list[Result]:
     """Return `[function(item) for item in items]`, computed in `jobs` processes.
 
-    With more than one process, `function` must be picklable: defined in a module, not a lambda or closure.
+    With more than one process, `function` must be picklable: defined in a module, not a lambda or
+    closure.
 
     Example:
         >>> from tubelet.evaluation.parallel import each

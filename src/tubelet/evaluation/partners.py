@@ -1,6 +1,8 @@
-"""Match predictions to truths: by falling score, each takes the truth of its class that it overlaps most.
+"""Match predictions to truths: by falling score, each takes the truth of its class that it overlaps
+most.
 
-The rules are those of the YouTube-VIS evaluation; `evaluation.ytvis` computes AP and AR from the matches.
+The rules are those of the YouTube-VIS evaluation; `evaluation.ytvis` computes AP and AR from the
+matches.
 
 Letters: V videos, G truths, P predictions of one video, D predictions of all videos, A splits.
 """
@@ -26,8 +28,8 @@ CHUNK = 512  # pairs of tracks that one process takes at a time
 class Split(NamedTuple):
     """Which truths count, by area and by name.
 
-    The other truths are ignored: neither finding nor missing them changes the result. So are predictions matched to
-    them, and unmatched predictions whose own area is out of range.
+    The other truths are ignored: neither finding nor missing them changes the result. So are
+    predictions matched to them, and unmatched predictions whose own area is out of range.
 
     Example:
         >>> from tubelet.evaluation.partners import Split
@@ -126,13 +128,15 @@ def match(
     official_ids: bool = False,
     jobs: int = 1,
 ) -> Matches:
-    """Match predictions to truths at every threshold, in every split; `ytvis.evaluate` explains the switches.
+    """Match predictions to truths at every threshold, in every split; `ytvis.evaluate` explains the
+    switches.
 
     Example:
         >>> from tubelet.core.masks import encode
         >>> from tubelet.evaluation import pairing, partners
         >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
-        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> frames = [torch.zeros(3, 4, 4)] * 2
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
         >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
         >>> pairs = pairing.pair([video], [prediction])
         >>> partners.match(pairs, [partners.Split("all")]).found.tolist()
@@ -190,7 +194,8 @@ def match_tables(tables: Sequence[Table]) -> Matches:
 
 
 def mean_areas(tubes: Sequence[Tube]) -> np.ndarray:
-    """Return each tube's mean pixels over the frames in which it is present, float [N]; 0 for an empty tube.
+    """Return each tube's mean pixels over the frames in which it is present, float [N]; 0 for an
+    empty tube.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -300,7 +305,8 @@ def _candidates(
     truths: Truths,
     jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find predictions and truths of one video and class that overlap by the lowest threshold or more.
+    """Find predictions and truths of one video and class that overlap by the lowest threshold or
+    more.
 
     Returns the indices of the predictions, those of the truths, and the overlaps, [N] each.
     """
@@ -382,8 +388,8 @@ def _partners(
 ) -> np.ndarray:
     """Match candidates, int [A, 10, D]: the truth of each prediction, -1 for none.
 
-    Most predictions have a single candidate that no other prediction has. They are matched all at once; the official
-    loop runs only for the groups (video and class) in which candidates compete.
+    Most predictions have a single candidate that no other prediction has. They are matched all at
+    once; the official loop runs only for the groups (video and class) in which candidates compete.
     """
     limits = np.minimum(THRESHOLDS, 1 - 1e-10)
     partner = np.full((len(truths.outside), len(THRESHOLDS), len(predictions.video)), -1, np.int64)

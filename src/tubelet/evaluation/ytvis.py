@@ -1,9 +1,11 @@
-"""YouTube-VIS average precision (AP) and average recall (AR): the twelve official numbers and their curves.
+"""YouTube-VIS average precision (AP) and average recall (AR): the twelve official numbers and their
+curves.
 
-The overlap of two tracks is the sum of their intersections over the sum of their unions, over all frames.
-`evaluation.partners` matches predictions to truths per video, class, overlap threshold and area range; precision is
-sampled at 101 recall values. Source: the public rules of the YouTube-VIS evaluation, followed to the last rounding;
-docs/metrics.md lists the details that are easy to get wrong.
+The overlap of two tracks is the sum of their intersections over the sum of their unions, over all
+frames. `evaluation.partners` matches predictions to truths per video, class, overlap threshold and
+area range; precision is sampled at 101 recall values. Source: the public rules of the YouTube-VIS
+evaluation, followed to the last rounding; docs/metrics.md lists the details that are easy to get
+wrong.
 """
 
 from __future__ import annotations
@@ -55,18 +57,20 @@ def evaluate(
 ) -> dict[str, float]:
     """Compute the twelve official numbers.
 
-    Among equal scores the earlier video comes first: pass videos by rising id to get the official numbers.
+    Among equal scores the earlier video comes first: pass videos by rising id to get the official
+    numbers.
 
     Args:
         truth: Videos with annotated tracks.
         predictions: At most one per video; a video without one counts as having no detections.
         agnostic: Treat all classes as one.
-        official_ids: Reproduce a bug of the official code, where a truth with id 0 counts as missed.
+        official_ids: Reproduce a bug of the official code, where a truth with id 0 counts as
+            missed.
         jobs: Number of processes.
 
     Returns:
-        AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100, AR_small, AR_medium and AR_large as fractions;
-        -1 where there is no truth to measure.
+        AP, AP50, AP75, AP_small, AP_medium, AP_large, AR1, AR10, AR100, AR_small, AR_medium and
+        AR_large as fractions; -1 where there is no truth to measure.
 
     Raises:
         InputError: if truth and predictions do not belong together, see `evaluation.pairing.pair`.
@@ -75,7 +79,8 @@ def evaluate(
         >>> from tubelet.core.masks import encode
         >>> from tubelet.evaluation import ytvis
         >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
-        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> frames = [torch.zeros(3, 4, 4)] * 2
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
         >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
         >>> round(ytvis.evaluate([video], [prediction])["AP"], 3)
         1.0
@@ -86,7 +91,8 @@ def evaluate(
 
 
 def curves(matches: Matches) -> Curves:
-    """Compute precision at 101 recall values and the final recall, per class, split and overlap threshold.
+    """Compute precision at 101 recall values and the final recall, per class, split and overlap
+    threshold.
 
     Example:
         >>> from tubelet.evaluation import partners, ytvis
@@ -154,8 +160,8 @@ def trace(
         rank: Position of each prediction within its video and class, int [D].
 
     Returns:
-        Precision at the 101 recalls [A, 10, 101], and the final recall with 1, 10 and 100 predictions per video
-        [A, 10, 3].
+        Precision at the 101 recalls [A, 10, 101], and the final recall with 1, 10 and 100
+        predictions per video [A, 10, 3].
 
     Example:
         >>> from tubelet.evaluation import ytvis
@@ -182,7 +188,8 @@ def trace(
 
 
 def numbers(curves: Curves) -> dict[str, float]:
-    """Summarise curves as the official evaluation does: means over classes and thresholds; -1 where nothing counts.
+    """Summarise curves as the official evaluation does: means over classes and thresholds; -1 where
+    nothing counts.
 
     Example:
         >>> from tubelet.evaluation import ytvis
