@@ -4,12 +4,13 @@ Source: Zhu et al., Deformable DETR, ICLR 2021, Eq. 3.
 
     out(q) = sum_h W_h [ sum_l sum_p A_hlqp W'_h x^l( ref_q + offset_hlqp / (W_l, H_l) ) ]    sum_lp A_hlqp = 1
 
-x^l(.) is the bilinear value of level l, zero outside. Letters: B batch, Q queries, L cells of all levels, h heads,
-l levels, p points, D channels, d = D / h; A -> weights, W' -> value_proj, W -> output_proj.
+x^l(.) is the bilinear value of level l, zero outside. Letters: B batch, Q queries, L cells of all
+levels, h heads, l levels, p points, D channels, d = D / h; A -> weights, W' -> value_proj, W ->
+output_proj.
 
-A sample is a weighted sum of four cells, and the output one of l p samples: a sum of 4 l p rows of a table, which is
-what `embedding_bag` computes. On a CPU that takes a fraction of the time of sampling with `grid_sample`, because no
-sample is ever written down.
+A sample is a weighted sum of four cells, and the output is one of l p samples: a weighted sum of 4
+l p rows of a table, which is what `embedding_bag` computes. On a CPU that takes a fraction of the
+time of `grid_sample`, because samples are never stored (`benchmarks/bench_deformable.py`).
 """
 
 from __future__ import annotations
@@ -29,7 +30,15 @@ Shapes = Sequence[tuple[int, int]]  # height and width of each level
 
 
 def reference_points(shapes: Shapes, device: torch.device) -> Float[Tensor, "L 2"]:
-    """The centre of every cell of every level as (x, y) in units of the frame, 0 to 1."""
+    """Return the centre of every cell of every level as (x, y) in units of the frame, 0 to 1.
+
+    Example:
+        >>> from tubelet.attention.deformable import reference_points
+        >>> reference_points([(1, 2), (1, 1)], torch.device("cpu"))
+        tensor([[0.2500, 0.5000],
+                [0.7500, 0.5000],
+                [0.5000, 0.5000]])
+    """
     points = []
     for height, width in shapes:
         y, x = torch.meshgrid(_centres(height, device), _centres(width, device), indexing="ij")
@@ -40,35 +49,57 @@ def reference_points(shapes: Shapes, device: torch.device) -> Float[Tensor, "L 2
 def corners(
     locations: Float[Tensor, "B Q h l p 2"], shapes: Shapes
 ) -> tuple[Int[Tensor, "B Q h l p 4"], Float[Tensor, "B Q h l p 4"]]:
-    """The four cells around each location, as rows of `bordered` levels, and their bilinear shares.
+    """Find the four cells around each location, as row numbers of `bordered` levels, and their
+    bilinear weights.
 
-    Locations are (x, y) in units of the frame; one that is outside, or not a number, is a place in the border.
+    Locations are (x, y) in units of the frame; those outside, or NaN, fall into the border of
+    zeros.
+
+    Example:
+        >>> from tubelet.attention.deformable import corners
+        >>> location = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2)
+        >>> rows, weights = corners(location, [(2, 2)])
+        >>> rows.flatten(), weights.flatten()
+        (tensor([ 6,  7, 11, 12], dtype=torch.int32), tensor([0.2500, 0.2500, 0.2500, 0.2500]))
     """
     device = locations.device
     size = torch.tensor([(w, h) for h, w in shapes], device=device)[:, None]  # [l, 1, 2]
-    border = size + 3
-    starts = torch.tensor([0, *((h + 3) * (w + 3) for h, w in shapes)][:-1], device=device).cumsum(0)[:, None]
-    place = torch.nan_to_num(locations * size - 0.5, nan=-1.0).clamp(min=torch.full_like(size, -1), max=size)
-    low = place.floor()
-    share = place - low
+    lowest = torch.full_like(size, -1)
+    row_length = (size + 3)[..., 0]  # of a bordered level
+    level_sizes = [(h + 3) * (w + 3) for h, w in shapes]
+    level_starts = torch.tensor([0, *level_sizes][:-1], device=device).cumsum(0)[:, None]
+
+    position = torch.nan_to_num(locations * size - 0.5, nan=-1.0).clamp(min=lowest, max=size)
+    low = position.floor()
     x, y = (low.int() + 1).unbind(-1)
-    first = (y * border[..., 0] + x + starts).int()
-    rows = torch.stack([first, first + 1, first + border[..., 0].int(), first + border[..., 0].int() + 1], -1)
-    right, down = share.unbind(-1)
+    first = (y * row_length + x + level_starts).int()
+    below = first + row_length.int()
+    rows = torch.stack([first, first + 1, below, below + 1], -1)
+
+    right, down = (position - low).unbind(-1)
     both = right * down
-    return rows, torch.stack([1 - right - down + both, right - both, down - both, both], -1)
+    weights = torch.stack([1 - right - down + both, right - both, down - both, both], -1)
+    return rows, weights
 
 
 def bordered(values: Float[Tensor, "B L h d"], shapes: Shapes) -> Float[Tensor, "B M h d"]:
-    """Every level with a row and a column of zeros before it and two after it, so that no sample falls off."""
-    parts = values.split([h * w for h, w in shapes], 1)
-    return torch.cat(
-        [
-            F.pad(part.unflatten(1, shape), (0, 0, 0, 0, 1, 2, 1, 2)).flatten(1, 2)
-            for part, shape in zip(parts, shapes, strict=True)
-        ],
-        1,
-    )
+    """Pad every level with a row and a column of zeros before it and two after it, for samples
+    outside.
+
+    Example:
+        >>> from tubelet.attention.deformable import bordered
+        >>> bordered(torch.ones(1, 2, 1, 1), [(1, 2)])[0, :, 0, 0].view(4, 5)
+        tensor([[0., 0., 0., 0., 0.],
+                [0., 1., 1., 0., 0.],
+                [0., 0., 0., 0., 0.],
+                [0., 0., 0., 0., 0.]])
+    """
+    levels = values.split([h * w for h, w in shapes], 1)
+    padded = []
+    for level, shape in zip(levels, shapes, strict=True):
+        cells = level.unflatten(1, shape)  # [B, H, W, h, d]
+        padded.append(F.pad(cells, (0, 0, 0, 0, 1, 2, 1, 2)).flatten(1, 2))
+    return torch.cat(padded, 1)
 
 
 def deformable_attention(
@@ -77,31 +108,63 @@ def deformable_attention(
     locations: Float[Tensor, "B Q h l p 2"],
     weights: Float[Tensor, "B Q h l p"],
 ) -> Float[Tensor, "B Q D"]:
-    """Eq. 3 without its projections: each head's weighted sum of bilinear samples, heads side by side."""
+    """Compute Eq. 3 without its projections: each head's weighted sum of bilinear samples, heads
+    concatenated.
+
+    Args:
+        values: W' x of the cells of all levels.
+        shapes: Height and width of each level.
+        locations: Where to sample, (x, y) in units of the frame.
+        weights: A of Eq. 3.
+
+    Example:
+        >>> from tubelet.attention.deformable import deformable_attention
+        >>> values = torch.tensor([1.0, 3.0]).view(1, 2, 1, 1)  # one level of 1 x 2 cells
+        >>> location = torch.tensor([0.5, 0.5]).view(1, 1, 1, 1, 1, 2)
+        >>> deformable_attention(values, [(1, 2)], location, weights=torch.ones(1, 1, 1, 1, 1))
+        tensor([[[2.]]])
+    """
     table = bordered(values, shapes)
     batch, cells, heads, channels = table.shape
     rows, shares = corners(locations, shapes)
+
     # row of the table [B M h, d]: (b M + cell) h + head
-    first = torch.arange(batch, device=values.device, dtype=torch.int32).view(-1, 1, 1, 1, 1, 1) * (cells * heads)
+    batches = torch.arange(batch, device=values.device, dtype=torch.int32)
+    first = batches.view(-1, 1, 1, 1, 1, 1) * (cells * heads)
     head = torch.arange(heads, device=values.device, dtype=torch.int32).view(1, 1, -1, 1, 1, 1)
-    picked = (rows * heads + (first + head)).flatten(3).flatten(0, 2)  # [B Q h, 4 l p]
-    shares = (shares * weights[..., None]).flatten(3).flatten(0, 2)
-    summed = F.embedding_bag(picked, table.reshape(-1, channels), mode="sum", per_sample_weights=shares.to(table.dtype))
+    indices = (rows * heads + (first + head)).flatten(3).flatten(0, 2)  # [B Q h, 4 l p]
+    factors = (shares * weights[..., None]).flatten(3).flatten(0, 2).to(table.dtype)
+
+    flat_table = table.reshape(-1, channels)
+    summed = F.embedding_bag(indices, flat_table, mode="sum", per_sample_weights=factors)
     return summed.view(batch, -1, heads * channels)
 
 
 class DeformableAttention(nn.Module):
-    """Every query looks at a few points around its reference on every level, and learns where."""
+    """Multi-scale deformable attention: each query samples a few learned points around its
+    reference on every level.
+
+    Example:
+        >>> from tubelet.attention.deformable import DeformableConfig, reference_points
+        >>> attention = DeformableConfig(heads=2, points=4).build(channels=8, levels=2)
+        >>> shapes = [(4, 6), (2, 3)]
+        >>> references = reference_points(shapes, torch.device("cpu"))
+        >>> tokens = torch.rand(1, 30, 8)
+        >>> attention(tokens, references, tokens, shapes).shape
+        torch.Size([1, 30, 8])
+    """
 
     def __init__(self, config: DeformableConfig, channels: int, levels: int) -> None:
         super().__init__()
-        self.heads, self.levels, self.points = config.heads, levels, config.points
+        self.heads = config.heads
+        self.levels = levels
+        self.points = config.points
         samples = config.heads * levels * config.points
         self.sampling_offsets = nn.Linear(channels, 2 * samples)
         self.attention_weights = nn.Linear(channels, samples)
         self.value_proj = nn.Linear(channels, channels)
         self.output_proj = nn.Linear(channels, channels)
-        self._start()
+        self._reset_parameters()
 
     def forward(
         self,
@@ -110,22 +173,32 @@ class DeformableAttention(nn.Module):
         tokens: Float[Tensor, "B L D"],
         shapes: Shapes,
     ) -> Float[Tensor, "B Q D"]:
-        """`queries` carry their position, `tokens` do not."""
+        """Attend to points around the references.
+
+        Args:
+            queries: With their positions added.
+            references: One point per query, (x, y) in units of the frame.
+            tokens: Cells of all levels, without positions.
+            shapes: Height and width of each level.
+        """
         split = (self.heads, self.levels, self.points)
         size = torch.tensor([(w, h) for h, w in shapes], device=queries.device)[:, None]  # [l, 1, 2]
         offsets = self.sampling_offsets(queries).unflatten(-1, (*split, 2)) / size
-        weights = self.attention_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1).unflatten(-1, split[1:])
-        values = self.value_proj(tokens).unflatten(-1, (self.heads, -1))
         locations = references[:, None, None, None] + offsets
+
+        weights = self.attention_weights(queries).unflatten(-1, (self.heads, -1)).softmax(-1)
+        weights = weights.unflatten(-1, (self.levels, self.points))
+
+        values = self.value_proj(tokens).unflatten(-1, (self.heads, -1))
         return self.output_proj(deformable_attention(values, shapes, locations, weights))
 
-    def _start(self) -> None:
-        """Head i looks in direction i of a circle, its points 1, 2, ... cells away; all weigh the same."""
+    def _reset_parameters(self) -> None:
+        """Point head i in direction i of a circle, 1, 2, ... cells away, with equal weights."""
         angles = torch.arange(self.heads, dtype=torch.float32) * (2 * math.pi / self.heads)
         directions = torch.stack([angles.cos(), angles.sin()], -1)
         directions = directions / directions.abs().amax(-1, keepdim=True)
-        reach = torch.arange(1, self.points + 1, dtype=torch.float32)
-        bias = directions[:, None, None] * reach[:, None]  # [h, 1, p, 2]
+        distances = torch.arange(1, self.points + 1, dtype=torch.float32)
+        bias = directions[:, None, None] * distances[:, None]  # [h, 1, p, 2]
         with torch.no_grad():
             self.sampling_offsets.weight.zero_()
             self.sampling_offsets.bias.copy_(bias.expand(-1, self.levels, -1, -1).flatten())
@@ -137,12 +210,20 @@ class DeformableAttention(nn.Module):
 
 
 class DeformableConfig(Config):
-    """Eight heads with four points on each level (Deformable DETR, Sec. 4)."""
+    """Settings of deformable attention: by default eight heads with four points per level
+    (Deformable DETR, Sec. 4).
+
+    Example:
+        >>> from tubelet.attention.deformable import DeformableConfig
+        >>> DeformableConfig(points=2).build(channels=64, levels=3).attention_weights.out_features
+        48
+    """
 
     heads: int = Field(default=8, ge=1)
     points: int = Field(default=4, ge=1)
 
     def build(self, channels: int, levels: int) -> DeformableAttention:
+        """Build the attention for tokens of this many channels on this many levels."""
         return DeformableAttention(self, channels, levels)
 
 

@@ -1,4 +1,5 @@
-"""Spatio-temporal attention (STA), Eq. 1-3; the attention neck of the ObjProp variant is the same block.
+"""Spatio-temporal attention (STA), Eq. 1-3; the attention neck of the ObjProp variant is the same
+block.
 
     Eq. 1   Cor(x0, x1) = S[ Conv1(x0)^T Conv1(x1) ]      rows = cells of the previous frame, columns = of the current
     Eq. 2   A(x0, x1)   = Conv2(x1) Cor(x0, x1)
@@ -30,14 +31,39 @@ from tubelet.core.config import Config
 
 
 def correlation(
-    previous: Float[Tensor, "B D K"], current: Float[Tensor, "B D L"], scale: float = 1.0
+    previous: Float[Tensor, "B D K"],
+    current: Float[Tensor, "B D L"],
+    scale: float = 1.0,
+    valid: Bool[Tensor, "B K"] | None = None,
 ) -> Float[Tensor, "B K L"]:
-    """Eq. 1 after Conv1; every column sums to 1. For tests and for looking: the module never holds it whole."""
-    return (scale * previous.transpose(1, 2) @ current).softmax(1)
+    """Compute the attention weights of Eq. 1, after Conv1; every column sums to 1.
+
+    Rows that are not `valid` get weight 0. This makes the whole K x L table: `STA.forward` uses
+    `fused_attention` instead.
+
+    Example:
+        >>> from tubelet.attention.sta import correlation
+        >>> correlation(torch.zeros(1, 8, 4), torch.ones(1, 8, 2)).tolist()
+        [[[0.25, 0.25], [0.25, 0.25], [0.25, 0.25], [0.25, 0.25]]]
+    """
+    logits = scale * previous.transpose(1, 2) @ current
+    if valid is not None:
+        logits = logits.masked_fill(~valid[..., None], float("-inf"))
+    return logits.softmax(1)
 
 
-def attention(values: Float[Tensor, "B C K"], weights: Float[Tensor, "B K L"]) -> Float[Tensor, "B C L"]:
-    """Eq. 2 after Conv2, given Eq. 1's weights."""
+def attention(
+    values: Float[Tensor, "B C K"],
+    weights: Float[Tensor, "B K L"],
+) -> Float[Tensor, "B C L"]:
+    """Average the values by the weights of Eq. 1: Eq. 2, after Conv2.
+
+    Example:
+        >>> from tubelet.attention.sta import attention
+        >>> values = torch.tensor([[[1.0, 3.0]]])
+        >>> attention(values, torch.tensor([[[0.5, 1.0], [0.5, 0.0]]]))
+        tensor([[[2., 1.]]])
+    """
     return values @ weights
 
 
@@ -49,29 +75,62 @@ def fused_attention(
     valid: Bool[Tensor, "B K"] | None = None,
     chunk: int | None = None,
 ) -> Float[Tensor, "B C L"]:
-    """Eq. 1 and 2 in one, without the table of K x L; `valid` marks the rows that take part."""
-    queries, keys, rows = (x.transpose(1, 2) for x in (current, previous, values))
+    """Compute Eq. 1 and 2 together, without the K x L table.
+
+    Args:
+        previous: Conv1 of the context.
+        current: Conv1 of the current maps.
+        values: Conv2 of the maps that the values come from.
+        scale: Factor on the logits.
+        valid: Cells of the context that take part; None for all.
+        chunk: Current cells to process at a time; None to choose the faster way.
+
+    Example:
+        >>> from tubelet.attention.sta import fused_attention
+        >>> previous, current = torch.zeros(1, 8, 2), torch.ones(1, 8, 3)
+        >>> fused_attention(previous, current, values=torch.tensor([[[1.0, 3.0]]]))
+        tensor([[[2., 2., 2.]]])
+    """
+    queries = current.transpose(1, 2)
+    keys = previous.transpose(1, 2)
+    rows = values.transpose(1, 2)
     return attend(queries, keys, rows, scale, valid, chunk).transpose(1, 2)
 
 
 def combine(
     refined: Float[Tensor, "B C H W"], current: Float[Tensor, "B C H W"], gamma: Float[Tensor, ""]
 ) -> Float[Tensor, "B C H W"]:
-    """Eq. 3."""
+    """Add the attended maps, times gamma, to the current ones: Eq. 3.
+
+    Example:
+        >>> from tubelet.attention.sta import combine
+        >>> combine(torch.ones(1, 1, 1, 2), torch.ones(1, 1, 1, 2), torch.tensor(0.5))
+        tensor([[[[1.5000, 1.5000]]]])
+    """
     return gamma * refined + current
 
 
 class STA(nn.Module):
-    """One block; the host shares it over the levels of a pyramid."""
+    """The STA block; the host shares one over the levels of a pyramid.
+
+    Example:
+        >>> from tubelet.attention.sta import STAConfig
+        >>> block = STAConfig().build(channels=8)
+        >>> current, context = torch.rand(1, 8, 4, 6), torch.rand(1, 1, 8, 4, 6)
+        >>> torch.equal(block(current, context), current)  # gamma starts at 0
+        True
+    """
 
     def __init__(self, config: STAConfig, channels: int) -> None:
         super().__init__()
         self.config = config
-        width, padding = config.channels or channels, config.kernel // 2
+        width = config.channels or channels
+        padding = config.kernel // 2
         self.match = nn.Conv2d(channels, width, config.kernel, padding=padding)
         self.value = nn.Conv2d(channels, channels, config.kernel, padding=padding)
         self.gamma = nn.Parameter(torch.tensor(config.gamma_init))
         self.scale = width**-0.5 if config.scale == "sqrt" else 1.0
+
         if config.init == "xavier":
             for conv in (self.match, self.value):
                 nn.init.xavier_uniform_(conv.weight)
@@ -84,18 +143,28 @@ class STA(nn.Module):
         context: Float[Tensor, "B S C h w"],
         valid: Bool[Tensor, "B S h w"] | None = None,
     ) -> Float[Tensor, "B C H W"]:
-        """Refine the current maps by the context's; computed in float32, returned in the type of `current`.
+        """Refine the current maps by attention to the context.
 
-        `valid` marks the context's cells that lie inside the unpadded image; the others are no keys. Raises ValueError
-        where value_from="current" meets a context that is not one map of the current one's size.
+        Computed in float32 even under autocast, returned in the type of `current`.
+
+        Args:
+            current: Maps of the current frame.
+            context: Maps of S earlier frames.
+            valid: Cells of the context inside the unpadded image; the others are not attended to.
+
+        Raises:
+            ValueError: if `value_from` is "current" and the context is not one map of the same
+                size.
         """
         with torch.autocast(current.device.type, enabled=False):
-            x1, x0 = current.float(), context.float()
+            x1 = current.float()
+            x0 = context.float()
             values = encode(self.value, self._source(x1, x0))
+            previous = encode(self.match, x0)
+            queries = F.relu(self.match(x1)).flatten(2)
+
             rows = None if valid is None else valid.flatten(1)
-            refined = fused_attention(
-                encode(self.match, x0), F.relu(self.match(x1)).flatten(2), values, self.scale, rows
-            )
+            refined = fused_attention(previous, queries, values, self.scale, rows)
             return combine(refined.reshape(x1.shape), x1, self.gamma).to(current.dtype)
 
     def look(
@@ -105,16 +174,16 @@ class STA(nn.Module):
         cells: Int[Tensor, "N"],
         valid: Bool[Tensor, "1 S h w"] | None = None,
     ) -> Float[Tensor, "N S h w"]:
-        """Where N cells of the current map (numbered row by row) look in the context; each sums to 1."""
+        """Return the attention weights of N current cells, numbered row by row; each sums to 1."""
         with torch.autocast(current.device.type, enabled=False):
             queries = F.relu(self.match(current.float())).flatten(2)[..., cells]  # [1, D, N]
-            logits = self.scale * encode(self.match, context.float()).transpose(1, 2) @ queries  # [1, K, N]
-        if valid is not None:
-            logits = logits.masked_fill(~valid.flatten(1)[..., None], float("-inf"))
-        return logits.softmax(1)[0].T.reshape(-1, *context.shape[1:2], *context.shape[3:])
+            previous = encode(self.match, context.float())  # [1, D, K]
+            rows = None if valid is None else valid.flatten(1)
+            weights = correlation(previous, queries, self.scale, rows)  # [1, K, N]
+        return weights[0].T.reshape(-1, *context.shape[1:2], *context.shape[3:])
 
     def _source(self, current: Tensor, context: Tensor) -> Tensor:
-        """The maps that Conv2 reads, as B S C H W."""
+        """The maps that Conv2 reads, [B, S, C, H, W]."""
         if self.config.value_from == "previous":
             return context
         if context.shape != current[:, None].shape:
@@ -126,7 +195,15 @@ class STA(nn.Module):
 
 
 class STAConfig(Config):
-    """The block's readings of unclear points. Defaults: docs/papers/sta.md."""
+    """Settings of the STA block and of how the host uses it; docs/papers/sta.md explains the
+    defaults.
+
+    Example:
+        >>> from tubelet.attention.sta import STAConfig
+        >>> block = STAConfig(channels=64, scale="sqrt").build(channels=256)
+        >>> block.match.out_channels, block.scale
+        (64, 0.125)
+    """
 
     kind: Literal["sta"] = "sta"
     channels: int | None = Field(default=None, ge=1)  # the paper's c1; None: as many as the maps have
@@ -137,5 +214,5 @@ class STAConfig(Config):
     init: Literal["default", "xavier"] = "default"
 
     def build(self, channels: int) -> STA:
-        """For maps of that many channels."""
+        """Build the block for maps of this many channels."""
         return STA(self, channels)

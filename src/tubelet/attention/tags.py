@@ -1,23 +1,23 @@
-"""The attentions of the tag-based system: all frames read one frame, tags do the same, and a frame reads itself.
+"""The attentions of the tag-based system: from all frames to each frame, from tags, and within a
+frame.
 
-Source: Tag-based attention guided bottom-up approach for video instance segmentation, III-B, III-C, Fig. 2-4; the paper
-draws them and prints no formula, so these are our reading (docs/papers/tags.md).
+Source: Tag-based attention guided bottom-up approach for video instance segmentation, III-B, III-C,
+Fig. 2-4; the paper draws them and prints no formula, so these are our reading
+(docs/papers/tags.md).
 
     Fig. 2, 3   u_t(p) = 1/T  sum_tau  sum_k softmax_k( q_tau(p) . k_t(k) / sqrt(D) ) v_t(k)   [ + R f_t(p) ]
     Fig. 4      v_t(p) = gamma  sum_k softmax_k( q_t(p) . k_t(k) ) v_t(k) + f_t(p)
 
     q_tau, k_t, v_t -> queries, keys, values    linear maps of the features f, or of the tags' features
     p, k            -> positions                P = H W cells of one frame
-    tau, t          -> frames                   T of a clip; tau asks, t is read
-    R               -> `residual`               a linear map, so that a cell keeps what it knows of its own place
+    tau, t          -> frames                   T of a clip; queries of tau, keys and values of t
+    R               -> `residual`               a linear map, so that a cell keeps its own features
     gamma           -> `gamma`                  starts at 0
 
 Shapes: features [B, C, T, H, W], as 3-D convolutions have them; within, tokens [B, T, P, C].
 """
 
 from __future__ import annotations
-
-from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -28,63 +28,125 @@ from torch.utils.checkpoint import checkpoint
 
 from tubelet.core.config import Config
 
-AT_ONCE = 8  # frames that ask together: what they hold stays near the processor
+AT_ONCE = 8  # frames of queries per product: their weights stay in the processor's cache
 
 
 def read_each_frame(
-    queries: Float[Tensor, "B T P D"], keys: Float[Tensor, "B T P D"], values: Float[Tensor, "B T P C"]
+    queries: Float[Tensor, "B T P D"],
+    keys: Float[Tensor, "B T P D"],
+    values: Float[Tensor, "B T P C"],
 ) -> Float[Tensor, "B T P C"]:
-    """Fig. 2: what all frames, on average, read from each frame.
+    """Attend to each frame with the queries of all frames, and average over these: Fig. 2.
 
-    The literal form holds T x T P x P weights; this one a few frames' P x P at a time, in training too, where they are
-    computed again on the way back. The product with the values is linear, so the mean over the frames that ask is taken
-    of the weights before it, which saves all but one of T products and changes nothing else.
+    The literal form makes T x T P x P weights. This one makes a few frames' P x P at a time, in
+    training too, where the backward pass computes them again. The product with the values is
+    linear, so the weights are averaged over the queries' frames before it: one product instead of
+    T, with the same result.
+
+    Example:
+        >>> from tubelet.attention.tags import read_each_frame
+        >>> queries, values = torch.zeros(1, 2, 3, 8), torch.arange(6.0).view(1, 2, 3, 1)
+        >>> read_each_frame(queries, queries, values)[0, :, 0, 0]  # the mean of each frame
+        tensor([1., 4.])
     """
-    asking = queries * queries.shape[-1] ** -0.5
-    read = [mean_weights(asking, key) @ value for key, value in zip(keys.unbind(1), values.unbind(1), strict=True)]
-    return torch.stack(read, 1)
+    scaled = queries * queries.shape[-1] ** -0.5
+    frames = []
+    for key, value in zip(keys.unbind(1), values.unbind(1), strict=True):
+        frames.append(mean_weights(scaled, key) @ value)
+    return torch.stack(frames, 1)
 
 
-def mean_weights(asking: Float[Tensor, "B T P D"], keys: Float[Tensor, "B P D"]) -> Float[Tensor, "B P P"]:
-    """How much a position, averaged over the frames that ask, reads of each position of one frame; rows sum to 1."""
-    held = torch.is_grad_enabled() and (asking.requires_grad or keys.requires_grad)
-    weigh = partial(checkpoint, _sum_weights, use_reentrant=False) if held else _sum_weights
-    total: Tensor = sum((weigh(some, keys) for some in asking.split(AT_ONCE, 1)), asking.new_zeros(()))
-    return total / asking.shape[1]
+def mean_weights(
+    queries: Float[Tensor, "B T P D"],
+    keys: Float[Tensor, "B P D"],
+) -> Float[Tensor, "B P P"]:
+    """Compute the attention weights from scaled queries to one frame, averaged over the queries'
+    frames.
+
+    Rows sum to 1.
+
+    Example:
+        >>> from tubelet.attention.tags import mean_weights
+        >>> mean_weights(torch.zeros(1, 3, 2, 8), torch.rand(1, 2, 8))
+        tensor([[[0.5000, 0.5000],
+                 [0.5000, 0.5000]]])
+    """
+    needs_gradient = torch.is_grad_enabled() and (queries.requires_grad or keys.requires_grad)
+    total = queries.new_zeros(())
+    for frames in queries.split(AT_ONCE, 1):
+        if needs_gradient:
+            total = total + checkpoint(_sum_weights, frames, keys, use_reentrant=False)
+        else:
+            total = total + _sum_weights(frames, keys)
+    return total / queries.shape[1]
 
 
-def _sum_weights(asking: Tensor, keys: Tensor) -> Tensor:
-    weights = (asking.flatten(1, 2) @ keys.transpose(1, 2)).softmax(-1)  # [B, AT_ONCE P, P]
-    return weights.unflatten(1, asking.shape[1:3]).sum(1)
+def _sum_weights(queries: Tensor, keys: Tensor) -> Tensor:
+    """Weights summed over the frames of the queries, [B, P, P]."""
+    weights = (queries.flatten(1, 2) @ keys.transpose(1, 2)).softmax(-1)  # [B, AT_ONCE P, P]
+    return weights.unflatten(1, queries.shape[1:3]).sum(1)
 
 
 def read_itself(
-    queries: Float[Tensor, "B T P D"], keys: Float[Tensor, "B T P D"], values: Float[Tensor, "B T P C"]
+    queries: Float[Tensor, "B T P D"],
+    keys: Float[Tensor, "B T P D"],
+    values: Float[Tensor, "B T P C"],
 ) -> Float[Tensor, "B T P C"]:
-    """Fig. 4: every cell of a frame reads the cells of its own frame; the products are not scaled."""
+    """Attend to the cells of the same frame, with unscaled logits: Fig. 4.
+
+    Example:
+        >>> from tubelet.attention.tags import read_itself
+        >>> queries, values = torch.zeros(1, 2, 3, 8), torch.arange(6.0).view(1, 2, 3, 1)
+        >>> read_itself(queries, queries, values)[0, :, 0, 0]
+        tensor([1., 4.])
+    """
     return F.scaled_dot_product_attention(queries, keys, values, scale=1.0)
 
 
 def coordinates(features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B 2 T H W"]:
-    """The location embedding: x and y of each cell's middle, from -1 at the first one to 1 at the last."""
+    """Return the location embedding: x and y of each cell, from -1 for the first cell to 1 for the
+    last.
+
+    Example:
+        >>> from tubelet.attention.tags import coordinates
+        >>> coordinates(torch.zeros(1, 8, 1, 2, 3))[0, 0, 0]  # x
+        tensor([[-1.,  0.,  1.],
+                [-1.,  0.,  1.]])
+    """
     batch, _, frames, height, width = features.shape
-    y, x = (torch.linspace(-1, 1, n, device=features.device, dtype=features.dtype) for n in (height, width))
+    y = torch.linspace(-1, 1, height, device=features.device, dtype=features.dtype)
+    x = torch.linspace(-1, 1, width, device=features.device, dtype=features.dtype)
     grid = torch.stack([x.expand(height, width), y[:, None].expand(height, width)])
     return grid[None, :, None].expand(batch, 2, frames, height, width)
 
 
 def normalise(tags: Float[Tensor, "B D T h w"]) -> Float[Tensor, "B D T h w"]:
-    """Tags of each clip with mean 0 and variance 1, for they mean nothing but by their differences.
+    """Normalise the tags of each clip to mean 0 and variance 1, because only their differences have
+    a meaning.
 
-    No gradient flows through mean and variance: that would only say that all tags may move together.
+    Mean and variance are constants to the gradient.
+
+    Example:
+        >>> from tubelet.attention.tags import normalise
+        >>> normalise(torch.tensor([1.0, 3.0]).view(1, 1, 1, 1, 2)).flatten()
+        tensor([-1.0000,  1.0000])
     """
-    place = tags.detach().flatten(2)
-    mean, deviation = place.mean(-1)[..., None, None, None], place.std(-1, correction=0)[..., None, None, None]
+    values = tags.detach().flatten(2)
+    mean = values.mean(-1)[..., None, None, None]
+    deviation = values.std(-1, correction=0)[..., None, None, None]
     return (tags - mean) / (deviation + 1e-5)
 
 
 class FrameReading(nn.Module):
-    """Spatio-temporal attention (III-B, Fig. 2) and, with weights of its own, tag-based attention (III-C, Fig. 3)."""
+    """Spatio-temporal attention (III-B, Fig. 2) and, as a second module, tag-based attention
+    (III-C, Fig. 3).
+
+    Example:
+        >>> from tubelet.attention.tags import FrameReadingConfig
+        >>> module = FrameReadingConfig(keys=4).build(inside=8, outside=16)
+        >>> module(torch.rand(1, 8, 2, 3, 5)).shape
+        torch.Size([1, 16, 2, 3, 5])
+    """
 
     def __init__(self, config: FrameReadingConfig, inside: int, outside: int) -> None:
         super().__init__()
@@ -94,29 +156,42 @@ class FrameReading(nn.Module):
         self.residual = nn.Linear(inside, outside) if config.residual else None
 
     def forward(self, features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B E T H W"]:
-        """As many channels as were asked for, at the same places."""
+        """Map features of C = `inside` channels to E = `outside` channels."""
         tokens = _tokens(features)
-        read = read_each_frame(self.query(tokens), self.key(tokens), self.value(tokens))
+        attended = read_each_frame(self.query(tokens), self.key(tokens), self.value(tokens))
         if self.residual is not None:
-            read = read + self.residual(tokens)
-        return _features(read, features)
+            attended = attended + self.residual(tokens)
+        return _features(attended, features)
 
 
 class TagFeatures(nn.Module):
-    """Tags, eight times finer than the features, brought to their grid: what tag-based attention works on."""
+    """Features of the tags, at an eighth of their height and width, for tag-based attention.
+
+    Example:
+        >>> from tubelet.attention.tags import TagFeatures
+        >>> TagFeatures(dimensions=2, channels=4)(torch.rand(1, 2, 3, 16, 24)).shape
+        torch.Size([1, 4, 3, 2, 3])
+    """
 
     def __init__(self, dimensions: int, channels: int) -> None:
         super().__init__()
         self.shrink = nn.Conv3d(dimensions, channels, (1, 8, 8), (1, 8, 8))
 
     def forward(self, tags: Float[Tensor, "B D T h w"]) -> Float[Tensor, "B C T H W"]:
-        """A non-negative vector for each 8 x 8 tags."""
-        shrunk: Tensor = self.shrink(normalise(tags))
-        return shrunk.relu()
+        """Encode each 8 x 8 tags as one non-negative vector."""
+        encoded: Tensor = self.shrink(normalise(tags))
+        return encoded.relu()
 
 
 class SelfReading(nn.Module):
-    """Self-attention within each frame (Fig. 4); at the start it changes nothing."""
+    """Self-attention within each frame (Fig. 4); gamma starts at 0, so it starts as the identity.
+
+    Example:
+        >>> from tubelet.attention.tags import SelfReadingConfig
+        >>> features = torch.rand(1, 8, 2, 3, 5)
+        >>> torch.equal(SelfReadingConfig(keys=4).build(channels=8)(features), features)
+        True
+    """
 
     def __init__(self, config: SelfReadingConfig, channels: int) -> None:
         super().__init__()
@@ -126,10 +201,10 @@ class SelfReading(nn.Module):
         self.gamma = nn.Parameter(torch.zeros(()))
 
     def forward(self, features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B C T H W"]:
-        """The features, and gamma times what they read."""
+        """Add gamma times the attended features."""
         tokens = _tokens(features)
-        read = read_itself(self.query(tokens), self.key(tokens), self.value(tokens))
-        return _features(self.gamma * read + tokens, features)
+        attended = read_itself(self.query(tokens), self.key(tokens), self.value(tokens))
+        return _features(self.gamma * attended + tokens, features)
 
 
 def _tokens(features: Tensor) -> Tensor:
@@ -141,19 +216,33 @@ def _features(tokens: Tensor, like: Tensor) -> Tensor:
 
 
 class FrameReadingConfig(Config):
-    """Of spatio-temporal and tag-based attention; the paper gives neither width."""
+    """Settings of spatio-temporal and tag-based attention; the paper gives no widths.
+
+    Example:
+        >>> from tubelet.attention.tags import FrameReadingConfig
+        >>> FrameReadingConfig(residual=False).build(inside=8, outside=16).residual is None
+        True
+    """
 
     keys: int = Field(default=64, ge=1)  # D
-    residual: bool = True  # without it, a cell's own features are read only through attention
+    residual: bool = True  # off: a cell's own features reach the output only through attention
 
     def build(self, inside: int, outside: int) -> FrameReading:
+        """Build the module from `inside` to `outside` channels."""
         return FrameReading(self, inside, outside)
 
 
 class SelfReadingConfig(Config):
-    """Of self-attention within frames."""
+    """Settings of self-attention within frames.
+
+    Example:
+        >>> from tubelet.attention.tags import SelfReadingConfig
+        >>> SelfReadingConfig(keys=16).build(channels=8).key.out_features
+        16
+    """
 
     keys: int = Field(default=32, ge=1)  # D
 
     def build(self, channels: int) -> SelfReading:
+        """Build the module for features of this many channels."""
         return SelfReading(self, channels)

@@ -1,4 +1,4 @@
-"""Each video as numbers: the pixels that tracks and objects share per frame, and which track follows which object."""
+"""Each video as numbers: shared pixels per frame, and which track follows which object."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ class Case:
     scores: np.ndarray  # float [P]
     confident: np.ndarray  # bool [P], True for tracks that take part in identities
     owner: np.ndarray  # int [T, G], the track that follows each object in each frame, -1 for none
-    held: dict[int, int]  # object -> its main track, for objects that are followed; no track is main twice
+    held: dict[int, int]  # object that is followed -> its main track; no track is main twice
 
     @property
     def frame_overlap(self) -> np.ndarray:

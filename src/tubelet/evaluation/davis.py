@@ -161,7 +161,12 @@ def statistics(values: np.ndarray) -> np.ndarray:
     return np.stack([mean, recall, decay])
 
 
-def score_frame(truth: np.ndarray, answer: np.ndarray, num_objects: int, num_proposals: int) -> np.ndarray:
+def score_frame(
+    truth: np.ndarray,
+    answer: np.ndarray,
+    num_objects: int,
+    num_proposals: int,
+) -> np.ndarray:
     """Compute J and F of every proposal with every object of one frame.
 
     Args:
@@ -265,7 +270,12 @@ def _padded(scores: np.ndarray, num_rows: int) -> np.ndarray:
     return np.concatenate([scores[1:], np.repeat(scores[:1], missing, 0)])
 
 
-def _region_scores(truth: np.ndarray, answer: np.ndarray, num_objects: int, num_proposals: int) -> np.ndarray:
+def _region_scores(
+    truth: np.ndarray,
+    answer: np.ndarray,
+    num_objects: int,
+    num_proposals: int,
+) -> np.ndarray:
     """J of every proposal with every object, float [P + 1, G]; row 0 is an empty proposal."""
     cells = truth.astype(np.uint16) * np.uint16(num_proposals + 1) + answer
     num_cells = (num_objects + 1) * (num_proposals + 1)

@@ -117,7 +117,8 @@ class _Namer:
         self.named: list[Failure] = []
         self.truths_entangled: set[int] = set()  # in failures of identity
         self.tracks_entangled: set[int] = set()
-        self.truths_claimed: set[int] = set()  # by a prediction of another class or with a loose mask
+        # objects near which an unmatched prediction was named misclassified or loose
+        self.truths_claimed: set[int] = set()
 
     def failures(self) -> list[Failure]:
         """Name failures of identity first: what they explain is not named again."""
@@ -133,7 +134,13 @@ class _Namer:
             self._add_failures_of_object(g)
         return self.named
 
-    def _add(self, kind: str, frames: Iterable[int], truths: tuple[int, ...], tracks: tuple[int, ...]) -> None:
+    def _add(
+        self,
+        kind: str,
+        frames: Iterable[int],
+        truths: tuple[int, ...],
+        tracks: tuple[int, ...],
+    ) -> None:
         case = self.case
         failure = Failure(
             kind=kind,
@@ -154,7 +161,7 @@ class _Namer:
     # failures of identity
 
     def _add_merges(self) -> np.ndarray:
-        """Name merges; return the frames in which an object is inside another's mask, bool [T, G]."""
+        """Name merges; return where an object is inside another's mask, bool [T, G]."""
         case = self.case
         covered = (case.shared >= 0.5 * case.truth_area[:, :, None]) & self.present[:, :, None]  # [T, G, P]
         is_object = (case.shared.sum(1) >= 0.5 * case.area) & (case.area > 0)  # not a mask of everything
@@ -166,7 +173,8 @@ class _Namer:
         inside = covered & ~followed_by_another
         covers_several = is_object & (inside.sum(1) > 1) & case.confident  # [T, P]
 
-        frames_of: dict[tuple[int, tuple[int, ...]], list[int]] = {}  # track and its objects -> frames
+        # track and its objects -> frames
+        frames_of: dict[tuple[int, tuple[int, ...]], list[int]] = {}
         for frame, p in np.argwhere(covers_several).tolist():
             objects = tuple(np.flatnonzero(inside[frame, :, p]).tolist())
             main = next((g for g in objects if follows[frame, g, p]), objects[0])
@@ -180,7 +188,7 @@ class _Namer:
         return merged
 
     def _add_changes(self) -> None:
-        """Name switches and changes: objects that continue under another track, and tracks that jump."""
+        """Name switches and changes: objects that change their track, and tracks that jump."""
         switched: set[tuple[int, frozenset[int]]] = set()  # frame and the two objects
         for g, owner in enumerate(self.case.owner.T):
             followed = np.flatnonzero(owner >= 0).tolist()
@@ -212,7 +220,7 @@ class _Namer:
         return int(g[-1]) if len(t) else None
 
     def _jumps(self) -> list[tuple[int, int, int]]:
-        """Tracks that leave an object for one that no track followed before: (object left, track, frame)."""
+        """Tracks that leave an object for one not followed before: (object left, track, frame)."""
         jumps = []
         for g, owner in enumerate(self.case.owner.T):
             followed = np.flatnonzero(owner >= 0)
@@ -226,7 +234,7 @@ class _Namer:
         return jumps
 
     def _add_losses(self, merged: np.ndarray) -> None:
-        """Name each stretch of frames in which an object that was followed is present and no track follows it."""
+        """Name each stretch of frames in which a once followed object is present but not followed."""
         for g, owner in enumerate(self.case.owner.T):
             followed = np.flatnonzero(owner >= 0)
             if followed.size == 0:
@@ -265,7 +273,7 @@ class _Namer:
             self._add(FALSE, frames, (), (p,))
 
     def _claim(self, kind: str, frames: np.ndarray, g: int, p: int) -> None:
-        """Name the first prediction near an unmatched truth by `kind`; those after it are duplicates."""
+        """Name the first prediction near an unmatched truth `kind`, those after it duplicates."""
         taken = g in self.track_of_truth or g in self.truths_claimed
         self._add(DUPLICATE if taken else kind, frames, (g,), (p,))
         self.truths_claimed.add(g)

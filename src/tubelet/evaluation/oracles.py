@@ -48,7 +48,10 @@ class Cost(NamedTuple):
     share: float  # of the lost AP, with kinds undone one after another; with the rest they add up to 1
 
 
-def costs(cases: Sequence[Case], failures: Sequence[Failure]) -> tuple[float, dict[str, Cost], float]:
+def costs(
+    cases: Sequence[Case],
+    failures: Sequence[Failure],
+) -> tuple[float, dict[str, Cost], float]:
     """Compute AP, the cost of each kind in the order of KINDS, and the share of the lost AP that no
     kind explains.
 
@@ -111,16 +114,22 @@ def precision(cases: Sequence[Case], failures: Sequence[Failure], mended: Collec
 
 
 def _mean_score(cases: Sequence[Case]) -> float:
-    """The mean score of correct predictions: the score that a missed object gets when it is added."""
+    """The mean score of correct predictions, which a missed object gets when it is added."""
     matches = match_tables([case.table() for case in cases])
     correct = matches.guesses.score[matches.found[0, 0]]
     return float(correct.mean()) if correct.size else 1.0
 
 
 class _Mending:
-    """One video with some of its failures undone. Spare tracks, after the predicted ones, serve objects without one."""
+    """One video with some failures undone; spare tracks after the predicted ones serve objects without one."""
 
-    def __init__(self, case: Case, failures: Sequence[Failure], all_failures: Sequence[Failure], score: float) -> None:
+    def __init__(
+        self,
+        case: Case,
+        failures: Sequence[Failure],
+        all_failures: Sequence[Failure],
+        score: float,
+    ) -> None:
         self.case = case
         self.merged = [(p, f.frames) for f in all_failures if f.kind == MERGE for p in f.track_places]
 
@@ -138,8 +147,10 @@ class _Mending:
         self._mend(failures)
 
     def _mend(self, failures: Sequence[Failure]) -> None:
-        """Undo failures kind by kind; the order matters, because later kinds build on mended identities."""
-        of_kind = {kind: [failure for failure in failures if failure.kind == kind] for kind in KINDS}
+        """Undo failures kind by kind, in an order in which later kinds build on mended identities."""
+        of_kind: dict[str, list[Failure]] = {kind: [] for kind in KINDS}
+        for failure in failures:
+            of_kind[failure.kind].append(failure)
 
         for failure in of_kind[MERGE]:
             self._split(failure)
@@ -174,14 +185,14 @@ class _Mending:
         return track
 
     def _main_track(self, g: int, like: int) -> int:
-        """The main track of an object; a new one, with the score of track `like`, if it has none."""
+        """The main track of an object; if it has none, a new one with the score of track `like`."""
         if g not in self.main:
             self.main[g] = self._new_track(g)
             self.scores[self.main[g]] = self.scores[like]
         return self.main[g]
 
     def _set_mask(self, track: int, frames: Sequence[int], g: int, pixels: np.ndarray) -> None:
-        """Make the track, in these frames, a mask of so many pixels of one object and nothing else."""
+        """Make the track in these frames a mask of so many pixels of one object."""
         frames = list(frames)
         self.shared[frames, :, track] = 0
         self.shared[frames, g, track] = pixels
@@ -233,7 +244,7 @@ class _Mending:
         self.alive[losers] &= self.area[:, losers].any(0)
 
     def _fits_better(self, g: int, owner: np.ndarray, main: int) -> np.ndarray:
-        """Frames in which the owner's mask fits an object better than its main track's, bool [T]."""
+        """Frames in which the owner fits an object better than its main track does, bool [T]."""
         union = self.case.truth_area[:, g, None] + self.area - self.shared[:, g]
         overlap = self.shared[:, g] / np.maximum(union, 1)  # [T, P]
         of_owner = np.take_along_axis(overlap, np.maximum(owner, 0)[:, None], 1)[:, 0]
@@ -250,7 +261,7 @@ class _Mending:
         self.labels[failure.track_places[0]] = self.case.truth_labels[failure.truth_places[0]]
 
     def _tighten(self, failure: Failure) -> None:
-        """Replace a loose mask by the true one, in the frames for which the track is responsible."""
+        """Replace a loose mask by the true one where the track is responsible."""
         g = failure.truth_places[0]
         p = failure.track_places[0]
         responsible = span(self.case, g, p)

@@ -20,7 +20,8 @@ from tubelet.core.masks.packed import Tube
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 
-THRESHOLDS = np.linspace(0.5, 0.95, 10)  # the ninth is 0.8999999999999999, as in the official evaluation
+# the ninth is 0.8999999999999999, as in the official evaluation
+THRESHOLDS = np.linspace(0.5, 0.95, 10)
 MOST = (1, 10, 100)  # predictions per video and class that AR1, AR10 and AR100 count
 CHUNK = 512  # pairs of tracks that one process takes at a time
 
@@ -40,7 +41,8 @@ class Split(NamedTuple):
     name: str
     low: float = 0.0  # mean pixels over the frames in which the object is present
     high: float = 1e10
-    members: frozenset[tuple[str, int]] | None = None  # (video, track id) of the truths that count; None: all
+    # (video, track id) of the truths that count; None for all
+    members: frozenset[tuple[str, int]] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +51,8 @@ class Truths:
 
     Example:
         >>> from tubelet.evaluation.partners import Table, match_tables
-        >>> table = Table(np.array([0]), np.array([0.9]), np.array([0]), np.array([True]), np.array([[0.8]]))
+        >>> label, score, crowd = np.array([0]), np.array([0.9]), np.array([True])
+        >>> table = Table(label, score, label, crowd, overlap=np.array([[0.8]]))
         >>> match_tables([table]).truths.outside  # a crowd counts in no split
         array([[ True]])
     """
@@ -89,7 +92,8 @@ class Matches:
 
     Example:
         >>> from tubelet.evaluation.partners import Table, match_tables
-        >>> table = Table(np.array([0]), np.array([0.9]), np.array([0]), np.array([False]), np.array([[0.8]]))
+        >>> label, score, crowd = np.array([0]), np.array([0.9]), np.array([False])
+        >>> table = Table(label, score, label, crowd, overlap=np.array([[0.8]]))
         >>> matches = match_tables([table])
         >>> matches.found.shape, matches.partner[0, :, 0]
         ((1, 10, 1), array([ 0,  0,  0,  0,  0,  0,  0, -1, -1, -1]))
@@ -174,7 +178,8 @@ def match_tables(tables: Sequence[Table]) -> Matches:
 
     Example:
         >>> from tubelet.evaluation.partners import Table, match_tables
-        >>> table = Table(np.array([0]), np.array([0.9]), np.array([0]), np.array([False]), np.array([[0.6]]))
+        >>> label, score, crowd = np.array([0]), np.array([0.9]), np.array([False])
+        >>> table = Table(label, score, label, crowd, overlap=np.array([[0.6]]))
         >>> match_tables([table]).found[0, :, 0].tolist()  # at thresholds 0.5, 0.55, ...
         [True, True, True, False, False, False, False, False, False, False]
     """
@@ -279,8 +284,14 @@ def _table_predictions(tables: Sequence[Table]) -> Guesses:
     )
 
 
-def _ranked(*, video: np.ndarray, track: np.ndarray, label: np.ndarray, score: np.ndarray) -> Guesses:
-    """Sort by video, class and falling score, and drop what is beyond rank 100; equal scores keep their order."""
+def _ranked(
+    *,
+    video: np.ndarray,
+    track: np.ndarray,
+    label: np.ndarray,
+    score: np.ndarray,
+) -> Guesses:
+    """Sort by video, class and falling score, in a stable way; drop what is beyond rank 100."""
     order = np.lexsort((-score, label, video))
     rank = order
     if len(order):
@@ -357,7 +368,7 @@ def _table_candidates(
 
 
 def _overlaps(pairs: TrackPairs) -> np.ndarray:
-    """Intersection over union of each pair where it may reach the lowest threshold, else 0; float [N]."""
+    """Overlap of each pair where it may reach the lowest threshold, else 0; float [N]."""
     both = np.array([first.pixels + second.pixels for first, second in pairs], np.int64)
     upper_bound = shared_at_most(pairs)
     may_reach = (upper_bound > 0) & (upper_bound >= (both - upper_bound) * THRESHOLDS[0])
@@ -396,7 +407,8 @@ def _partners(
 
     several_truths = np.bincount(prediction, minlength=len(predictions.video))[prediction] > 1
     several_predictions = np.bincount(truth, minlength=len(truths.video))[truth] > 1
-    competing = several_truths | (several_predictions & ~truths.crowd[truth])  # a crowd can be matched many times
+    several_predictions &= ~truths.crowd[truth]  # a crowd can be matched many times
+    competing = several_truths | several_predictions
 
     num_labels = int(predictions.label.max(initial=0)) + 1
     group = predictions.video[prediction] * num_labels + predictions.label[prediction]
@@ -430,7 +442,7 @@ def _compete(
             continue
         computed[key] = a
 
-        # for each prediction: truths that count before those that do not, then in the order of the file
+        # for each prediction: truths that count before those that do not, each in file order
         is_outside = dict(zip(truth.tolist(), key, strict=True))
         options: dict[int, list[tuple[int, float]]] = {}
         for n in np.lexsort((truth, outside, prediction)):
@@ -438,7 +450,8 @@ def _compete(
             options.setdefault(int(prediction[n]), []).append(option)
 
         for t, limit in enumerate(limits.tolist()):
-            for matched_prediction, matched_truth in _greedy(options, is_outside, crowd, limit).items():
+            matches = _greedy(options, is_outside, crowd, limit)
+            for matched_prediction, matched_truth in matches.items():
                 partner[a, t, matched_prediction] = matched_truth
 
 

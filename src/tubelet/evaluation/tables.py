@@ -32,7 +32,12 @@ class Sheet:
     title: str = ""
 
 
-def sheet(first: str, rows: Mapping[str, Mapping[str, Cell]], keys: Sequence[str], title: str = "") -> Sheet:
+def sheet(
+    first: str,
+    rows: Mapping[str, Mapping[str, Cell]],
+    keys: Sequence[str],
+    title: str = "",
+) -> Sheet:
     """Make a table from named rows of named values; a value that a row lacks is undefined.
 
     Args:

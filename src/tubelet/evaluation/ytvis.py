@@ -166,7 +166,8 @@ def trace(
     Example:
         >>> from tubelet.evaluation import ytvis
         >>> hits = np.array([[[True, False]]])
-        >>> precision, recall = ytvis.trace(hits, ~hits, num_truths=np.array([2]), rank=np.array([0, 1]))
+        >>> num_truths, rank = np.array([2]), np.array([0, 1])
+        >>> precision, recall = ytvis.trace(hits, ~hits, num_truths, rank)
         >>> round(float(precision.mean()), 3), recall[0, 0]
         (0.505, array([0.5, 0.5, 0.5]))
     """
@@ -183,8 +184,8 @@ def trace(
     for a, t in np.ndindex(hits.shape[:2]):
         sampled[a, t] = envelope[a, t, np.searchsorted(recall[a, t], RECALLS)]
 
-    final_recall = np.stack([(hits & (rank < most)).sum(-1) / num_truths[:, None] for most in MOST], -1)
-    return sampled, final_recall
+    final_recall = [(hits & (rank < most)).sum(-1) / num_truths[:, None] for most in MOST]
+    return sampled, np.stack(final_recall, -1)
 
 
 def numbers(curves: Curves) -> dict[str, float]:
