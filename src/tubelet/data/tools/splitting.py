@@ -19,7 +19,7 @@ def split(videos: VideoSet, held_out: int, seed: int = 0) -> tuple[VideoSet, Vid
     Raises ConfigError unless both sets have at least one video.
 
     >>> from tubelet.core.types import VideoSet
-    >>> from tubelet.data.splitting import split
+    >>> from tubelet.data.tools.splitting import split
     >>> videos = [tubelet.Video(id=str(n), size=(8, 8), frames=[], tracks=()) for n in range(5)]
     >>> training, validation = split(VideoSet(videos=videos, classes=("dog",)), held_out=2)
     >>> len(training.videos), len(validation.videos)
@@ -36,7 +36,7 @@ def classes_of(videos: VideoSet) -> list[frozenset[int]]:
     """The labels of each video's objects, without ignored ones.
 
     >>> from tubelet.core.types import VideoSet
-    >>> from tubelet.data.splitting import classes_of
+    >>> from tubelet.data.tools.splitting import classes_of
     >>> tracks = tuple(tubelet.Track(id=n, label=n % 2, score=1.0, rles=()) for n in range(3))
     >>> video = tubelet.Video(id="v", size=(8, 8), frames=[], tracks=tracks)
     >>> classes_of(VideoSet(videos=[video], classes=("cat", "dog")))
@@ -51,7 +51,7 @@ def stratify(labels: Sequence[frozenset[int]], number: int, seed: int) -> list[i
     Starts from a random choice and swaps one video at a time while that lowers chi-square: the squared distance of each
     label's count from its share, over the label's frequency. Videos without objects count as one more label.
 
-    >>> from tubelet.data.splitting import stratify
+    >>> from tubelet.data.tools.splitting import stratify
     >>> labels = [frozenset({0})] * 4 + [frozenset({1})] * 2
     >>> chosen = stratify(labels, number=3, seed=0)
     >>> sum(n < 4 for n in chosen), sum(n >= 4 for n in chosen)
@@ -83,7 +83,7 @@ def subset(videos: VideoSet, positions: Sequence[int]) -> VideoSet:
     """The videos at `positions`, in that order, with all classes of the set.
 
     >>> from tubelet.core.types import VideoSet
-    >>> from tubelet.data.splitting import subset
+    >>> from tubelet.data.tools.splitting import subset
     >>> videos = [tubelet.Video(id=name, size=(8, 8), frames=[]) for name in "abc"]
     >>> [video.id for video in subset(VideoSet(videos=videos, classes=()), [2, 0]).videos]
     ['c', 'a']

@@ -21,7 +21,7 @@ MOST_CLASSES = 80  # shown in the bar chart
 class Statistics:
     """Numbers of a data set; lists have one entry per video, object or mask.
 
-    >>> from tubelet.data.statistics import Statistics
+    >>> from tubelet.data.tools.statistics import Statistics
     >>> statistics = Statistics(lengths=[20, 30], objects=[1, 2])
     >>> statistics.rows()[1]
     ('frames', '50 (20 to 30 per video, median 25)')
@@ -61,7 +61,7 @@ def measure(videos: VideoSet, progress: Callable[[int, int], None] | None = None
     """Measure all annotations of a set; no frame is decoded. `progress` is called with (videos done, videos).
 
     >>> from tubelet.core.types import VideoSet
-    >>> from tubelet.data.statistics import measure
+    >>> from tubelet.data.tools.statistics import measure
     >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=(None, None))
     >>> video = tubelet.Video(id="v", size=(8, 8), frames=[None] * 2, tracks=(track,))
     >>> statistics = measure(VideoSet(videos=[video], classes=("dog",)))
