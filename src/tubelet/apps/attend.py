@@ -35,6 +35,7 @@ def attend(
 
     from tubelet.core.atomic import check_folder, together
     from tubelet.core.errors import ConfigError
+    from tubelet.core.protocol import Attentive
     from tubelet.inference.attention_maps import attention_maps, check, film, picture
     from tubelet.models import weights
     from tubelet.video.reader import open_video
@@ -46,7 +47,7 @@ def attend(
     check(opened, frame, point)
     network = weights.load(model, device=device)
     reading = network.window.override(*(window or ()))
-    looks = network.traits.attention
+    looks = network.traits.attention or not isinstance(network, Attentive)  # which is refused below in its own words
     glances = attention_maps(network, opened, frame, point, window=reading) if looks else []
     if not glances:
         raise ConfigError(f"{model}: this model has no attention modules that look from this point")
