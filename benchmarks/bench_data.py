@@ -41,7 +41,8 @@ from tubelet.data.sampling import (
 from tubelet.formats import coco, ytvis
 from tubelet.formats.ytvis.numbering import Frames
 from tubelet.recipes.default import RECIPES
-from tubelet.synthetic.generator import Synthetic, generate
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
 
 SAMPLERS: dict[str, AnySampler] = {
     "one frame, repeated": Repeat(frames=2),

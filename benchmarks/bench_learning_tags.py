@@ -39,10 +39,11 @@ from tubelet.recipes.experiment import AnyForm, Experiment, YouTubeVIS
 from tubelet.recipes.small import TINY_CLIPS, tiny
 from tubelet.recipes.tags import GENERATED, ROWS, SMALL, row
 from tubelet.synthetic import generator
+from tubelet.synthetic.config import Synthetic
 
 FIGURES = ("J&F", "J", "F", "AP", "IDF1", "train_s")
 # objects that differ and are all seen all the time: what a thousandth of the model can learn in seconds
-WORLD = generator.Synthetic(
+WORLD = Synthetic(
     height=96,
     width=160,
     frames=12,

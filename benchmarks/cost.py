@@ -61,7 +61,8 @@ def step_cost(name: str, steps: int) -> dict[str, float]:
 
     from tubelet.data.clips import ClipDataset
     from tubelet.recipes import find
-    from tubelet.synthetic.generator import Synthetic, generate
+    from tubelet.synthetic.config import Synthetic
+    from tubelet.synthetic.generator import generate
 
     torch.set_num_threads(1)
     torch.manual_seed(0)

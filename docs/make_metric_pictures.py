@@ -17,7 +17,8 @@ from tubelet.core import masks
 from tubelet.core.types import Prediction, Track, Video
 from tubelet.drawing.colours import colour
 from tubelet.evaluation import davis, identity
-from tubelet.synthetic.generator import Synthetic, generate
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
 
 OUT = Path(__file__).with_name("pictures")
 GROUND = (240, 240, 238)

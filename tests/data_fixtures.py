@@ -14,7 +14,8 @@ import torch
 from tubelet.core import masks
 from tubelet.core.types import Clip, Tracks, Video, VideoSet
 from tubelet.formats import coco
-from tubelet.synthetic.generator import Synthetic, generate
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
 
 MakeClip = Callable[..., Clip]
 

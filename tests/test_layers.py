@@ -9,6 +9,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Iterator
 from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import tubelet
@@ -298,3 +299,39 @@ def test_recipes_are_typed_expressions() -> None:
     """Dotted strings belong to the command line: in a recipe a wrong field must fail at import."""
     sources = [path.name for path in (PACKAGE / "recipes").glob("*.py") if ".override(" in path.read_text()]
     assert sources == ["bundle.py"]  # a command line of its own
+
+
+# names and cycles
+
+
+def test_public_classes_have_names_of_their_own() -> None:
+    homes: dict[str, list[str]] = {}
+    for name, tree in trees():
+        for node in tree.body:
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                homes.setdefault(node.name, []).append(name)
+    assert {name: places for name, places in homes.items() if len(places) > 1} == {}
+
+
+def edges() -> dict[str, set[str]]:
+    """Which module imports which, for the type checker's sake too."""
+    modules = {module_name(path) for path in PACKAGE.rglob("*.py")}
+    found: dict[str, set[str]] = {}
+    for name, tree in trees():
+        imports = found.setdefault(module_name(PACKAGE / name), set())
+        for node in ast.walk(tree):
+            if not isinstance(node, ast.ImportFrom) or node.module is None:
+                continue
+            for alias in node.names:
+                whole = f"{node.module}.{alias.name}"
+                imports |= {whole if whole in modules else node.module} & modules
+    return found
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(("tubelet", *parts)).removesuffix(".__init__")
+
+
+def test_no_module_imports_itself_through_others() -> None:
+    TopologicalSorter(edges()).prepare()  # raises CycleError, which names the cycle

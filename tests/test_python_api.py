@@ -15,6 +15,7 @@ from tubelet import recipes
 from tubelet.data.tools import checking
 from tubelet.formats import registry, ytvis
 from tubelet.synthetic import generator
+from tubelet.synthetic.config import Synthetic
 from tubelet.inference.attention_maps import attention_maps
 
 model = tubelet.load("default", device="cpu")
@@ -68,7 +69,7 @@ each(registry.open_set, (None, 5, "a\\0b"), "a data set: expected a path")
 each(lambda v: registry.open_set(".", v), ("", 5), "no form")
 each(ytvis.read, (None, "a\\0b"), "annotations: expected a path")
 each(recipes.find, (5, [], "defualt"), "unknown recipe")
-each(lambda v: generator.generate(generator.Synthetic(), seed=v, videos=1), (-1, "x", 1.5), "seed: expected a whole")
+each(lambda v: generator.generate(Synthetic(), seed=v, videos=1), (-1, "x", 1.5), "seed: expected a whole")
 each(lambda v: checking.check(made, frames=v), (0, -1, "x"), "frames: expected a whole number")
 tubelet.load("default", device=torch.device("cpu"))
 """

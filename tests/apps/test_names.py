@@ -23,7 +23,8 @@ from tubelet.core.errors import ConfigError
 from tubelet.drawing.labels import label
 from tubelet.formats import ytvis
 from tubelet.models import weights
-from tubelet.synthetic.generator import Synthetic, write
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import write
 from tubelet.video.writer import VideoWriter
 
 BAD = os.fsdecode(b"old\xff")  # a name that is not UTF-8, as Python holds it

@@ -26,6 +26,7 @@ import edited
 from toy import Toy, moving_patches
 from tubelet.apps import stream as command
 from tubelet.apps.cli import call
+from tubelet.apps.picture import picture
 from tubelet.apps.web.guard import Access
 from tubelet.apps.web.live import MAX_VIEWERS, Newest, build, show_live
 from tubelet.core import masks
@@ -315,7 +316,7 @@ def test_more_viewers_than_allowed_are_told_it_is_busy() -> None:
 
 def test_the_rate_stands_in_the_corner_of_the_picture() -> None:
     frame = some_frame()
-    with_rate, other = command.picture(frame, 9.5), command.picture(frame, 1.5)
+    with_rate, other = picture(frame, 9.5), picture(frame, 1.5)
     assert with_rate.shape == (*SIZE, 3)
     assert (with_rate[:20] != other[:20]).any()
     assert (with_rate[20:] == other[20:]).all()

@@ -11,7 +11,8 @@ import pytest
 from tubelet.bench.trial import TRIAL, measure, run_trial, spread, table
 from tubelet.core.types import Prediction, Track, VideoSet
 from tubelet.recipes import find
-from tubelet.synthetic.generator import Synthetic, generate
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
 
 WORLD = Synthetic(height=72, width=96, frames=4, objects=(2, 2), look_alikes=0, occluders=(0, 0), leaving=0)
 

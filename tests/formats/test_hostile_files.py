@@ -17,7 +17,8 @@ from tubelet.core.errors import InputError, TubeletError
 from tubelet.core.types import VideoSet
 from tubelet.formats import registry, ytvis
 from tubelet.formats.ytvis.document import Faults
-from tubelet.synthetic.generator import Synthetic, write
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import write
 
 STRANGE = (
     None, True, -1, 0, 10**12, 1e300, 2.5, "", "x", "../../up", "a\0b", [], {}, [[]], [None], {"size": [1, 1]}, "é",

@@ -14,7 +14,8 @@ from tubelet.core.errors import ConfigError, FormatError, InputError
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.formats import registry
 from tubelet.formats.registry import FORMS, convert, detect, open_set
-from tubelet.synthetic.generator import Synthetic, write
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import write
 
 WRITTEN = [name for name, form in FORMS.items() if form.write]
 CLASSES = ("car", "pedestrian", "giant_panda")

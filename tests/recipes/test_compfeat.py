@@ -20,7 +20,8 @@ from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.targets import partners_of
 from tubelet.recipes import compfeat, sta
 from tubelet.recipes.experiment import Experiment, WithImages
-from tubelet.synthetic.generator import Synthetic, generate
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
 
 ROWS = {**sta.RECIPES, **compfeat.RECIPES}
 every_row = pytest.mark.parametrize("name", ROWS)

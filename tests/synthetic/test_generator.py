@@ -16,7 +16,8 @@ from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.types import VideoSet
 from tubelet.formats import ytvis
 from tubelet.synthetic.cast import CAST
-from tubelet.synthetic.generator import Synthetic, generate, write
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate, write
 from tubelet.synthetic.planner import plan
 from tubelet.synthetic.shapes import Look, covers, paint_creature, sine
 

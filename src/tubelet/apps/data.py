@@ -156,7 +156,8 @@ def synth(
 ) -> None:
     """Generate videos with exact truth: PNG frames and YouTube-VIS JSON."""
     from tubelet.core.atomic import check_new_folder
-    from tubelet.synthetic.generator import Synthetic, write
+    from tubelet.synthetic.config import Synthetic
+    from tubelet.synthetic.generator import write
 
     check_new_folder(out)
     config = Synthetic().override(*(overrides or ()))

@@ -18,7 +18,6 @@ from tubelet.apps.console import say
 from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
 
 if TYPE_CHECKING:
-    import numpy as np
     from torch import Tensor
 
     from tubelet.core.types import Frame
@@ -144,18 +143,6 @@ def described(frame: Frame, rate: float, missed: int, *, with_masks: bool) -> di
     return told
 
 
-def picture(frame: Frame, rate: float) -> np.ndarray:
-    """The frame with its objects and the current frames a second, uint8 [H, W, 3] RGB."""
-    from tubelet.drawing.labels import label, text_height
-    from tubelet.inference.results import render
-
-    image = render(frame)
-    plate = label(f"{rate:.1f} fps", text_height(image.shape[:2]), (24, 26, 30))
-    height, width = min(plate.shape[0], image.shape[0]), min(plate.shape[1], image.shape[1])
-    image[:height, -width:] = plate[:height, :width]
-    return image
-
-
 def _lasting(
     first: LiveVideo, source: int | str, stop: threading.Event, first_wait: float, longest_wait: float
 ) -> Generator[Stamped, None, None]:
@@ -219,6 +206,8 @@ def _add_window(sinks: list[Sink]) -> bool:
         cv2.namedWindow(TITLE, cv2.WINDOW_NORMAL | cv2.WINDOW_KEEPRATIO)
     except (cv2.error, AttributeError):
         return False
+
+    from tubelet.apps.picture import picture
 
     def put(frame: Frame, rate: float) -> None:
         cv2.imshow(TITLE, picture(frame, rate)[..., ::-1])

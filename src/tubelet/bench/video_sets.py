@@ -24,7 +24,8 @@ from tubelet.data.sampling import Repeat
 from tubelet.formats.classes import translate
 from tubelet.formats.lazy import JoinedVideos, LazyVideos, MappedVideos
 from tubelet.recipes.small import HEIGHT, PLAIN, WIDTH
-from tubelet.synthetic.generator import Synthetic, generate
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
 
 SplitName = Literal["train", "test"]
 SEEDS: dict[SplitName, int] = {"train": 2000, "test": 9000}  # of the first grade and of the pasted set; others count on

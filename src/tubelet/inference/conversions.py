@@ -12,14 +12,14 @@ from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from tubelet.core import masks
 from tubelet.core.errors import InputError
 from tubelet.core.masks import RLE
-from tubelet.core.records import Track, VideoSet
+from tubelet.core.records import Prediction, Track, Video, VideoSet
 from tubelet.core.text import plain
 from tubelet.core.untrusted.documents import read_json
 from tubelet.core.untrusted.files import as_path
@@ -27,13 +27,10 @@ from tubelet.formats import davis
 from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 
-if TYPE_CHECKING:
-    from tubelet.inference.results import VideoPrediction
-
 COLUMNS = ("video", "frame", "time", "track", "class", "score", "x", "y", "width", "height", "area")
 
 
-def to_supervision(prediction: VideoPrediction) -> Iterator[Any]:
+def to_supervision(prediction: Prediction) -> Iterator[Any]:
     """One `supervision.Detections` per frame, in order, each made when it is asked for.
 
     xyxy float32 [N, 4], mask bool [N, H, W], confidence float32 [N], class_id int [N], tracker_id int [N], and the
@@ -43,7 +40,7 @@ def to_supervision(prediction: VideoPrediction) -> Iterator[Any]:
     return (_detections(detections, prediction, t) for t in range(prediction.length))
 
 
-def to_coco(prediction: VideoPrediction) -> dict[str, Any]:
+def to_coco(prediction: Prediction) -> dict[str, Any]:
     """COCO's form with tracks: videos, images, categories, and an annotation for each (object, frame).
 
     An annotation has its track_id and score, segmentation (compressed RLE), bbox (x, y, width, height) and area. Ids
@@ -78,7 +75,7 @@ def to_coco(prediction: VideoPrediction) -> dict[str, Any]:
     }
 
 
-def to_ytvis(prediction: VideoPrediction) -> dict[str, Any]:
+def to_ytvis(prediction: Prediction) -> dict[str, Any]:
     """YouTube-VIS's data-set form, exactly what predictions.json holds: videos, categories, annotations with scores."""
     with tempfile.TemporaryDirectory() as folder:  # the form is written down in one place alone
         path = Path(folder) / "predictions.json"
@@ -87,19 +84,19 @@ def to_ytvis(prediction: VideoPrediction) -> dict[str, Any]:
     return told
 
 
-def to_davis(prediction: VideoPrediction, folder: str | Path) -> Omissions:
+def to_davis(prediction: Prediction, source: Video, folder: str | Path) -> Omissions:
     """Write DAVIS's label maps, `folder`/Annotations/<video>/00000.png, ...: pixel value n is the n-th track.
 
     Where objects overlap, the earlier track has the pixel. Returns what the form cannot hold. Raises InputError for
     more than 254 objects, and where `folder` holds something already.
     """
     tracks = tuple(replace(track, id=number) for number, track in enumerate(prediction.tracks, start=1))
-    video = replace(prediction.source, id=prediction.video, tracks=tracks)
+    video = replace(source, id=prediction.video, tracks=tracks)
     folder = as_path(folder, "the folder of label maps")
     return davis.write(folder, VideoSet(videos=(video,), classes=prediction.classes), frames=False)
 
 
-def to_pandas(prediction: VideoPrediction) -> Any:
+def to_pandas(prediction: Prediction, source: Video) -> Any:
     """A DataFrame with one row per (object, frame) and the columns of COLUMNS; seconds and pixels.
 
     Raises InputError where pandas is not installed.
@@ -108,7 +105,7 @@ def to_pandas(prediction: VideoPrediction) -> Any:
         (
             prediction.video,
             t,
-            prediction.source.time(t),
+            source.time(t),
             track.id,
             prediction.classes[track.label],
             track.score,
@@ -120,7 +117,7 @@ def to_pandas(prediction: VideoPrediction) -> Any:
     return _module("pandas").DataFrame(rows, columns=list(COLUMNS))
 
 
-def _detections(detections: Any, prediction: VideoPrediction, t: int) -> Any:
+def _detections(detections: Any, prediction: Prediction, t: int) -> Any:
     seen = [(track, rle) for track in prediction.tracks if (rle := track.rles[t]) is not None]
     tracks, rles = [track for track, _ in seen], [rle for _, rle in seen]
     binary = masks.decode(rles) if rles else np.zeros((0, *prediction.size), np.uint8)
@@ -134,7 +131,7 @@ def _detections(detections: Any, prediction: VideoPrediction, t: int) -> Any:
     )
 
 
-def _seen(prediction: VideoPrediction) -> Iterator[tuple[Track, int, RLE]]:
+def _seen(prediction: Prediction) -> Iterator[tuple[Track, int, RLE]]:
     """Every (object, frame): tracks in their order, frames in time."""
     for track in prediction.tracks:
         for t, rle in enumerate(track.rles):

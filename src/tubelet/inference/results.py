@@ -75,11 +75,11 @@ class VideoPrediction(Prediction):
 
     def to_davis(self, folder: str | Path) -> Omissions:
         """Write label maps as PNG into a new folder; returns what the form cannot hold."""
-        return conversions.to_davis(self, folder)
+        return conversions.to_davis(self, self.source, folder)
 
     def to_pandas(self) -> Any:
         """A DataFrame with one row per (object, frame)."""
-        return conversions.to_pandas(self)
+        return conversions.to_pandas(self, self.source)
 
     def _frame(self, t: int, image: Tensor) -> Frame:
         shown = [(track, rle) for track in self.tracks if (rle := track.rles[t]) is not None]

@@ -24,6 +24,7 @@ from tubelet.formats.classes import class_map, translate
 from tubelet.formats.lazy import JoinedVideos
 from tubelet.models.weights import ModelConfig, start_from
 from tubelet.synthetic import generator
+from tubelet.synthetic.config import Synthetic
 from tubelet.training import checkpoint
 from tubelet.training.loop import CHECKPOINTS, TrainConfig, TrainingOutcome, train
 from tubelet.training.optim import OptimConfig
@@ -88,7 +89,7 @@ class Generated(Config):
     kind: Literal["generated"] = "generated"
     videos: int = Field(default=200, ge=1)
     seed: int = Field(default=0, ge=0)
-    world: generator.Synthetic = generator.Synthetic()
+    world: Synthetic = Synthetic()
 
     def read(self) -> VideoSet:
         return generator.generate(self.world, self.seed, self.videos)

@@ -14,7 +14,7 @@ from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.recipes.experiment import Experiment, Generated, YouTubeVIS
-from tubelet.synthetic.generator import Synthetic
+from tubelet.synthetic.config import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import SGD, AdamW, Cosine, Steps
 

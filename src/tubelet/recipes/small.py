@@ -34,7 +34,7 @@ from tubelet.models.rcnn.regions import DualRegionsConfig
 from tubelet.models.tags.model import TagConfig
 from tubelet.recipes import tags
 from tubelet.recipes.experiment import Experiment, Generated
-from tubelet.synthetic.generator import Synthetic
+from tubelet.synthetic.config import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine
 

@@ -20,7 +20,7 @@ from tubelet.models.tags.heads import DecoderConfig
 from tubelet.models.tags.losses import TagLossConfig
 from tubelet.models.tags.model import TagConfig
 from tubelet.recipes.experiment import AnyForm, Evaluation, Experiment, Generated, YouTubeVIS
-from tubelet.synthetic.generator import Synthetic
+from tubelet.synthetic.config import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine, Steps
 

@@ -6,17 +6,13 @@ or may be fused by a compiler, and then their last bit differs between machines.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from tubelet.core.spline import spline
 from tubelet.synthetic.cast import CAST, SCENERY
+from tubelet.synthetic.config import Synthetic
 from tubelet.synthetic.renderer import Camera, Scene, SceneObject
 from tubelet.synthetic.shapes import Colour, Look, cosine, sine
-
-if TYPE_CHECKING:
-    from tubelet.synthetic.generator import Synthetic
 
 _FRAMES_PER_POINT = 8  # frames between two control points of a path
 
@@ -25,7 +21,7 @@ def plan(config: Synthetic, seed: tuple[int, ...]) -> Scene:
     """Plan the world of one video: objects in random depth order, then scenery in front of them.
 
     >>> from tubelet.synthetic.planner import plan
-    >>> from tubelet.synthetic.generator import Synthetic
+    >>> from tubelet.synthetic.config import Synthetic
     >>> world = plan(Synthetic(objects=(2, 2), occluders=(1, 1)), seed=(0, 3))
     >>> len(world.actors), world.actors[-1].label
     (3, None)

@@ -25,7 +25,7 @@ class SceneObject:
     """An object, or a piece of scenery that hides objects (label None), and its pose in each of T frames.
 
     >>> from tubelet.synthetic.planner import plan
-    >>> from tubelet.synthetic.generator import Synthetic
+    >>> from tubelet.synthetic.config import Synthetic
     >>> actor = plan(Synthetic(frames=20, objects=(1, 1)), seed=(0, 1)).actors[0]
     >>> actor.place.shape
     (20, 2)
@@ -98,7 +98,7 @@ class Scene:
     """Actors from back to front, a camera and a light. Frames are drawn at twice the size and averaged.
 
     >>> from tubelet.synthetic.planner import plan
-    >>> from tubelet.synthetic.generator import Synthetic
+    >>> from tubelet.synthetic.config import Synthetic
     >>> world = plan(Synthetic(height=24, width=32, frames=2, objects=(1, 1)), seed=(0, 0))
     >>> world.frame(1).shape, world.masks(1).shape
     ((24, 32, 3), (1, 24, 32))

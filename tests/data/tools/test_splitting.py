@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from tubelet.core.errors import ConfigError
 from tubelet.data.tools.splitting import split, stratify, subset
 from tubelet.formats import ytvis
-from tubelet.synthetic.generator import Synthetic, generate, write
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate, write
 
 SMALL = Synthetic(height=32, width=48, frames=2, objects=(1, 2), size=(0.6, 0.9), classes=("fish", "car", "cat"))
 

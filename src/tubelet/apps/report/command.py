@@ -3,49 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from tubelet.apps.report import film
+from tubelet.apps.report.result import Result
 from tubelet.core.atomic import check_file, replacing
 from tubelet.core.errors import ConfigError
-from tubelet.core.records import Prediction
 from tubelet.core.text import plain
 from tubelet.evaluation import cases, diagnosis, identity, oracles, significance, ytvis
-from tubelet.evaluation.cases import Case
-from tubelet.evaluation.diagnosis import Failure
-from tubelet.evaluation.oracles import Cost
 from tubelet.evaluation.pairing import pair
-from tubelet.evaluation.partners import Matches, match
-from tubelet.evaluation.significance import Interval
-from tubelet.evaluation.ytvis import Curves
+from tubelet.evaluation.partners import match
 from tubelet.formats import ytvis as files
 from tubelet.formats.ytvis.document import Faults
 from tubelet.formats.ytvis.numbering import AnnotatedSet
 
 NAME = "report.html"
 SEED = 0  # of the bootstrap: the same files give the same page
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Result:
-    """One file of predictions, measured."""
-
-    name: str
-    predictions: list[Prediction]
-    matches: Matches
-    curves: Curves
-    numbers: dict[str, float]
-    identity: dict[float, dict[str, float]]  # by threshold of score
-    cases: list[Case]
-    failures: list[Failure]
-    costs: dict[str, Cost]
-    rest: float
-    spread: Interval
-    gain: Interval | None  # in AP over the first file
-    faults: Faults
 
 
 def write(

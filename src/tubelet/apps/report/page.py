@@ -8,7 +8,7 @@ from html import escape
 import numpy as np
 
 from tubelet.apps.report import charts, film
-from tubelet.apps.report.command import Result
+from tubelet.apps.report.result import Result
 from tubelet.apps.report.style import STYLE
 from tubelet.core.records import Track
 from tubelet.drawing.colours import colour

@@ -43,7 +43,7 @@ class Newest:
 
     def offer(self, frame: Frame, rate: float) -> None:
         """A frame that the model has finished, and the current frames a second."""
-        from tubelet.apps.stream import picture
+        from tubelet.apps.picture import picture
 
         names = ", ".join(f"{name} {id}" for name, id in zip(frame.names, frame.ids.tolist(), strict=True))
         self.caption = f"{rate:.1f} frames/s · {names or 'no object'}"
