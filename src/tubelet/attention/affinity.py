@@ -72,8 +72,7 @@ def affinity(
 
 
 def weighted(current: Float[Tensor, "P D"], weight: Float[Tensor, "D D"]) -> Float[Tensor, "P D"]:
-    """Compute W x, for the current frame, so that stored features of reference frames need no
-    change.
+    """Compute W x for the current frame, so that stored reference features need no change.
 
     Example:
         >>> from tubelet.attention.affinity import weighted
@@ -121,8 +120,9 @@ def carried(
     renorm: bool = True,
     columns: int = COLUMNS,
 ) -> tuple[Float[Tensor, "K P"], Float[Tensor, "K P"]]:
-    """Compute fg and bg of K boxes, with `columns` columns of the affinity at a time, in the
-    backward pass too.
+    """Compute fg and bg of K boxes.
+
+    Only `columns` columns of the affinity exist at a time, in the backward pass too.
 
     Args:
         reference: Features of the reference cells.
@@ -215,8 +215,7 @@ def _carried_without_renorm(
 
 
 class Affinity(nn.Module):
-    """Carries reference boxes over to the current frame, with a learned W if the config asks for
-    one.
+    """Carries reference boxes over to the current frame, with a learned W if configured.
 
     Example:
         >>> from tubelet.attention.affinity import AffinityConfig

@@ -1,5 +1,4 @@
-"""Parts of query decoders: multi-head attention with a mask, the post-norm query layer, sine
-positions.
+"""Parts of query decoders: masked multi-head attention, post-norm query layer, sine positions.
 
 Sources: Vaswani et al. 2017 (attention, sine positions); Cheng et al., Masked-attention Mask
 Transformer, CVPR 2022.
@@ -60,8 +59,7 @@ def sine_code(
     channels: int,
     temperature: float = 1e4,
 ) -> Float[Tensor, "*P {channels}"]:
-    """Encode positions, in radians: sin(p / temperature^(2i / C)) at channel 2i, cos at channel 2i
-    + 1.
+    """Encode positions in radians: sin(p / temperature^(2i / C)) at channel 2i, cos at 2i + 1.
 
     Example:
         >>> from tubelet.attention.blocks import sine_code
@@ -91,8 +89,7 @@ def sine_position(
     channels: int,
     device: torch.device,
 ) -> Float[Tensor, "H W {channels}"]:
-    """Encode the cells of a map: the first half of the channels encodes the row, the second half
-    the column.
+    """Encode the cells of a map: the row in the first half of the channels, then the column.
 
     Example:
         >>> from tubelet.attention.blocks import sine_position
@@ -109,8 +106,7 @@ def sine_time(
     channels: int,
     device: torch.device,
 ) -> Float[Tensor, "{length} {channels}"]:
-    """Encode the frames of a clip, at 1/n ... 1 of 2 pi: the code of a frame depends on the clip's
-    length.
+    """Encode the frames of a clip, at 1/n ... 1 of 2 pi: codes depend on the clip's length.
 
     Example:
         >>> from tubelet.attention.blocks import sine_time
@@ -147,8 +143,9 @@ class PixelMemory(NamedTuple):
 
 
 class MultiHeadAttention(nn.Module):
-    """Multi-head attention in two steps, `project` and `forward`, so that tokens are projected once
-    for many queries.
+    """Multi-head attention in two steps, `project` and `forward`.
+
+    So tokens are projected once for many queries.
 
     Example:
         >>> from tubelet.attention.blocks import MultiHeadAttention
@@ -191,8 +188,7 @@ class MultiHeadAttention(nn.Module):
 
 
 class QueryLayer(nn.Module):
-    """Cross-attention, self-attention and feed-forward, each added to its input and then
-    normalised.
+    """Cross-attention, self-attention and feed-forward, each added to its input and normalised.
 
     The steps `look`, `mix` and `feed` can also be called one by one. `feed_forward` is the hidden
     width of the last step; None leaves it out.

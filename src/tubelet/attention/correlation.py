@@ -1,5 +1,4 @@
-"""CompFeat's correlation tracker: how well a detection matches a reference, object to object and
-object to frame.
+"""CompFeat's correlation tracker: match scores from object to object and object to frame.
 
     (a)  v1_ij = sum_p r_j(p) x_i(p) / r^2                 depth-wise: one number per channel
     (b)  M_j   = ReLU(Conv1(r_j * f))                      r_j correlated depth-wise over the whole map, same padding
@@ -35,8 +34,7 @@ def object_object(
     detections: Float[Tensor, "N C r r"],
     references: Float[Tensor, "M C r r"],
 ) -> Float[Tensor, "N M C"]:
-    """Correlate each detection with each reference, channel by channel: (a), the mean of products
-    over cells.
+    """Correlate each detection with each reference, channel by channel: (a).
 
     Example:
         >>> from tubelet.attention.correlation import object_object
@@ -52,8 +50,7 @@ def object_frame(
     references: Float[Tensor, "M C r r"],
     frame: Float[Tensor, "C H W"],
 ) -> Float[Tensor, "M C H W"]:
-    """Correlate each reference with every position of the frame, channel by channel: (b), before
-    Conv1.
+    """Correlate each reference with every position of the frame: (b), before Conv1.
 
     The frame is padded with zeros.
 
@@ -136,8 +133,7 @@ def _line_weights(start: Tensor, stop: Tensor, length: int, samples: int) -> Ten
 
 
 class CorrelationMatch(nn.Module):
-    """Match head: logits between detections and known objects, from correlations instead of linear
-    layers.
+    """Match head: logits between detections and known objects, from correlations.
 
     Example:
         >>> from tubelet.attention.correlation import CorrelationConfig
@@ -226,8 +222,7 @@ class CorrelationMatch(nn.Module):
         boxes: Float[Tensor, "M 4"],
         refined: Float[Tensor, "M C H W"] | None = None,
     ) -> Float[Tensor, ""]:
-        """Compute the mean squared error of the correlation maps after a sigmoid, times
-        `map_weight`.
+        """Compute the mean squared error of the maps after a sigmoid, times `map_weight`.
 
         0 without references or without the frame branch.
 

@@ -49,8 +49,7 @@ def reference_points(shapes: Shapes, device: torch.device) -> Float[Tensor, "L 2
 def corners(
     locations: Float[Tensor, "B Q h l p 2"], shapes: Shapes
 ) -> tuple[Int[Tensor, "B Q h l p 4"], Float[Tensor, "B Q h l p 4"]]:
-    """Find the four cells around each location, as row numbers of `bordered` levels, and their
-    bilinear weights.
+    """Find the four cells around each location, as rows of `bordered`, and their weights.
 
     Locations are (x, y) in units of the frame; those outside, or NaN, fall into the border of
     zeros.
@@ -83,8 +82,7 @@ def corners(
 
 
 def bordered(values: Float[Tensor, "B L h d"], shapes: Shapes) -> Float[Tensor, "B M h d"]:
-    """Pad every level with a row and a column of zeros before it and two after it, for samples
-    outside.
+    """Pad every level with one row and column of zeros before it and two after it.
 
     Example:
         >>> from tubelet.attention.deformable import bordered
@@ -108,8 +106,7 @@ def deformable_attention(
     locations: Float[Tensor, "B Q h l p 2"],
     weights: Float[Tensor, "B Q h l p"],
 ) -> Float[Tensor, "B Q D"]:
-    """Compute Eq. 3 without its projections: each head's weighted sum of bilinear samples, heads
-    concatenated.
+    """Compute Eq. 3 without its projections: each head's weighted sum of bilinear samples.
 
     Args:
         values: W' x of the cells of all levels.
@@ -141,8 +138,7 @@ def deformable_attention(
 
 
 class DeformableAttention(nn.Module):
-    """Multi-scale deformable attention: each query samples a few learned points around its
-    reference on every level.
+    """Multi-scale deformable attention: queries sample learned points around their references.
 
     Example:
         >>> from tubelet.attention.deformable import DeformableConfig, reference_points
@@ -210,8 +206,7 @@ class DeformableAttention(nn.Module):
 
 
 class DeformableConfig(Config):
-    """Settings of deformable attention: by default eight heads with four points per level
-    (Deformable DETR, Sec. 4).
+    """Settings of deformable attention; defaults from Deformable DETR, Sec. 4.
 
     Example:
         >>> from tubelet.attention.deformable import DeformableConfig

@@ -1,5 +1,4 @@
-"""Temporal attention, spatial attention and the dual module of CompFeat, at frame level and at
-object level.
+"""Temporal attention, spatial attention and the dual module of CompFeat, for frames and objects.
 
     Eq. 1   X = key_S^T key_C                                     [T H W, H W]
             f_A(:, j) = F(value_S softmax(X(:, j)))               the softmax over all T H W cells of the supports
@@ -54,8 +53,7 @@ def aggregate(
     values: Float[Tensor, "B D K"],
     logits: Float[Tensor, "B K L"],
 ) -> Float[Tensor, "B D L"]:
-    """Average the values by the softmax of the logits over K: value_S softmax(X) of Eq. 1, before
-    F.
+    """Average the values by the softmax of the logits: value_S softmax(X) of Eq. 1, before F.
 
     Example:
         >>> from tubelet.attention.dual import aggregate
@@ -288,8 +286,7 @@ def _zero(conv: nn.Conv2d) -> None:
 
 
 class DualConfig(Config):
-    """Settings of the dual module and of how the host uses it; docs/papers/compfeat.md explains the
-    defaults.
+    """Settings of the dual module and of how the host uses it, see docs/papers/compfeat.md.
 
     Example:
         >>> from tubelet.attention.dual import DualConfig

@@ -46,8 +46,7 @@ NOTHING = math.log(2**24)
 
 
 def encode(convolution: nn.Conv2d, maps: Float[Tensor, "B S C H W"]) -> Float[Tensor, "B D K"]:
-    """Apply a convolution and ReLU to S maps, and put their cells in one row: K = S H W keys or
-    values.
+    """Apply a convolution and ReLU to S maps; their cells are the K = S H W keys or values.
 
     Example:
         >>> from tubelet.attention.fused import encode

@@ -1,5 +1,4 @@
-"""Inter-frame recurrent attention: the queries of a frame start from the queries of the frame
-before.
+"""Inter-frame recurrent attention: a frame's queries start from those of the frame before.
 
 Source: the IFR paper, Sec. 3.1, Eq. 1-3 and Fig. 3 (docs/papers/ifr.md).
 
@@ -34,8 +33,7 @@ def multiplied_attention(
     values: Float[Tensor, "B h L d"],
     allowed: Bool[Tensor, "B 1 Q L"] | None,
 ) -> Float[Tensor, "B h Q d"]:
-    """Compute Eq. 1 to the letter: a token that is not allowed has the logit 0, so it keeps some
-    weight.
+    """Compute Eq. 1 to the letter: tokens not allowed have the logit 0, so keep some weight.
 
     Example:
         >>> from tubelet.attention.ifr import multiplied_attention
@@ -56,8 +54,7 @@ def frame_queries(
     position: Float[Tensor, "Q D"],
     others: PixelMemory,
 ) -> Float[Tensor, "B Q D"]:
-    """Compute one frame's queries: the first N rows of self-attention over U and V (Eq. 3), then
-    the feed-forward.
+    """Compute one frame's queries: Eq. 3, then the feed-forward.
 
     Args:
         layer: The layer of the frames.
@@ -121,8 +118,7 @@ def clip_queries(
 
 
 class InterFrameLayer(nn.Module):
-    """One layer of the recurrent decoder: `frame` updates queries frame by frame, `clip` collects
-    them.
+    """One layer of the recurrent decoder: first the queries of the frames, then those of the clip.
 
     Example:
         >>> from tubelet.attention.ifr import RecurrentConfig
@@ -202,8 +198,7 @@ class InterFrameLayer(nn.Module):
 
 
 class RecurrentConfig(Config):
-    """Settings of an inter-frame layer; docs/papers/ifr.md explains our reading where the paper is
-    silent.
+    """Settings of an inter-frame layer; docs/papers/ifr.md explains what the paper leaves open.
 
     Example:
         >>> from tubelet.attention.ifr import RecurrentConfig

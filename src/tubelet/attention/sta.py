@@ -1,5 +1,4 @@
-"""Spatio-temporal attention (STA), Eq. 1-3; the attention neck of the ObjProp variant is the same
-block.
+"""Spatio-temporal attention (STA), Eq. 1-3; also the attention neck of the ObjProp variant.
 
     Eq. 1   Cor(x0, x1) = S[ Conv1(x0)^T Conv1(x1) ]      rows = cells of the previous frame, columns = of the current
     Eq. 2   A(x0, x1)   = Conv2(x1) Cor(x0, x1)
@@ -195,8 +194,7 @@ class STA(nn.Module):
 
 
 class STAConfig(Config):
-    """Settings of the STA block and of how the host uses it; docs/papers/sta.md explains the
-    defaults.
+    """Settings of the STA block and of how the host uses it, see docs/papers/sta.md.
 
     Example:
         >>> from tubelet.attention.sta import STAConfig

@@ -1,5 +1,4 @@
-"""The attentions of the tag-based system: from all frames to each frame, from tags, and within a
-frame.
+"""The attentions of the tag-based system: from all frames to each frame, and within a frame.
 
 Source: Tag-based attention guided bottom-up approach for video instance segmentation, III-B, III-C,
 Fig. 2-4; the paper draws them and prints no formula, so these are our reading
@@ -60,8 +59,7 @@ def mean_weights(
     queries: Float[Tensor, "B T P D"],
     keys: Float[Tensor, "B P D"],
 ) -> Float[Tensor, "B P P"]:
-    """Compute the attention weights from scaled queries to one frame, averaged over the queries'
-    frames.
+    """Compute the attention weights to one frame, averaged over the queries' frames.
 
     Rows sum to 1.
 
@@ -104,8 +102,7 @@ def read_itself(
 
 
 def coordinates(features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B 2 T H W"]:
-    """Return the location embedding: x and y of each cell, from -1 for the first cell to 1 for the
-    last.
+    """Return the location embedding: x and y of each cell, from -1 (first) to 1 (last).
 
     Example:
         >>> from tubelet.attention.tags import coordinates
@@ -121,10 +118,9 @@ def coordinates(features: Float[Tensor, "B C T H W"]) -> Float[Tensor, "B 2 T H 
 
 
 def normalise(tags: Float[Tensor, "B D T h w"]) -> Float[Tensor, "B D T h w"]:
-    """Normalise the tags of each clip to mean 0 and variance 1, because only their differences have
-    a meaning.
+    """Normalise the tags of each clip to mean 0 and variance 1.
 
-    Mean and variance are constants to the gradient.
+    Only differences of tags have a meaning. Mean and variance are constants to the gradient.
 
     Example:
         >>> from tubelet.attention.tags import normalise
@@ -138,8 +134,7 @@ def normalise(tags: Float[Tensor, "B D T h w"]) -> Float[Tensor, "B D T h w"]:
 
 
 class FrameReading(nn.Module):
-    """Spatio-temporal attention (III-B, Fig. 2) and, as a second module, tag-based attention
-    (III-C, Fig. 3).
+    """Spatio-temporal attention (Fig. 2) and, as a second module, tag-based attention (Fig. 3).
 
     Example:
         >>> from tubelet.attention.tags import FrameReadingConfig

@@ -22,10 +22,10 @@ CONFIDENT = 0.3  # score from which tracks take part in identities
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Case:
-    """One video as numbers: T frames, G objects (truths without crowds), P predicted tracks; made
-    by `cases`.
+    """One video as numbers, made by `cases`.
 
-    Objects are numbered g = 0 .. G - 1 and tracks p = 0 .. P - 1.
+    T frames, G objects (truths without crowds) and P predicted tracks; g numbers the objects, p the
+    tracks.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -87,8 +87,9 @@ def overlap_of(shared: np.ndarray, truth_area: np.ndarray, area: np.ndarray) -> 
 
 
 def cases(pairs: Sequence[Pair], *, confident: float = CONFIDENT, jobs: int = 1) -> list[Case]:
-    """Turn videos into numbers, in `jobs` processes; tracks of a score below `confident` start no
-    identity.
+    """Turn videos into numbers, in `jobs` processes.
+
+    Tracks with a score below `confident` do not start to follow objects.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -210,10 +211,10 @@ def _owners(
 
 
 def _main_tracks(owner: np.ndarray, same_class: np.ndarray) -> dict[int, int]:
-    """Choose each followed object's main track: one of its class if possible, then the one that
-    follows it longest.
+    """Choose the main track of each followed object.
 
-    No track is chosen for two objects. Shapes: `owner` [T, G], `same_class` bool [G, P].
+    One of its class if possible; of several, the one that follows it longest. No track is chosen
+    for two objects. Shapes: `owner` [T, G], `same_class` bool [G, P].
     """
     options = []
     for g, column in enumerate(owner.T):

@@ -1,12 +1,11 @@
-"""DAVIS J & F: overlap of regions (J) and of contours (F), unsupervised (2019) and semi-supervised
-(2017).
+"""DAVIS J & F: overlap of regions (J) and of contours (F).
 
-A frame is a label map: 0 background, k object or proposal k, 255 void in truth. Everything is
-computed from label maps: all overlaps of a frame from one joint histogram, all contours from one
-comparison with the neighbours, and the test whether contours are within the tolerance from a
-distance map of each contour's surroundings. So the cost of a frame grows with proposals plus
-objects, not with proposals times objects. Source: the public rules of the DAVIS 2017 evaluation;
-see docs/metrics.md.
+Unsupervised as in 2019, semi-supervised as in 2017. A frame is a label map: 0 background, k object
+or proposal k, 255 void in truth. Everything is computed from label maps: all overlaps of a frame
+from one joint histogram, all contours from one comparison with the neighbours, and the test whether
+contours are within the tolerance from a distance map of each contour's surroundings. So the cost of
+a frame grows with proposals plus objects, not with proposals times objects. Source: the public
+rules of the DAVIS 2017 evaluation; see docs/metrics.md.
 
 Letters: T frames, G objects, P proposals.
 """
@@ -141,10 +140,10 @@ def numbers(scores: Sequence[ObjectScores]) -> dict[str, float]:
 
 
 def statistics(values: np.ndarray) -> np.ndarray:
-    """Compute mean, recall (share above one half) and decay (first quarter minus last) of values
-    [2, T]: float [3, 2].
+    """Compute mean, recall and decay of values [2, T]: float [3, 2].
 
-    The quarters share their end frames, as in the official evaluation.
+    Recall is the share above one half; decay is the first quarter's mean minus the last one's. The
+    quarters share their end frames, as in the official evaluation.
 
     Example:
         >>> from tubelet.evaluation.davis import statistics

@@ -50,8 +50,9 @@ TOUCHES = 0.1  # overlap of tracks below which a prediction has nothing to do wi
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Failure:
-    """One failure: its kind, and where it is. Frames count from 0; truths and tracks are ids in the
-    files.
+    """One failure: its kind, and where it is.
+
+    Frames count from 0; truths and tracks are ids in the files.
 
     Example:
         >>> from tubelet.evaluation.diagnosis import MISSED, Failure

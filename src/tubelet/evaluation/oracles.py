@@ -52,8 +52,7 @@ def costs(
     cases: Sequence[Case],
     failures: Sequence[Failure],
 ) -> tuple[float, dict[str, Cost], float]:
-    """Compute AP, the cost of each kind in the order of KINDS, and the share of the lost AP that no
-    kind explains.
+    """Compute AP, the cost of each kind, and the share of the lost AP that no kind explains.
 
     Example:
         >>> from tubelet.core.masks import encode

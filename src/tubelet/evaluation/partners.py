@@ -1,8 +1,7 @@
-"""Match predictions to truths: by falling score, each takes the truth of its class that it overlaps
-most.
+"""Match predictions to truths.
 
-The rules are those of the YouTube-VIS evaluation; `evaluation.ytvis` computes AP and AR from the
-matches.
+By falling score, each prediction takes the truth of its class that it overlaps most. The rules are
+those of the YouTube-VIS evaluation; `evaluation.ytvis` computes AP and AR from the matches.
 
 Letters: V videos, G truths, P predictions of one video, D predictions of all videos, A splits.
 """
@@ -132,8 +131,9 @@ def match(
     official_ids: bool = False,
     jobs: int = 1,
 ) -> Matches:
-    """Match predictions to truths at every threshold, in every split; `ytvis.evaluate` explains the
-    switches.
+    """Match predictions to truths at every threshold, in every split.
+
+    `ytvis.evaluate` explains `agnostic` and `official_ids`.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -199,8 +199,7 @@ def match_tables(tables: Sequence[Table]) -> Matches:
 
 
 def mean_areas(tubes: Sequence[Tube]) -> np.ndarray:
-    """Return each tube's mean pixels over the frames in which it is present, float [N]; 0 for an
-    empty tube.
+    """Return each tube's mean pixels over the frames with any, float [N]; 0 if empty.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -316,8 +315,7 @@ def _candidates(
     truths: Truths,
     jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Find predictions and truths of one video and class that overlap by the lowest threshold or
-    more.
+    """Find predictions and truths of one video and class that overlap enough to match.
 
     Returns the indices of the predictions, those of the truths, and the overlaps, [N] each.
     """

@@ -1,5 +1,6 @@
-"""Semantic segmentation of video: intersection over union (IoU) of class maps, summed over all
-pixels of all frames.
+"""Semantic segmentation of video: intersection over union (IoU) of class maps.
+
+Pixels are counted over all frames of all videos.
 
 A class map has 0 for background, k + 1 for class k and, in truth, 255 for void, which counts
 nowhere. All measures come from one confusion matrix of pixels. Source: the measure of PASCAL VOC
@@ -63,8 +64,9 @@ def evaluate(videos: Iterable[ClassMaps], num_classes: int) -> dict[str, float]:
 
 
 def confusion(videos: Iterable[ClassMaps], num_classes: int) -> np.ndarray:
-    """Count pixels by true class (rows) and predicted class (columns), background first: int64 [K +
-    1, K + 1].
+    """Count pixels by true class (rows) and predicted class (columns): int64 [K + 1, K + 1].
+
+    Background comes first.
 
     Raises:
         FormatError: as `evaluate` does.

@@ -69,11 +69,11 @@ def compare_runs(
     rng: np.random.Generator,
     samples: int = SAMPLES,
 ) -> Interval:
-    """Compute the mean AP of the second runs minus that of the first; all runs see the same drawn
-    videos.
+    """Compute the mean AP of the second runs minus that of the first.
 
-    The interval shows how the difference varies with the videos. How it varies with the seed of the
-    training is another question, which only more runs can answer.
+    All runs are measured on the same drawn videos. The interval shows how the difference varies
+    with the videos. How it varies with the seed of the training is another question, which only
+    more runs can answer.
 
     Raises:
         ValueError: if the results are not of the same number of truths.

@@ -56,8 +56,7 @@ def sheet(
 
 
 def shown(cell: Cell) -> str:
-    """Format a value: fractions in percent with one digit, counts as they are, a dash for -1 and
-    for none.
+    """Format a value: fractions in percent, counts as they are, a dash for -1 and None.
 
     Example:
         >>> from tubelet.evaluation.tables import shown

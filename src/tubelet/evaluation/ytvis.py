@@ -1,5 +1,4 @@
-"""YouTube-VIS average precision (AP) and average recall (AR): the twelve official numbers and their
-curves.
+"""YouTube-VIS average precision (AP) and recall (AR): the twelve official numbers, and curves.
 
 The overlap of two tracks is the sum of their intersections over the sum of their unions, over all
 frames. `evaluation.partners` matches predictions to truths per video, class, overlap threshold and
@@ -91,8 +90,7 @@ def evaluate(
 
 
 def curves(matches: Matches) -> Curves:
-    """Compute precision at 101 recall values and the final recall, per class, split and overlap
-    threshold.
+    """Compute precision and recall curves of every class, split and overlap threshold.
 
     Example:
         >>> from tubelet.evaluation import partners, ytvis
@@ -189,8 +187,9 @@ def trace(
 
 
 def numbers(curves: Curves) -> dict[str, float]:
-    """Summarise curves as the official evaluation does: means over classes and thresholds; -1 where
-    nothing counts.
+    """Average curves over classes and thresholds, as the official evaluation does.
+
+    -1 where nothing counts.
 
     Example:
         >>> from tubelet.evaluation import ytvis
