@@ -27,6 +27,7 @@ def test_the_examples_of_a_module_print_what_they_show(name: str) -> None:
     finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner(optionflags=OPTIONS)
     shown: list[str] = []
-    for example in finder.find(module, name, globs={"torch": torch, "np": np, "tubelet": tubelet}):
+    names = {**vars(module), "torch": torch, "np": np, "tubelet": tubelet}
+    for example in finder.find(module, name, globs=names):
         runner.run(example, out=shown.append)
     assert runner.failures == 0, "".join(shown)

@@ -26,6 +26,7 @@ _HOMES = {
     "Tracks": "tubelet.core.types",
     "Frame": "tubelet.core.types",
     "Prediction": "tubelet.core.types",
+    "VideoPrediction": "tubelet.inference.results",
     "Window": "tubelet.core.protocol",
     "VideoSegmenter": "tubelet.core.protocol",
     "TubeletError": "tubelet.core.errors",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from tubelet.core.types import Video as Video
     from tubelet.inference.predict import predict as predict
     from tubelet.inference.predict import stream as stream
+    from tubelet.inference.results import VideoPrediction as VideoPrediction
     from tubelet.models.weights import load as load
     from tubelet.video.reader import open_video as open_video
 

@@ -85,7 +85,7 @@ def test_every_map_of_swin_has_a_norm_of_its_own() -> None:
 
 def test_swins_windows_shift_in_its_last_stage_too() -> None:
     blocks = BackboneConfig(name=SWIN).build().body.layers_3.blocks
-    assert [tuple(block.shift_size) for block in blocks] == [(0, 0), (3, 3)]
+    assert [tuple(block.shift) for block in blocks] == [(0, 0), (3, 3)]
 
 
 def test_frozen_stages_of_swin_are_the_patches_and_the_first_layers() -> None:

@@ -9,7 +9,8 @@ import av
 import pytest
 
 from tubelet.apps.web.probe import look
-from tubelet.video.reader import open_stream, open_video
+from tubelet.video.media import open_media
+from tubelet.video.reader import open_video
 
 TITLE = "M??nchen"
 LATIN_1 = "Mü§nchen".encode("latin-1")
@@ -43,9 +44,9 @@ def test_a_title_in_latin_1_does_not_hide_a_video(titled: Path, number_of: Calla
     assert [number_of(video.frames[n]) for n in range(len(video))] == list(range(12))
 
 
-def test_a_title_in_latin_1_does_not_hide_a_stream(titled: Path) -> None:
-    with open_stream(f"file:{titled}") as live:
-        assert sum(1 for _ in live) == 12
+def test_a_title_in_latin_1_does_not_hide_what_is_opened_as_a_stream(titled: Path) -> None:
+    with open_media(f"file:{titled}", options={"protocol_whitelist": "file"}, timeout=10.0) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 12
 
 
 def test_a_title_in_latin_1_passes_the_page(titled: Path) -> None:

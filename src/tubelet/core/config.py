@@ -47,6 +47,7 @@ class Config(BaseModel, metaclass=_Explained):
 
         Raises ConfigError for a field that does not exist, naming the nearest one, and for a value of the wrong type.
 
+        >>> from tubelet.core.protocol import Window
         >>> Window(length=4).but(stride=2)
         Window(length=4, stride=2, context=0, causal=False, spread=False)
         """

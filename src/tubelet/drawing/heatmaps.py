@@ -36,8 +36,8 @@ def mark(image: np.ndarray, at: tuple[float, float]) -> np.ndarray:
 
     >>> from tubelet.drawing.heatmaps import mark
     >>> frame = np.zeros((40, 40, 3), np.uint8)
-    >>> int(mark(frame, (20, 20)).max()), int(frame.max())
-    (255, 0)
+    >>> bool(mark(frame, (20, 20)).any()), bool(frame.any())
+    (True, False)
     """
     canvas = np.ascontiguousarray(image).copy()
     centre = (round(at[0]), round(at[1]))

@@ -121,7 +121,7 @@ def decode_samples(data: bytes, where: str) -> np.ndarray:
 def picture_samples(image: Image.Image) -> np.ndarray:
     """The current picture of an open file as RGB samples [H, W, 3]; raises ValueError as `as_samples`."""
     shown = image if image.mode in _DEEP_GREY else image.convert("RGB")
-    return as_samples(np.asarray(shown))
+    return as_samples(np.array(shown))
 
 
 def as_samples(values: np.ndarray) -> np.ndarray:
