@@ -9,6 +9,7 @@ import av
 import pytest
 
 from tubelet.apps.web.probe import look
+from tubelet.core.errors import InputError
 from tubelet.video.media import open_media
 from tubelet.video.reader import open_video
 
@@ -51,3 +52,13 @@ def test_a_title_in_latin_1_does_not_hide_what_is_opened_as_a_stream(titled: Pat
 
 def test_a_title_in_latin_1_passes_the_page(titled: Path) -> None:
     assert look(titled, max_frames=100).frames == 12
+
+
+@pytest.mark.parametrize("read", [open_video, lambda path: look(path, 100)])
+def test_a_film_that_no_decoder_knows_is_refused(
+    read: Callable[[Path], object], make_clip: Callable[..., Path], tmp_path: Path
+) -> None:
+    path = tmp_path / "unknown.mp4"
+    path.write_bytes(make_clip("plain.mp4").read_bytes().replace(b"avc1", b"zzz1"))
+    with pytest.raises(InputError):
+        read(path)

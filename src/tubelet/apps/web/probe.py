@@ -71,6 +71,8 @@ def _facts(container: Any, max_frames: int) -> Probed:
     stream = container.streams.best("video")
     if stream is None:
         raise InputError("there is no video in this file, only sound or data")
+    if stream.codec_context is None:  # no decoder knows it; PyAV before 18.1 crashes when asked to decode it
+        raise InputError(NO_VIDEO)
     frame = next(container.decode(stream), None)
     if frame is None:
         raise InputError(NO_VIDEO)
