@@ -1,8 +1,9 @@
 """MaskTrack R-CNN: Mask R-CNN with a fourth head that says which known object each detection is.
 
 Source: Yang et al., Video Instance Segmentation, ICCV 2019 (docs/papers/masktrack_rcnn.md). The host of the family:
-what the papers add plugs into its sockets, whose interfaces are `detectors/detector.py`, `neck.py` (STA, dual attention),
-`regions.py` (object-level attention), `heads/sockets.py` (mask and match heads), and `propagation.py` (ObjProp).
+what the papers add plugs into its sockets. Their interfaces are `detectors/detector.py`, `neck.py` (STA, dual
+attention), `regions.py` (object-level attention), `heads/sockets.py` (mask and match heads), and `propagation.py`
+(ObjProp).
 """
 
 from __future__ import annotations
