@@ -7,7 +7,7 @@ import warnings
 import zipfile
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from functools import cached_property, lru_cache
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -179,21 +179,6 @@ class StoredFrames(LazyFrames):
             )
         self.names = found
         return len(changed)
-
-
-@lru_cache(maxsize=256)
-def frames_in(folder: Path, names: tuple[str, ...], size: tuple[int, int], where: str) -> StoredFrames:
-    """Frames of a folder or zip archive by the names that a file gives them; `where` says which file and video.
-
-    The videos of one archive share it. Raises InputError where `folder` is neither, FormatError for a name that leads
-    out of it.
-    """
-    return StoredFrames(_shared_files(folder), [clean_name(name, where) for name in names], size)
-
-
-@lru_cache(maxsize=16)
-def _shared_files(folder: Path) -> Files:
-    return open_files(folder)
 
 
 def clean_name(name: Any, where: str) -> str:
