@@ -251,7 +251,7 @@ class Slow(Toy):
         return super().step(state, clip)
 
 # not the room of models itself, which takes seconds to import
-sys.modules["tubelet.models.weights.loading"] = types.SimpleNamespace(load=lambda name, *, device: Slow())
+sys.modules["tubelet.models.weights"] = types.SimpleNamespace(load=lambda name, *, device: Slow())
 sys.argv = ["tubelet", "predict", sys.argv[2], "--out", sys.argv[3]]
 cli.main()
 """

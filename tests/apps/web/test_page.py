@@ -361,7 +361,8 @@ def test_a_running_job_is_cancelled_and_its_video_is_gone(seen: Page, film: Path
     playwright.expect(seen.locator(".progress p")).to_contain_text("frames/s")
     seen.get_by_role("button", name="Cancel").click()
     seen.locator(".drop").wait_for()
-    playwright.expect(seen.locator(".film")).to_have_count(1)
+    seen.locator(".film", has_text="three patches").wait_for()
+    playwright.expect(seen.locator(".film", has_text="other")).to_have_count(0)
 
 
 def test_a_page_that_was_refused_its_progress_asks_again(browser: Browser, address: str, film: Path) -> None:
