@@ -84,8 +84,9 @@ def test_the_end_that_an_edit_leaves_out_is_not_missing(group: str, make_clip: M
     source = make_clip("whole.mp4", length=LENGTH, gop=16, options={"x264-params": GROUPS[group]})
     trimmed = trim(source, source.with_name("start.mp4"), 0.3)
     data = bytearray(trimmed.read_bytes())
-    edits = data.index(b"elst")  # version, flags, number of edits, then duration in 1/1000 s, start, rate
-    struct.pack_into(">I", data, edits + 12, 1000)
+    (second,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)  # in the unit of edits' durations
+    edits = data.index(b"elst")  # version, flags, number of edits, then duration, start, rate
+    struct.pack_into(">I", data, edits + 12, second)
     trimmed.write_bytes(data)
     check(trimmed)
     assert len(open_video(trimmed)) == pytest.approx(25, abs=1)

@@ -44,8 +44,7 @@ class PlugConfig(Config, ABC):
         """An abstract class stands for the plugs that fit it, each written with all of its own fields."""
         if not isabstract(cls):
             return super().__get_pydantic_core_schema__(source, handler)
-        written = core_schema.simple_ser_schema("any")
-        return core_schema.no_info_plain_validator_function(cls._choose, serialization=written)
+        return core_schema.no_info_plain_validator_function(cls._choose)
 
     @classmethod
     def _choose(cls, value: Any) -> PlugConfig:
