@@ -35,3 +35,10 @@ def test_every_error_is_a_value_error_and_stands_in_the_drawn_tree() -> None:
         assert issubclass(one, errors.TubeletError)
         assert issubclass(one, ValueError)
         assert one.__name__ in (errors.__doc__ or "")
+
+
+def test_an_error_is_one_line_that_is_safe_to_print() -> None:
+    told = str(errors.WeightsError("model.safetensors: no tensor \x1b[31mevil\n" + "x" * 100_000))
+    assert told.isprintable()
+    assert len(told) <= 1000
+    assert told.startswith(r"model.safetensors: no tensor \x1b[31mevil\n")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -199,6 +200,20 @@ def test_onnx_runtime_gives_equal_outputs(case: str, tmp_path: Path) -> None:
     about = session.get_modelmeta().custom_metadata_map
     assert json.loads(about["classes"]) == list(CLASSES)
     assert [path.name for path in tmp_path.iterdir()] == ["network.onnx"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="limits of files")
+def test_a_pt2_file_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> None:
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+    try:
+        with pytest.raises(InputError, match=r"network\.pt2"):
+            network.write_torch(CASES["one stage"](), tmp_path / "network.pt2")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("case", ["one stage", "joint"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -238,3 +239,11 @@ def test_real_clips_open_and_read_alike_in_any_order(shared: Path) -> None:
             if t == 30:
                 break
         assert all(torch.equal(video.frames[t], frame) for t, frame in positions.items())
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with names")
+@pytest.mark.parametrize("name", ["pipe.png", "pipe.mp4", "pipe.tiff"])
+def test_a_pipe_that_nobody_writes_to_is_not_waited_for(name: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / name)
+    with pytest.raises(InputError, match="found a pipe"):
+        open_video(tmp_path / name)

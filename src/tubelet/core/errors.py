@@ -17,9 +17,20 @@ from __future__ import annotations
 import difflib
 from collections.abc import Iterable
 
+from tubelet.core.text import printable
+
 
 class TubeletError(ValueError):
-    """Base of every error that a user can cause."""
+    r"""Base of every error that a user can cause.
+
+    Its text is one line that is safe to print: what acts on a terminal is escaped, what is too long is cut.
+
+    >>> print(InputError("no video called \x1b[2Jdog"))
+    no video called \x1b[2Jdog
+    """
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
 
 
 class InputError(TubeletError):

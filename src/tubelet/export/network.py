@@ -11,6 +11,7 @@ Letters: D detections, K classes, T frames, Q queries.
 from __future__ import annotations
 
 import copy
+import io
 import json
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -105,7 +106,9 @@ def exportable(model: nn.Module, size: tuple[int, int] = (360, 640), frames: int
 def write_torch(what: Exportable, path: str | Path) -> None:
     """Write a .pt2 file; `torch.export.load` needs `import torchvision` before it, for the operators of regions."""
     with replacing(path) as partial:
-        torch.export.save(what.trace(), partial, extra_files={"about.json": json.dumps(what.about())})
+        archive = io.BytesIO()  # torch's own way to a file takes a full disk for a fault in its code
+        torch.export.save(what.trace(), archive, extra_files={"about.json": json.dumps(what.about())})
+        partial.write_bytes(archive.getvalue())
 
 
 def write_onnx(what: Exportable, path: str | Path) -> float:

@@ -88,9 +88,9 @@ def _open_path(path: Path, id: str | None) -> Video:
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         return _open_images(_images_in(path), id or path.resolve().name)
+    check_file(path, largest=LARGEST_VIDEO)
     if path.suffix.lower() in IMAGE_SUFFIXES:
         return _open_animated(path, id or path.stem) or _open_images([path], id or path.stem)
-    check_file(path, largest=LARGEST_VIDEO)
     file = open_file(path)
     return Video(
         id=id or path.stem,

@@ -98,6 +98,14 @@ def test_stated_areas_are_averaged_over_frames_that_have_any(written: Any) -> No
     assert ytvis.read(written(tree)).videos[0].tracks[0].area == 75
 
 
+@pytest.mark.parametrize("levels", [[[[1]]], [{}], {}, "slight_occlusion", [2]])
+def test_occlusion_of_another_form_is_refused(levels: Any, written: Any) -> None:
+    tree = truth()
+    tree["annotations"][1]["occlusion"] = levels
+    with pytest.raises(FormatError, match="expected occlusion"):
+        _ = ytvis.read(written(tree)).occlusion
+
+
 def test_occlusion_is_the_mean_over_the_more_occluded_half_of_the_frames(written: Any) -> None:
     tree = truth()
     levels = [None, "slight_occlusion", "severe_occlusion"]

@@ -239,7 +239,8 @@ def _occlusion(entry: AnnotationEntry, path: Path) -> float:
     Our reading of the OVIS paper; frames without the object have no level.
     """
     levels = entry.occlusion
-    if not isinstance(levels, list) or any(level is not None and level not in OCCLUSION for level in levels):
+    known = (*OCCLUSION, None)  # a tuple: what a file holds may have no hash
+    if not isinstance(levels, list) or any(level not in known for level in levels):
         raise FormatError(
             f"{entry.where(path.name)}: expected occlusion to be a list of {', '.join(OCCLUSION)} or null"
         )
