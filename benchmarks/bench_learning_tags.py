@@ -24,11 +24,12 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 
-from tubelet.bench.trial import measure, run_trial, table
+from tubelet.bench.trial import run_trial, table
 from tubelet.core.types import Clip, Prediction, Video, VideoSet
 from tubelet.data import caching
 from tubelet.data.clips import load_clip, load_tracks
 from tubelet.data.sampling import Sample
+from tubelet.evaluation.measures import measure
 from tubelet.formats import davis, registry, ytvis
 from tubelet.inference.predict import predict
 from tubelet.inference.stitch import Stitcher
@@ -84,7 +85,8 @@ def overfit(iterations: int) -> None:
     guess = predict(model.eval(), video, threshold=0.0)
     truth = VideoSet(videos=[video], classes=world.classes)
     most = ceiling(truth, model.config.input_size)["J"]
-    print(f"J {measure(truth, [guess])['J']:.3f} at the frame's resolution, where the ceiling is {most:.3f}")
+    reached = measure(truth.videos, [guess], ["jf"])["J"]
+    print(f"J {reached:.3f} at the frame's resolution, where the ceiling is {most:.3f}")
     print(f"{time.process_time() - began:.0f} s of one core")
 
 
@@ -103,7 +105,7 @@ def cell_overlap(model: TagModel, clip: Clip) -> float:
 
 def ceiling(videos: VideoSet, size: tuple[int, int]) -> dict[str, float]:
     """The figures of the truth itself, scaled down to `size` and up again as predictions are."""
-    return measure(videos, [_scaled(video, size, videos.classes) for video in videos.videos])
+    return measure(videos.videos, [_scaled(video, size, videos.classes) for video in videos.videos], ["ap", "jf"])
 
 
 def _scaled(video: Video, size: tuple[int, int], classes: Sequence[str]) -> Prediction:

@@ -11,9 +11,10 @@ import pytest
 
 from tubelet.bench import video_sets
 from tubelet.bench.runner import Plan, chosen_images, compare, comparison_tables, prepare, runs, summarise
-from tubelet.bench.trial import PREDICTIONS, TRIAL, measure
+from tubelet.bench.trial import FIGURES, PREDICTIONS, TRIAL
 from tubelet.core.errors import InputError
 from tubelet.core.types import Prediction, VideoSet
+from tubelet.evaluation.measures import measure
 from tubelet.formats import ytvis
 from tubelet.models.weights import start_from
 from tubelet.recipes.small import SYSTEMS
@@ -47,7 +48,7 @@ def finished(out: Path, row: str, seed: int, test: VideoSet, skill: float) -> No
     guesses = shifted(test, skill)
     ytvis.write_predictions(place / PREDICTIONS, guesses)
     cost = {"fps": 10.0 + seed, "peak_mb": 900.0, "parameters": 2e6, "train_s": 88.0}
-    (place / TRIAL).write_text(json.dumps(measure(test, guesses) | cost))
+    (place / TRIAL).write_text(json.dumps(measure(test.videos, guesses, FIGURES) | cost))
 
 
 @pytest.fixture

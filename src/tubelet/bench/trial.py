@@ -10,18 +10,16 @@ import json
 import resource
 import sys
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from tubelet.core import masks
 from tubelet.core.atomic import replacing
-from tubelet.core.types import Prediction, Track, VideoSet
+from tubelet.core.types import VideoSet
 from tubelet.core.untrusted.documents import read_figures
-from tubelet.evaluation import davis, identity, ytvis
-from tubelet.evaluation.davis import MOST_PROPOSALS, LabelledSequence
+from tubelet.evaluation.measures import measure
 from tubelet.evaluation.tables import Sheet, markdown
 from tubelet.formats import ytvis as ytvis_files
 from tubelet.inference.predict import predict
@@ -29,7 +27,9 @@ from tubelet.models import weights
 from tubelet.recipes.experiment import Experiment
 from tubelet.training.loop import CHECKPOINTS
 
-TRIAL, PREDICTIONS = "trial.json", "predictions.json"
+TRIAL = "trial.json"
+PREDICTIONS = "predictions.json"
+FIGURES = ("ap", "jf", "identity")  # the measures that a trial takes
 
 
 def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str = "cpu") -> dict[str, float]:
@@ -53,10 +53,10 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
     trained = clock()
     model = weights.load(out, device=device)
     opened = clock()
-    guesses = [predict(model, video, threshold=0.0) for video in test.videos]
+    predictions = [predict(model, video, threshold=0.0) for video in test.videos]
     seconds = clock() - opened
-    ytvis_files.write_predictions(out / PREDICTIONS, guesses)
-    figures = measure(test, guesses)
+    ytvis_files.write_predictions(out / PREDICTIONS, predictions)
+    figures = measure(test.videos, predictions, FIGURES)
     figures["fps"] = sum(len(video) for video in test.videos) / seconds
     figures["peak_mb"] = _peak_megabytes(device)
     figures["parameters"] = sum(p.numel() for p in model.parameters())
@@ -64,20 +64,6 @@ def run_trial(experiment: Experiment, test: VideoSet, out: Path, *, device: str 
     with replacing(done) as temporary:
         temporary.write_text(json.dumps(figures, indent=1), encoding="utf-8")
     return figures
-
-
-def measure(test: VideoSet, guesses: Sequence[Prediction]) -> dict[str, float]:
-    """The figures of `run_trial` that depend on masks, scores and identities alone."""
-    averages = ytvis.evaluate(test.videos, guesses)
-    regions = davis.evaluate(
-        [_maps(video.tracks or (), guess) for video, guess in zip(test.videos, guesses, strict=True)]
-    )
-    swept = identity.sweep(test.videos, guesses, thresholds=(identity.THRESHOLD, *identity.SWEEP), on_masks=True)
-    tracking = swept[identity.THRESHOLD]
-    figures = {name: averages[name] for name in ("AP", "AP50", "AP75", "AR1", "AR10")}
-    figures |= {name: regions[name] for name in ("J&F", "J", "F")}
-    figures |= {name: float(tracking[name]) for name in ("IDF1", "MOTA", "IDs", "HOTA")}
-    return figures | {"IDF1_best": max(row["IDF1"] for row in swept.values())}
 
 
 def spread(trials: Sequence[Mapping[str, float]]) -> dict[str, tuple[float, float]]:
@@ -107,22 +93,6 @@ def _cell(name: str, mean: float, deviation: float) -> str:
     factor, digits = SHOWN.get(name, (100, 1))
     told = f"{mean * factor:,.{digits}f}"
     return told if name == "parameters" else f"{told} ± {deviation * factor:,.{digits}f}"
-
-
-def _maps(truth: Sequence[Track], guess: Prediction) -> LabelledSequence:
-    """Label maps of a video's truth and of its best proposals; a pixel that several claim is the best one's."""
-    best = sorted(guess.tracks, key=lambda track: -track.score)[:MOST_PROPOSALS]
-    objects = [track for track in truth if not track.ignore]
-    return LabelledSequence(guess.video, _painted(objects, guess), _painted(best, guess))
-
-
-def _painted(tracks: Sequence[Track], of: Prediction) -> Iterator[np.ndarray]:
-    for t in range(of.length):
-        labels = np.zeros(of.size, np.uint8)
-        for number in range(len(tracks), 0, -1):
-            if (rle := tracks[number - 1].rles[t]) is not None:
-                labels[masks.decode([rle])[0].astype(bool)] = number
-        yield labels
 
 
 def _peak_megabytes(device: str) -> float:

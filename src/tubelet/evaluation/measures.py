@@ -1,0 +1,109 @@
+"""Measure predictions against truth by name: AP, J & F, identity, each a few numbers.
+
+One function for all who have videos with truth and predictions in memory: the benchmark, the validation
+during training, and `tubelet evaluate model`. The details of each metric are in the file of that metric.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+
+import numpy as np
+
+from tubelet.core import masks
+from tubelet.core.errors import ConfigError, nearest
+from tubelet.core.records import Prediction, Track, Video
+from tubelet.evaluation import davis, identity, ytvis
+from tubelet.evaluation.davis import MOST_PROPOSALS, LabelledSequence
+
+
+def measure(
+    videos: Sequence[Video],
+    predictions: Sequence[Prediction],
+    metrics: Sequence[str] = ("ap",),
+) -> dict[str, float]:
+    """Compute the numbers of the metrics that are named in `metrics`.
+
+    All are fractions, but for IDs, which counts.
+
+    - `ap`: AP AP50 AP75 AR1 AR10 by the rules of YouTube-VIS.
+    - `jf`: J&F J F by the rules of DAVIS, unsupervised, at most 20 proposals per video.
+    - `identity`: IDF1 MOTA IDs HOTA on masks, of tracks with a score of at least 0.3, and IDF1_best, the
+      same at the best of all thresholds, chosen on these videos: an upper bound.
+
+    Args:
+        videos: with truth, in the order of `predictions`.
+        predictions: one per video.
+        metrics: names out of `METRICS`.
+
+    Raises ConfigError if a metric is unknown.
+
+    Example:
+        >>> from tubelet.evaluation.measures import METRICS, measure
+        >>> list(METRICS)
+        ['ap', 'jf', 'identity']
+        >>> measure([], [], metrics=[])
+        {}
+    """
+    check(metrics)
+
+    numbers: dict[str, float] = {}
+    for name in metrics:
+        numbers |= METRICS[name](videos, predictions)
+    return numbers
+
+
+def check(metrics: Sequence[str]) -> None:
+    """Raise ConfigError, with the nearest right name, if a metric is unknown.
+
+    Example:
+        >>> from tubelet.evaluation.measures import check
+        >>> check(["ap", "jf"])
+    """
+    for name in metrics:
+        if name not in METRICS:
+            raise ConfigError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
+
+
+def _average_precision(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
+    averages = ytvis.evaluate(videos, predictions)
+    return {name: averages[name] for name in ("AP", "AP50", "AP75", "AR1", "AR10")}
+
+
+def _regions_and_contours(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
+    pairs = zip(videos, predictions, strict=True)
+    scores = davis.evaluate([_label_maps(video.tracks or (), prediction) for video, prediction in pairs])
+    return {name: scores[name] for name in ("J&F", "J", "F")}
+
+
+def _identity(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
+    thresholds = (identity.THRESHOLD, *identity.SWEEP)
+    swept = identity.sweep(videos, predictions, thresholds=thresholds, on_masks=True)
+    numbers = {name: float(swept[identity.THRESHOLD][name]) for name in ("IDF1", "MOTA", "IDs", "HOTA")}
+    return numbers | {"IDF1_best": max(row["IDF1"] for row in swept.values())}
+
+
+Metric = Callable[[Sequence[Video], Sequence[Prediction]], dict[str, float]]
+
+METRICS: Mapping[str, Metric] = {
+    "ap": _average_precision,
+    "jf": _regions_and_contours,
+    "identity": _identity,
+}
+
+
+def _label_maps(truth: Sequence[Track], prediction: Prediction) -> LabelledSequence:
+    """Label maps of a video's truth and of its best proposals; a disputed pixel goes to the best of them."""
+    best = sorted(prediction.tracks, key=lambda track: -track.score)[:MOST_PROPOSALS]
+    objects = [track for track in truth if not track.ignore]
+    return LabelledSequence(prediction.video, _painted(objects, prediction), _painted(best, prediction))
+
+
+def _painted(tracks: Sequence[Track], prediction: Prediction) -> Iterator[np.ndarray]:
+    for t in range(prediction.length):
+        labels = np.zeros(prediction.size, np.uint8)
+        for number in range(len(tracks), 0, -1):  # the first is painted last, on top
+            rle = tracks[number - 1].rles[t]
+            if rle is not None:
+                labels[masks.decode([rle])[0].astype(bool)] = number
+        yield labels

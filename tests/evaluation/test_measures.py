@@ -1,0 +1,83 @@
+"""Measures by name: the numbers are those of the evaluators."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from tubelet.core.errors import ConfigError
+from tubelet.core.types import Prediction, Track, VideoSet
+from tubelet.evaluation.measures import METRICS, measure
+from tubelet.synthetic.config import Synthetic
+from tubelet.synthetic.generator import generate
+
+WORLD = Synthetic(height=72, width=96, frames=4, objects=(2, 2), look_alikes=0, occluders=(0, 0), leaving=0)
+ALL = tuple(METRICS)
+
+
+@pytest.fixture(scope="module")
+def test_set() -> VideoSet:
+    return generate(WORLD, 5, 3)
+
+
+def as_predictions(videos: VideoSet, score: float = 0.9) -> list[Prediction]:
+    """The truth itself as predictions."""
+    return [
+        Prediction(
+            video=video.id,
+            size=video.size,
+            length=len(video),
+            tracks=tuple(replace(track, score=score) for track in video.tracks or ()),
+            classes=videos.classes,
+        )
+        for video in videos.videos
+    ]
+
+
+def test_the_truth_is_worth_everything(test_set: VideoSet) -> None:
+    figures = measure(test_set.videos, as_predictions(test_set), ALL)
+    assert {figures[name] for name in ("AP", "AP50", "AP75", "AR10", "J&F", "J", "F", "IDF1", "MOTA", "HOTA")} == {1.0}
+    assert figures["IDs"] == 0
+
+
+def test_objects_below_the_score_threshold_do_not_count_for_identities_but_for_the_best_threshold(
+    test_set: VideoSet,
+) -> None:
+    figures = measure(test_set.videos, as_predictions(test_set, score=0.2), ALL)
+    assert figures["IDF1"] == 0
+    assert figures["IDF1_best"] == 1
+    assert figures["AP"] == 1
+
+
+def test_exchanged_identities_are_switches(test_set: VideoSet) -> None:
+    swapped = []
+    for prediction in as_predictions(test_set):
+        first, second, *rest = prediction.tracks
+        half = prediction.length // 2
+        crossed = (
+            replace(first, rles=(*first.rles[:half], *second.rles[half:])),
+            replace(second, rles=(*second.rles[:half], *first.rles[half:])),
+        )
+        swapped.append(replace(prediction, tracks=(*crossed, *rest)))
+    figures = measure(test_set.videos, swapped, ALL)
+    assert figures["IDs"] == 6
+    assert figures["IDF1"] < 1
+
+
+def test_the_best_of_two_proposals_takes_the_disputed_pixels(test_set: VideoSet) -> None:
+    doubled = []
+    for prediction in as_predictions(test_set):
+        everything = Track(id=99, label=0, score=0.1, rles=prediction.tracks[0].rles)
+        doubled.append(replace(prediction, tracks=(everything, *prediction.tracks)))
+    assert measure(test_set.videos, doubled, ALL)["J"] == 1
+
+
+def test_only_the_named_metrics_are_computed(test_set: VideoSet) -> None:
+    numbers = measure(test_set.videos, as_predictions(test_set), ["jf"])
+    assert list(numbers) == ["J&F", "J", "F"]
+
+
+def test_an_unknown_metric_is_refused_with_the_nearest_name(test_set: VideoSet) -> None:
+    with pytest.raises(ConfigError, match="unknown metric 'identiy'; did you mean 'identity'"):
+        measure(test_set.videos, as_predictions(test_set), ["identiy"])
