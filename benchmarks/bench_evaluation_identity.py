@@ -62,7 +62,7 @@ def _motmetrics(tables: list[identity.Overlaps]) -> dict[str, float]:
     accumulators = []
     for table in tables:
         accumulator = motmetrics.MOTAccumulator(auto_id=True)
-        for similarity, truths, guesses in zip(table.similarity, table.truths, table.guesses, strict=True):
+        for similarity, truths, guesses in zip(table.similarity, table.truths, table.predictions, strict=True):
             g, p = np.flatnonzero(truths), np.flatnonzero(guesses)
             distance = 1 - similarity[np.ix_(g, p)]
             distance[distance > 0.5] = np.nan

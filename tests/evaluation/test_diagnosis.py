@@ -143,7 +143,7 @@ def test_a_false_object_of_high_score_costs_precision() -> None:
 def test_failures_of_several_videos_keep_their_video() -> None:
     first, second = scene(*SCENES[CHANGE][:2], name="a"), scene(*SCENES[LOST][:2], name="b")
     cases = cases_of(pair(first[0] + second[0], first[1] + second[1]))
-    assert [(f.video, f.kind, f.place) for f in diagnosis.failures(cases)] == [("a", CHANGE, 0), ("b", LOST, 1)]
+    assert [(f.video, f.kind, f.video_index) for f in diagnosis.failures(cases)] == [("a", CHANGE, 0), ("b", LOST, 1)]
 
 
 def random_scene(seed: int) -> tuple[list[Video], list[Prediction]]:

@@ -72,7 +72,7 @@ def random_scene(seed: int) -> tuple[list[Video], list[Prediction]]:
 
 def motmetrics_numbers(table: identity.Overlaps) -> dict[str, float]:
     accumulator = motmetrics.MOTAccumulator(auto_id=True)
-    for similarity, truths, guesses in zip(table.similarity, table.truths, table.guesses, strict=True):
+    for similarity, truths, guesses in zip(table.similarity, table.truths, table.predictions, strict=True):
         g, p = np.flatnonzero(truths), np.flatnonzero(guesses)
         distance = 1 - similarity[np.ix_(g, p)]
         distance[distance > 0.5] = np.nan
@@ -101,7 +101,7 @@ def _no_ties(similarity: np.ndarray) -> bool:
 def test_clear_and_id_measures_equal_py_motmetrics(seed: int, on_masks: bool) -> None:
     videos, guesses = random_scene(seed)
     table = identity.overlaps(pair(videos, guesses)[0], on_masks=on_masks)
-    if not table.truths.any() or not table.guesses.any():
+    if not table.truths.any() or not table.predictions.any():
         return
     assume(all(_no_ties(frame) for frame in table.similarity))  # a tie has no right answer: each tool picks its own
     found, expected = identity.numbers(identity.count(table)), motmetrics_numbers(table)
@@ -116,9 +116,9 @@ def test_hota_equals_its_definition(seed: int, on_masks: bool) -> None:
     for number in range(2):
         videos, guesses = random_scene(seed + number)
         table = identity.overlaps(pair(videos, guesses)[0], on_masks=on_masks)
-        tables.append((table.similarity, table.truths, table.guesses))
+        tables.append((table.similarity, table.truths, table.predictions))
         total += identity.count(table)
-    if total.truths + total.guesses == 0:
+    if total.truths + total.predictions == 0:
         return
     expected = hota_oracle.evaluate(tables)
     assert {key: identity.numbers(total)[key] for key in expected} == pytest.approx(expected)

@@ -152,7 +152,7 @@ def test_speed_is_the_mean_way_per_frame():
         config = SMALL.override(f"speed={speed}", "frames=60", "look_alikes=0", "leaving=0")
         worlds = [plan(config, (0, number)) for number in range(6)]
         creatures = [actor for world in worlds for actor in world.actors if actor.label is not None]
-        ways = [np.linalg.norm(np.diff(actor.place, axis=0), axis=1).mean() for actor in creatures]
+        ways = [np.linalg.norm(np.diff(actor.positions, axis=0), axis=1).mean() for actor in creatures]
         assert np.mean(ways) == pytest.approx(speed, rel=0.35)
 
 
@@ -162,7 +162,7 @@ def test_look_alikes_share_class_and_look_and_cross():
         first, second = video.frames.world.actors
         assert first.label == second.label
         assert first.look == second.look
-        side = first.place[:, 0] - second.place[:, 0]
+        side = first.positions[:, 0] - second.positions[:, 0]
         assert side[0] * side[-1] < 0
 
 

@@ -40,7 +40,7 @@ class Case:
     """
 
     pair: Pair
-    real: tuple[int, ...]  # [G], indices of the objects among the pair's truths
+    objects: tuple[int, ...]  # [G], indices of the objects among the pair's truths
     shared: np.ndarray  # float [T, G, P], pixels in common
     truth_area: np.ndarray  # float [T, G]
     area: np.ndarray  # float [T, P]
@@ -49,7 +49,7 @@ class Case:
     scores: np.ndarray  # float [P]
     confident: np.ndarray  # bool [P], True for tracks that take part in identities
     owner: np.ndarray  # int [T, G], the track that follows each object in each frame, -1 for none
-    held: dict[int, int]  # object that is followed -> its main track; no track is main twice
+    main_track: dict[int, int]  # object that is followed -> its main track; no track is main twice
 
     @property
     def frame_overlap(self) -> np.ndarray:
@@ -136,11 +136,11 @@ def span(case: Case, g: int, p: int) -> np.ndarray:
 
 
 def _case(pair: Pair, confident: float) -> Case:
-    real = tuple(n for n, track in enumerate(pair.truths) if not track.ignore)
-    truths = [pair.truth_tubes[n] for n in real]
-    truth_labels = np.array([pair.truths[n].label for n in real], np.int64)
-    labels = np.array([track.label for track in pair.guesses], np.int64)
-    scores = np.array([track.score for track in pair.guesses], np.float64)
+    objects = tuple(n for n, track in enumerate(pair.truths) if not track.ignore)
+    truths = [pair.truth_tubes[n] for n in objects]
+    truth_labels = np.array([pair.truths[n].label for n in objects], np.int64)
+    labels = np.array([track.label for track in pair.predictions], np.int64)
+    scores = np.array([track.score for track in pair.predictions], np.float64)
 
     shared = np.zeros((pair.length, len(truths), len(pair.guess_tubes)))
     if truths and pair.guess_tubes:
@@ -154,7 +154,7 @@ def _case(pair: Pair, confident: float) -> Case:
 
     return Case(
         pair=pair,
-        real=real,
+        objects=objects,
         shared=shared,
         truth_area=truth_area,
         area=area,
@@ -163,7 +163,7 @@ def _case(pair: Pair, confident: float) -> Case:
         scores=scores,
         confident=scores >= confident,
         owner=owner,
-        held=_main_tracks(owner, truth_labels[:, None] == labels),
+        main_track=_main_tracks(owner, truth_labels[:, None] == labels),
     )
 
 

@@ -58,7 +58,7 @@ class Failure:
         >>> from tubelet.evaluation.diagnosis import MISSED, Failure
         >>> failure = Failure(
         ...     kind=MISSED, video="v", frames=(0, 1), truths=(7,), tracks=(), score=0.0,
-        ...     place=0, truth_places=(2,), track_places=(),
+        ...     video_index=0, truth_indices=(2,), track_indices=(),
         ... )
         >>> f"{failure.kind}: object {failure.truths[0]} of video {failure.video}"
         'missed: object 7 of video v'
@@ -70,9 +70,9 @@ class Failure:
     truths: tuple[int, ...]
     tracks: tuple[int, ...]
     score: float  # of the first track; 0 without a track
-    place: int  # index of the video
-    truth_places: tuple[int, ...]  # indices g of the objects
-    track_places: tuple[int, ...]  # indices p of the tracks
+    video_index: int  # index of the video
+    truth_indices: tuple[int, ...]  # indices g of the objects
+    track_indices: tuple[int, ...]  # indices p of the tracks
 
 
 def failures(of: Sequence[Case]) -> list[Failure]:
@@ -98,10 +98,10 @@ def failures(of: Sequence[Case]) -> list[Failure]:
 
 def _matched_truths(matches: Matches, video: int) -> dict[int, int]:
     """Track -> object at the lowest threshold, indices within the video; -1 for none."""
-    rows = np.flatnonzero(matches.guesses.video == video)
+    rows = np.flatnonzero(matches.predictions.video == video)
     partner = matches.partner[0, 0, rows]
     truth = np.where(partner >= 0, np.append(matches.truths.track, -1)[partner], -1)
-    return dict(zip(matches.guesses.track[rows].tolist(), truth.tolist(), strict=True))
+    return dict(zip(matches.predictions.track[rows].tolist(), truth.tolist(), strict=True))
 
 
 class _Namer:
@@ -147,12 +147,12 @@ class _Namer:
             kind=kind,
             video=case.pair.video,
             frames=tuple(int(t) for t in frames),
-            truths=tuple(case.pair.truths[case.real[g]].id for g in truths),
-            tracks=tuple(case.pair.guesses[p].id for p in tracks),
+            truths=tuple(case.pair.truths[case.objects[g]].id for g in truths),
+            tracks=tuple(case.pair.predictions[p].id for p in tracks),
             score=float(case.scores[tracks[0]]) if tracks else 0.0,
-            place=self.index,
-            truth_places=truths,
-            track_places=tracks,
+            video_index=self.index,
+            truth_indices=truths,
+            track_indices=tracks,
         )
         self.named.append(failure)
         if kind in IDENTITY:
@@ -282,7 +282,7 @@ class _Namer:
     def _add_failures_of_object(self, g: int) -> None:
         """Name what is wrong with an object's track, beyond identity; or that it has none."""
         case = self.case
-        main = case.held.get(g) if g in self.truths_entangled else None
+        main = case.main_track.get(g) if g in self.truths_entangled else None
         p = self.track_of_truth.get(g, main)
         if p is None:
             if g not in self.truths_claimed | self.truths_entangled:
@@ -291,7 +291,7 @@ class _Namer:
 
         responsible = span(case, g, p)
         for failure in self.named:
-            if failure.kind == MERGE and p in failure.track_places:
+            if failure.kind == MERGE and p in failure.track_indices:
                 responsible[list(failure.frames)] = False
 
         if case.labels[p] != case.truth_labels[g]:

@@ -42,7 +42,7 @@ class Overlaps:
         >>> table = Overlaps(
         ...     similarity=np.full((2, 1, 1), 0.8),
         ...     truths=np.ones((2, 1), bool),
-        ...     guesses=np.ones((2, 1), bool),
+        ...     predictions=np.ones((2, 1), bool),
         ...     scores=np.array([0.4]),
         ... )
         >>> table.above(0.5).similarity.shape
@@ -51,7 +51,7 @@ class Overlaps:
 
     similarity: np.ndarray  # float [T, G, P], intersection over union
     truths: np.ndarray  # bool [T, G], True where the truth is present
-    guesses: np.ndarray  # bool [T, P], True where the prediction is present
+    predictions: np.ndarray  # bool [T, P], True where the prediction is present
     scores: np.ndarray  # float [P]
 
     def above(self, threshold: float) -> Self:
@@ -60,7 +60,7 @@ class Overlaps:
         return replace(
             self,
             similarity=self.similarity[:, :, chosen],
-            guesses=self.guesses[:, chosen],
+            predictions=self.predictions[:, chosen],
             scores=self.scores[chosen],
         )
 
@@ -77,7 +77,7 @@ class Counts:
     """
 
     truths: int = 0  # true boxes or masks
-    guesses: int = 0  # predicted boxes or masks
+    predictions: int = 0  # predicted boxes or masks
     misses: int = 0
     false: int = 0
     switches: int = 0
@@ -184,17 +184,17 @@ def numbers(counts: Counts) -> dict[str, float]:
     Example:
         >>> from tubelet.evaluation.identity import Counts, numbers
         >>> hits = np.full(19, 3.0)
-        >>> counts = Counts(truths=4, guesses=3, misses=1, hits=hits, associated=hits)
+        >>> counts = Counts(truths=4, predictions=3, misses=1, hits=hits, associated=hits)
         >>> numbers(counts)["MOTA"], numbers(counts)["DetA"]
         (0.75, 0.75)
     """
-    total = counts.truths + counts.guesses
-    detection = counts.hits / np.maximum(counts.truths + counts.guesses - counts.hits, 1)
+    total = counts.truths + counts.predictions
+    detection = counts.hits / np.maximum(counts.truths + counts.predictions - counts.hits, 1)
     association = counts.associated / np.maximum(counts.hits, 1)
     errors = counts.misses + counts.false + counts.switches
     return {
         "IDF1": _ratio(2 * counts.identified, total),
-        "IDP": _ratio(counts.identified, counts.guesses),
+        "IDP": _ratio(counts.identified, counts.predictions),
         "IDR": _ratio(counts.identified, counts.truths),
         "MOTA": 1 - errors / counts.truths if counts.truths else -1.0,
         "IDs": counts.switches,
@@ -245,7 +245,7 @@ def overlaps(
         [[[1.0]], [[1.0]]]
     """
     truth_rows = [n for n, track in enumerate(pair.truths) if not track.ignore]
-    prediction_rows = [n for n, track in enumerate(pair.guesses) if track.score >= least]
+    prediction_rows = [n for n, track in enumerate(pair.predictions) if track.score >= least]
     truths = [pair.truth_tubes[n] for n in truth_rows]
     predictions = [pair.guess_tubes[n] for n in prediction_rows]
     truth_area = _areas(truths, pair.length)
@@ -258,14 +258,14 @@ def overlaps(
 
     if class_aware:
         truth_labels = np.array([pair.truths[n].label for n in truth_rows])
-        labels = np.array([pair.guesses[n].label for n in prediction_rows])
+        labels = np.array([pair.predictions[n].label for n in prediction_rows])
         similarity = similarity * (truth_labels[:, None] == labels)
 
     return Overlaps(
         similarity=similarity,
         truths=truth_area > 0,
-        guesses=area > 0,
-        scores=np.array([pair.guesses[n].score for n in prediction_rows], np.float64),
+        predictions=area > 0,
+        scores=np.array([pair.predictions[n].score for n in prediction_rows], np.float64),
     )
 
 
@@ -325,7 +325,7 @@ def count(table: Overlaps) -> Counts:
         >>> present = np.ones((2, 1), bool)
         >>> similarity = np.array([[[0.8]], [[0.2]]])  # too low in the second frame
         >>> counts = count(
-        ...     Overlaps(similarity=similarity, truths=present, guesses=present, scores=np.ones(1))
+        ...     Overlaps(similarity=similarity, truths=present, predictions=present, scores=np.ones(1))
         ... )
         >>> counts.truths, counts.misses, counts.false
         (2, 1, 1)
@@ -338,7 +338,7 @@ def count(table: Overlaps) -> Counts:
 
     return Counts(
         truths=int(table.truths.sum()),
-        guesses=int(table.guesses.sum()),
+        predictions=int(table.predictions.sum()),
         misses=misses,
         false=false,
         switches=switches,
@@ -375,7 +375,7 @@ def _follow(table: Overlaps) -> tuple[int, int, int, int]:
         matched[t, list(pairs)] = True
 
     misses = int((table.truths & ~matched).sum())
-    false = int(table.guesses.sum() - matched.sum())
+    false = int(table.predictions.sum() - matched.sum())
     return misses, false, switches, _fragments(table.truths, matched)
 
 
@@ -426,7 +426,7 @@ def _align(table: Overlaps) -> tuple[np.ndarray, np.ndarray]:
     """HOTA of one video: matches at each alpha [19], and the sum of their association scores [19]."""
     similarity = table.similarity
     truth_frames = table.truths.sum(0)[:, None]  # [G, 1]
-    prediction_frames = table.guesses.sum(0)[None]  # [1, P]
+    prediction_frames = table.predictions.sum(0)[None]  # [1, P]
 
     # how well whole tracks align, from overlaps shared out among all that overlap
     competing = similarity.sum(1)[:, None] + similarity.sum(2)[..., None] - similarity

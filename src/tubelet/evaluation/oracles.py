@@ -99,7 +99,7 @@ def precision(cases: Sequence[Case], failures: Sequence[Failure], mended: Collec
     score = _mean_score(cases)
     by_case: dict[int, list[Failure]] = {}
     for failure in failures:
-        by_case.setdefault(failure.place, []).append(failure)
+        by_case.setdefault(failure.video_index, []).append(failure)
 
     tables = []
     for n, case in enumerate(cases):
@@ -115,7 +115,7 @@ def precision(cases: Sequence[Case], failures: Sequence[Failure], mended: Collec
 def _mean_score(cases: Sequence[Case]) -> float:
     """The mean score of correct predictions, which a missed object gets when it is added."""
     matches = match_tables([case.table() for case in cases])
-    correct = matches.guesses.score[matches.found[0, 0]]
+    correct = matches.predictions.score[matches.matched[0, 0]]
     return float(correct.mean()) if correct.size else 1.0
 
 
@@ -130,7 +130,7 @@ class _Mending:
         score: float,
     ) -> None:
         self.case = case
-        self.merged = [(p, f.frames) for f in all_failures if f.kind == MERGE for p in f.track_places]
+        self.merged = [(p, f.frames) for f in all_failures if f.kind == MERGE for p in f.track_indices]
 
         num_objects = len(case.truth_labels)
         num_tracks = len(case.labels)
@@ -140,7 +140,7 @@ class _Mending:
         self.labels = np.concatenate([case.labels, np.full(num_spare, -1)])
         self.scores = np.concatenate([case.scores, np.full(num_spare, score)])
         self.alive = np.arange(num_tracks + num_spare) < num_tracks
-        self.main = dict(case.held)  # object -> its main track
+        self.main = dict(case.main_track)  # object -> its main track
         self.next_spare = num_tracks
 
         self._mend(failures)
@@ -155,7 +155,7 @@ class _Mending:
             self._split(failure)
 
         changed = [failure for failure in failures if failure.kind in (SWITCH, CHANGE)]
-        self._untangle({g for failure in changed for g in failure.truth_places})
+        self._untangle({g for failure in changed for g in failure.truth_indices})
         for failure in of_kind[LOST]:
             self._fill_gap(failure)
         for failure in of_kind[CLASS]:
@@ -166,7 +166,7 @@ class _Mending:
             self._add_missed(failure)
 
         for failure in of_kind[DUPLICATE] + of_kind[FALSE]:
-            self.alive[failure.track_places[0]] = False
+            self.alive[failure.track_indices[0]] = False
 
     def table(self) -> Table:
         """Return labels, scores and overlaps of the mended tracks."""
@@ -200,8 +200,8 @@ class _Mending:
     def _split(self, failure: Failure) -> None:
         """Split the mask of several objects into a mask of each."""
         frames = list(failure.frames)
-        p = failure.track_places[0]
-        main, *others = failure.truth_places
+        p = failure.track_indices[0]
+        main, *others = failure.truth_indices
         for g in others:
             self._set_mask(self._main_track(g, p), frames, g, self.case.shared[frames, g, p])
         self._set_mask(p, frames, main, self.case.shared[frames, main, p])
@@ -251,18 +251,18 @@ class _Mending:
 
     def _fill_gap(self, failure: Failure) -> None:
         """Continue the track of a lost object with the object's true mask."""
-        g = failure.truth_places[0]
+        g = failure.truth_indices[0]
         frames = list(failure.frames)
-        track = self._main_track(g, failure.track_places[0])
+        track = self._main_track(g, failure.track_indices[0])
         self._set_mask(track, frames, g, self.case.truth_area[frames, g])
 
     def _relabel(self, failure: Failure) -> None:
-        self.labels[failure.track_places[0]] = self.case.truth_labels[failure.truth_places[0]]
+        self.labels[failure.track_indices[0]] = self.case.truth_labels[failure.truth_indices[0]]
 
     def _tighten(self, failure: Failure) -> None:
         """Replace a loose mask by the true one where the track is responsible."""
-        g = failure.truth_places[0]
-        p = failure.track_places[0]
+        g = failure.truth_indices[0]
+        p = failure.track_indices[0]
         responsible = span(self.case, g, p)
         for track, frames in self.merged:
             responsible[list(frames)] &= track != p
@@ -270,5 +270,5 @@ class _Mending:
         self._set_mask(p, frames_of_track, g, self.case.truth_area[frames_of_track, g])
 
     def _add_missed(self, failure: Failure) -> None:
-        g = failure.truth_places[0]
+        g = failure.truth_indices[0]
         self._set_mask(self._new_track(g), range(len(self.area)), g, self.case.truth_area[:, g])

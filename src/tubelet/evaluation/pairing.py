@@ -19,7 +19,7 @@ class Pair:
         >>> from tubelet.evaluation.pairing import pair
         >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=())
         >>> (only,) = pair([video], [])
-        >>> only.video, only.size, only.length, only.guesses
+        >>> only.video, only.size, only.length, only.predictions
         ('v', (4, 4), 2, ())
     """
 
@@ -27,7 +27,7 @@ class Pair:
     size: tuple[int, int]  # height, width
     length: int  # frames
     truths: tuple[Track, ...]
-    guesses: tuple[Track, ...]  # predicted tracks
+    predictions: tuple[Track, ...]  # predicted tracks
     truth_tubes: tuple[Tube, ...]
     guess_tubes: tuple[Tube, ...]
 
@@ -79,7 +79,7 @@ def _pair(video: Video, prediction: Prediction | None) -> Pair:
         size=video.size,
         length=len(video),
         truths=video.tracks,
-        guesses=predicted,
+        predictions=predicted,
         truth_tubes=_tubes(video.tracks, video, "truth"),
         guess_tubes=_tubes(predicted, video, "track"),
     )

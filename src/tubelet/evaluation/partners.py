@@ -65,7 +65,7 @@ class Truths:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Guesses:
+class PredictionRows:
     """The D predictions of all videos, as columns, sorted by video, class and falling score.
 
     They include at most 100 per video and class, and only classes that have a truth in some video.
@@ -74,7 +74,7 @@ class Guesses:
         >>> from tubelet.evaluation.partners import Table, match_tables
         >>> labels, scores = np.array([0, 0]), np.array([0.2, 0.9])
         >>> table = Table(labels, scores, np.array([0]), np.array([False]), np.array([[0.8], [0.6]]))
-        >>> match_tables([table]).guesses.track
+        >>> match_tables([table]).predictions.track
         array([1, 0])
     """
 
@@ -94,15 +94,15 @@ class Matches:
         >>> label, score, crowd = np.array([0]), np.array([0.9]), np.array([False])
         >>> table = Table(label, score, label, crowd, overlap=np.array([[0.8]]))
         >>> matches = match_tables([table])
-        >>> matches.found.shape, matches.partner[0, :, 0]
+        >>> matches.matched.shape, matches.partner[0, :, 0]
         ((1, 10, 1), array([ 0,  0,  0,  0,  0,  0,  0, -1, -1, -1]))
     """
 
     splits: tuple[str, ...]
     truths: Truths
-    guesses: Guesses
+    predictions: PredictionRows
     partner: np.ndarray  # int [A, 10, D], index of the matched truth, -1 for none
-    found: np.ndarray  # bool [A, 10, D], True where a prediction is matched
+    matched: np.ndarray  # bool [A, 10, D], True where a prediction is matched
     ignored: np.ndarray  # bool [A, 10, D], True where it counts neither as right nor as wrong
 
 
@@ -143,7 +143,7 @@ def match(
         >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
         >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
         >>> pairs = pairing.pair([video], [prediction])
-        >>> partners.match(pairs, [partners.Split("all")]).found.tolist()
+        >>> partners.match(pairs, [partners.Split("all")]).matched.tolist()
         [[[True], [True], [True], [True], [True], [True], [True], [True], [True], [True]]]
     """
     truths = _truths(pairs, splits, agnostic)
@@ -166,9 +166,9 @@ def match(
     return Matches(
         splits=tuple(split.name for split in splits),
         truths=truths,
-        guesses=predictions,
+        predictions=predictions,
         partner=partner,
-        found=matched,
+        matched=matched,
         ignored=ignored,
     )
 
@@ -180,7 +180,7 @@ def match_tables(tables: Sequence[Table]) -> Matches:
         >>> from tubelet.evaluation.partners import Table, match_tables
         >>> label, score, crowd = np.array([0]), np.array([0.9]), np.array([False])
         >>> table = Table(label, score, label, crowd, overlap=np.array([[0.6]]))
-        >>> match_tables([table]).found[0, :, 0].tolist()  # at thresholds 0.5, 0.55, ...
+        >>> match_tables([table]).matched[0, :, 0].tolist()  # at thresholds 0.5, 0.55, ...
         [True, True, True, False, False, False, False, False, False, False]
     """
     truths = _table_truths(tables)
@@ -191,9 +191,9 @@ def match_tables(tables: Sequence[Table]) -> Matches:
     return Matches(
         splits=("all",),
         truths=truths,
-        guesses=predictions,
+        predictions=predictions,
         partner=partner,
-        found=partner >= 0,
+        matched=partner >= 0,
         ignored=_with_ignored_truth(partner, truths),
     )
 
@@ -242,11 +242,11 @@ def _truths(pairs: Sequence[Pair], splits: Sequence[Split], agnostic: bool) -> T
     )
 
 
-def _predictions(pairs: Sequence[Pair], agnostic: bool, labels: set[int]) -> Guesses:
+def _predictions(pairs: Sequence[Pair], agnostic: bool, labels: set[int]) -> PredictionRows:
     rows = [
         (v, n, track)
         for v, pair in enumerate(pairs)
-        for n, track in enumerate(pair.guesses)
+        for n, track in enumerate(pair.predictions)
         if agnostic or track.label in labels
     ]
     if agnostic:
@@ -273,7 +273,7 @@ def _table_truths(tables: Sequence[Table]) -> Truths:
     )
 
 
-def _table_predictions(tables: Sequence[Table]) -> Guesses:
+def _table_predictions(tables: Sequence[Table]) -> PredictionRows:
     counts = [len(table.labels) for table in tables]
     return _ranked(
         video=np.repeat(np.arange(len(tables)), counts),
@@ -289,7 +289,7 @@ def _ranked(
     track: np.ndarray,
     label: np.ndarray,
     score: np.ndarray,
-) -> Guesses:
+) -> PredictionRows:
     """Sort by video, class and falling score, in a stable way; drop what is beyond rank 100."""
     order = np.lexsort((-score, label, video))
     rank = order
@@ -303,7 +303,7 @@ def _ranked(
     in_limit = rank < MOST[-1]
     order = order[in_limit]
     rank = rank[in_limit]
-    return Guesses(video=video[order], track=track[order], label=label[order], rank=rank, score=score[order])
+    return PredictionRows(video=video[order], track=track[order], label=label[order], rank=rank, score=score[order])
 
 
 # the candidates: pairs of a prediction and a truth that may be matched
@@ -311,7 +311,7 @@ def _ranked(
 
 def _candidates(
     pairs: Sequence[Pair],
-    predictions: Guesses,
+    predictions: PredictionRows,
     truths: Truths,
     jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -344,7 +344,7 @@ def _candidates(
 
 def _table_candidates(
     tables: Sequence[Table],
-    predictions: Guesses,
+    predictions: PredictionRows,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The same as `_candidates`, from overlaps that are known."""
     first_truth = np.cumsum([0, *(len(table.truth_labels) for table in tables)])
@@ -389,7 +389,7 @@ def _with_ignored_truth(partner: np.ndarray, truths: Truths) -> np.ndarray:
 
 
 def _partners(
-    predictions: Guesses,
+    predictions: PredictionRows,
     truths: Truths,
     prediction: np.ndarray,
     truth: np.ndarray,

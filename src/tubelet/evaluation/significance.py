@@ -129,7 +129,7 @@ def precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
         >>> precision(matches, np.array([[1.0], [0.0]])).round(3)
         array([ 0.1, -1. ])
     """
-    predictions = matches.guesses
+    predictions = matches.predictions
     truths = matches.truths
     total = np.zeros(len(weights))
     num_classes = np.zeros(len(weights))
@@ -141,7 +141,7 @@ def precision(matches: Matches, weights: np.ndarray) -> np.ndarray:
         num_truths = weights[:, truths.video[counted]].sum(1)  # [S]
 
         of_class = order[predictions.label[order] == label]
-        matched = matches.found[0][:, of_class]
+        matched = matches.matched[0][:, of_class]
         ignored = matches.ignored[0][:, of_class]
         hits = matched & ~ignored
         false_alarms = ~matched & ~ignored
@@ -191,7 +191,7 @@ def _class_precision(
 
 def _draw_videos(runs: Sequence[Matches], rng: np.random.Generator, samples: int) -> np.ndarray:
     """Draw how often each video counts, float [1 + samples, V]; the first row counts each video once."""
-    last_video = [part.video.max(initial=-1) for run in runs for part in (run.truths, run.guesses)]
+    last_video = [part.video.max(initial=-1) for run in runs for part in (run.truths, run.predictions)]
     num_videos = int(max(last_video)) + 1
     if num_videos:
         drawn: np.ndarray = rng.multinomial(num_videos, np.full(num_videos, 1 / num_videos), samples)

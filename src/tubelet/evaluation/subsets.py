@@ -99,7 +99,7 @@ def of_videos(matches: Matches, chosen: np.ndarray) -> Matches:
         >>> of_videos(match_tables([table, table]), np.array([False, True])).truths.video
         array([1])
     """
-    predictions = matches.guesses
+    predictions = matches.predictions
     truths = matches.truths
     d = chosen[predictions.video]
     g = chosen[truths.video]
@@ -116,7 +116,7 @@ def of_videos(matches: Matches, chosen: np.ndarray) -> Matches:
             crowd=truths.crowd[g],
             outside=truths.outside[:, g],
         ),
-        guesses=replace(
+        predictions=replace(
             predictions,
             video=predictions.video[d],
             track=predictions.track[d],
@@ -125,6 +125,6 @@ def of_videos(matches: Matches, chosen: np.ndarray) -> Matches:
             score=predictions.score[d],
         ),
         partner=new_index[matches.partner[..., d]],
-        found=matches.found[..., d],
+        matched=matches.matched[..., d],
         ignored=matches.ignored[..., d],
     )

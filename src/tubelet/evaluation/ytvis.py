@@ -100,7 +100,7 @@ def curves(matches: Matches) -> Curves:
         >>> curves.recall[0, 0, :, -1]  # at thresholds 0.5, 0.55, ...
         array([1., 1., 1., 1., 1., 1., 1., 0., 0., 0.])
     """
-    predictions = matches.guesses
+    predictions = matches.predictions
     truths = matches.truths
 
     labels = np.array(sorted(set(truths.label.tolist())), np.int64)
@@ -110,7 +110,7 @@ def curves(matches: Matches) -> Curves:
 
     # by class, then by falling score
     order = np.lexsort((predictions.rank, predictions.video, -predictions.score, predictions.label))
-    matched = matches.found[..., order]
+    matched = matches.matched[..., order]
     counted = ~matches.ignored[..., order]
     hits = matched & counted
     false_alarms = ~matched & counted

@@ -161,7 +161,7 @@ def _scenery(config: Synthetic, rng: np.random.Generator) -> SceneObject:
         look=_natural_look(rng),
         label=None,
         size=height * (0.25 + 0.2 * rng.random()),
-        place=np.repeat(position[None], config.frames, 0),
+        positions=np.repeat(position[None], config.frames, 0),
         facing=np.stack([ones, 0 * ones], 1),
         width=ones,
         phase=0.03 * np.arange(config.frames) * float(config.deformation > 0),

@@ -27,7 +27,7 @@ class SceneObject:
     >>> from tubelet.synthetic.planner import plan
     >>> from tubelet.synthetic.config import Synthetic
     >>> actor = plan(Synthetic(frames=20, objects=(1, 1)), seed=(0, 1)).actors[0]
-    >>> actor.place.shape
+    >>> actor.positions.shape
     (20, 2)
     """
 
@@ -35,7 +35,7 @@ class SceneObject:
     look: Look
     label: int | None
     size: float  # half its length
-    place: np.ndarray  # float64 [T, 2], position of its middle
+    positions: np.ndarray  # float64 [T, 2], position of its middle
     facing: np.ndarray  # float64 [T, 2], cosine and sine of its rotation
     width: np.ndarray  # float64 [T], -1 (mirrored) to 1: apparent width while it turns round
     phase: np.ndarray  # float64 [T], of its moving parts, in turns
@@ -43,7 +43,7 @@ class SceneObject:
 
     def inward(self, x: np.ndarray, y: np.ndarray, t: int) -> tuple[np.ndarray, np.ndarray]:
         """Transform world positions to the creature's coordinates (u, v) in frame t."""
-        x0, y0 = self.place[t]
+        x0, y0 = self.positions[t]
         cos, sin = self.facing[t]
         dx = (x - x0) / self.size
         dy = (y - y0) / self.size
@@ -170,7 +170,7 @@ class Scene:
         """Actors inside frame t, from back to front, with the part of the doubled frame that each can touch."""
         height, width = (2 * side for side in self.size)
         for n, actor in enumerate(self.actors):
-            x, y = self.camera.frame(actor.place[t], self._middle, t)
+            x, y = self.camera.frame(actor.positions[t], self._middle, t)
             reach = actor.size * float(self.camera.zoom[t]) * (1.3 + abs(float(actor.bend[t])))
             left = int(width * (x - reach))
             right = int(width * (x + reach))

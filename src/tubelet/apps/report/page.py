@@ -208,7 +208,7 @@ def _badness(result: Result) -> Iterator[float]:
     extra: dict[int, int] = {}
     for failure in result.failures:
         if failure.kind in (FALSE, DUPLICATE) and failure.score >= CONFIDENT:
-            extra[failure.place] = extra.get(failure.place, 0) + 1
+            extra[failure.video_index] = extra.get(failure.video_index, 0) + 1
     for place, case in enumerate(result.cases):
         overlap = overlap_of(case.shared, case.truth_area, case.area)
         right = np.where(case.labels[:, None] == case.truth_labels, overlap, 0.0)
@@ -242,7 +242,9 @@ def _video(videos: AnnotatedSet, results: Sequence[Result], place: int, frames: 
 
 def _telling(failures: Sequence[Failure], place: int) -> list[Failure]:
     """Failures of a video that are worth a picture."""
-    return [f for f in failures if f.place == place and f.kind != LOOSE and (f.score >= CONFIDENT or not f.tracks)]
+    return [
+        f for f in failures if f.video_index == place and f.kind != LOOSE and (f.score >= CONFIDENT or not f.tracks)
+    ]
 
 
 def _moments(failures: Sequence[Failure]) -> list[int]:
@@ -260,12 +262,12 @@ def _timeline(videos: AnnotatedSet, result: Result, place: int, found: Sequence[
     lanes: dict[str, list[str | None]] = {}
     marks: dict[str, list[int]] = {}
     for g, column in enumerate(case.owner.T):
-        track = case.pair.truths[case.real[g]]
+        track = case.pair.truths[case.objects[g]]
         name = f"{videos.classes[track.label]} {track.id}"
-        ids = [case.pair.guesses[p].id if p >= 0 else None for p in column.tolist()]
+        ids = [case.pair.predictions[p].id if p >= 0 else None for p in column.tolist()]
         lanes[name] = [
             None if not present else "" if id is None else "#{:02x}{:02x}{:02x}".format(*colour(id))
             for present, id in zip((case.truth_area[:, g] > 0).tolist(), ids, strict=True)
         ]
-        marks[name] = [f.frames[0] for f in found if f.kind in IDENTITY and g in f.truth_places]
+        marks[name] = [f.frames[0] for f in found if f.kind in IDENTITY and g in f.truth_indices]
     return f'<div class="wide">{charts.timeline(lanes, marks)}</div>'
