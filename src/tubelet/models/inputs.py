@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated, Literal
@@ -65,10 +66,36 @@ class Stretch(Config):
         raise InputError("another short side needs input.resize.kind=keep_ratio")
 
 
+class KeepArea(Config):
+    """Bring every frame to about the same area and keep its ratio, to the nearest sides that fit the strides.
+
+    Example:
+        >>> from tubelet.models.inputs import KeepArea
+        >>> KeepArea(area=416 * 416).target(1080, 1920)
+        (320, 544)
+    """
+
+    kind: Literal["keep_area"] = "keep_area"
+    area: int = Field(default=416 * 416, ge=64 * 64, le=8192 * 8192)  # pixels
+    multiple: int = Field(default=32, ge=1, le=256)  # of each side
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Height and width of the input for a frame of the given height and width."""
+        scale = math.sqrt(self.area / (height * width))
+        return self._side(height * scale), self._side(width * scale)
+
+    def _side(self, length: float) -> int:
+        return max(round(length / self.multiple), 1) * self.multiple
+
+    def at_short(self, short: int) -> KeepRatio:
+        """A frame of constant area has no short side of its own: raises InputError."""
+        raise InputError("another short side needs input.resize.kind=keep_ratio")
+
+
 class InputConfig(Config):
     """How frames become network input; mean and std in units of 0..255, RGB."""
 
-    resize: Annotated[KeepRatio | Stretch, Field(discriminator="kind")] = KeepRatio()
+    resize: Annotated[KeepRatio | Stretch | KeepArea, Field(discriminator="kind")] = KeepRatio()
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
 

@@ -20,7 +20,7 @@ from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.context import Context, Kept
-from tubelet.models.rcnn.detectors import ssdlite  # noqa: F401 (a plug that configs name by `kind`)
+from tubelet.models.rcnn.detectors import nanodet, ssdlite  # noqa: F401 (plugs that configs name by `kind`)
 from tubelet.models.rcnn.detectors.detector import Detections, DetectorConfig, Features
 from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.glances import Point

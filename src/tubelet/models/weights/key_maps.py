@@ -26,6 +26,27 @@ def from_coco_ssdlite(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+def from_nanodet_plus(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Rename the tensors of a NanoDet-Plus with folded batch norms; its last layers are split by what they predict.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import from_nanodet_plus
+        >>> list(from_nanodet_plus({"heads.0.2.bias": torch.zeros(112)}))
+        ['detector.classes.0.bias', 'detector.distances.0.bias']
+    """
+    out = {}
+    for key, tensor in tensors.items():
+        last = re.fullmatch(r"heads\.(\d)\.2\.(weight|bias)", key)
+        if last is None:
+            out[f"detector.{key}"] = tensor
+            continue
+        level, name = last.groups()
+        distances = 4 * 8
+        out[f"detector.classes.{level}.{name}"] = tensor[:-distances]
+        out[f"detector.distances.{level}.{name}"] = tensor[-distances:]
+    return out
+
+
 _TORCHVISION = {  # their prefix -> ours
     "backbone.body.": "detector.backbone.body.",
     "backbone.fpn.": "detector.fpn.",

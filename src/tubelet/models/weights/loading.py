@@ -34,6 +34,7 @@ from tubelet.models.weights import hub
 from tubelet.models.weights.key_maps import (
     from_coco_ssdlite,
     from_detectron2,
+    from_nanodet_plus,
     from_torchvision,
     from_transformers,
     is_detectron2,
@@ -228,6 +229,8 @@ def start_from(model: nn.Module, source: str) -> list[str]:
 def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if "extra.0.pw.weight" in tensors:
         return from_coco_ssdlite(tensors)
+    if "extra_in.0.weight" in tensors and "heads.0.2.weight" in tensors:
+        return from_nanodet_plus(tensors)
     if "roi_heads.box_head.fc6.weight" in tensors:
         return from_torchvision(tensors)
     if "stem.0.weight" in tensors and "layer1.0.conv1.0.0.weight" in tensors:
