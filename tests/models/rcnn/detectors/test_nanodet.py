@@ -14,7 +14,14 @@ from torch import Tensor
 from tubelet.core import boxes as box_ops
 from tubelet.models.inputs import Images, InputConfig, KeepArea
 from tubelet.models.rcnn.detectors.detector import Targets
-from tubelet.models.rcnn.detectors.nanodet import NanoDet, NanoDetConfig, Prediction, assign, contains, detection_losses
+from tubelet.models.rcnn.detectors.nanodet import (
+    CellPrediction,
+    NanoDet,
+    NanoDetConfig,
+    assign,
+    contains,
+    detection_losses,
+)
 from tubelet.models.weights.key_maps import from_nanodet_plus
 
 WEIGHTS = Path(__file__).parents[5] / "shared" / "weights" / "nanodet_plus_m15_coco.safetensors"
@@ -42,7 +49,7 @@ def built(num_classes: int = 3, **fields: object) -> NanoDet:
     return NanoDetConfig(size="m", **fields).build(num_classes)  # type: ignore[arg-type]
 
 
-def boxes_of_cells(boxes: Tensor, stride: float = 8.0) -> Prediction:
+def boxes_of_cells(boxes: Tensor, stride: float = 8.0) -> CellPrediction:
     """Cells in the middle of boxes [A, 4] with the given sides, sharp distances, and no opinion of classes."""
     points = (boxes[:, :2] + boxes[:, 2:]) / 2
     distances = torch.cat([points - boxes[:, :2], boxes[:, 2:] - points], 1) / stride
@@ -51,7 +58,7 @@ def boxes_of_cells(boxes: Tensor, stride: float = 8.0) -> Prediction:
     bins = torch.full((len(boxes), 4, 8), 1e-9)
     bins.scatter_(-1, lower[..., None], (1 - share)[..., None].clamp(min=1e-9))
     bins.scatter_(-1, lower[..., None] + 1, share[..., None].clamp(min=1e-9))
-    return Prediction(torch.zeros(len(boxes), 2), bins.log(), points, torch.full((len(boxes), 1), stride))
+    return CellPrediction(torch.zeros(len(boxes), 2), bins.log(), points, torch.full((len(boxes), 1), stride))
 
 
 def test_boxes_equal_a_loop_over_cells() -> None:

@@ -140,7 +140,7 @@ class NanoDet(Detector):
         last = self.bottom_up[1](torch.cat([self.down[1](middle), coarse], 1))
         return [fine, middle, last, self.extra_in(coarse) + self.extra_out(last)]
 
-    def predict(self, features: Features) -> Prediction:
+    def predict(self, features: Features) -> CellPrediction:
         """Class logits, distances and boxes of all cells."""
         classes, distances, points, strides = [], [], [], []
         for level, stride in enumerate(STRIDES):
@@ -153,7 +153,7 @@ class NanoDet(Detector):
 
         logits = torch.cat(classes, 2).transpose(1, 2).float()
         bins = torch.cat(distances, 2).transpose(1, 2).unflatten(-1, (4, BINS)).float()
-        return Prediction(logits, bins, torch.cat(points), torch.cat(strides))
+        return CellPrediction(logits, bins, torch.cat(points), torch.cat(strides))
 
     def detect(self, features: Features, images: Images) -> list[Detections]:
         prediction = self.predict(features)
@@ -192,14 +192,14 @@ class NanoDet(Detector):
         }, samples
 
 
-class Prediction(NamedTuple):
+class CellPrediction(NamedTuple):
     """What the heads say of all cells of B images, or of one.
 
     Example:
-        >>> from tubelet.models.rcnn.detectors.nanodet import Prediction
+        >>> from tubelet.models.rcnn.detectors.nanodet import CellPrediction
         >>> bins = torch.full((1, 4, 8), -100.0)
         >>> bins[:, :, 2] = 100  # all four sides are 2 strides away
-        >>> cell = Prediction(torch.zeros(1, 3), bins, torch.tensor([[32.0, 16.0]]), torch.tensor([[8.0]]))
+        >>> cell = CellPrediction(torch.zeros(1, 3), bins, torch.tensor([[32.0, 16.0]]), torch.tensor([[8.0]]))
         >>> cell.boxes().tolist()
         [[16.0, 0.0, 48.0, 32.0]]
     """
@@ -209,7 +209,7 @@ class Prediction(NamedTuple):
     points: Tensor  # (x, y) of the cells in input pixels [A, 2]
     strides: Tensor  # [A, 1]
 
-    def at(self, image: int) -> Prediction:
+    def at(self, image: int) -> CellPrediction:
         """That of one image."""
         return self._replace(logits=self.logits[image], bins=self.bins[image])
 
@@ -229,7 +229,7 @@ class DetectionLoss(NamedTuple):
     weight: float  # number of cells that stand for an object
 
 
-def detection_losses(prediction: Prediction, targets: Targets) -> DetectionLoss:
+def detection_losses(prediction: CellPrediction, targets: Targets) -> DetectionLoss:
     """Quality focal loss over all cells; GIoU and distribution focal loss over cells that stand for an object.
 
     A cell's class target is its box's overlap with the object that it stands for, 0 without one. Cells inside an
@@ -266,7 +266,7 @@ def detection_losses(prediction: Prediction, targets: Targets) -> DetectionLoss:
 
 
 @torch.no_grad()
-def assign(prediction: Prediction, boxes: Tensor, targets: Targets) -> Tensor:
+def assign(prediction: CellPrediction, boxes: Tensor, targets: Targets) -> Tensor:
     """Which object each cell stands for, int64 [A], -1 for none.
 
     A cell whose point is inside an object's box costs little if its box fits the object, its score for the class is
@@ -315,7 +315,7 @@ def contains(boxes: Tensor, points: Tensor) -> Tensor:
     return after & before
 
 
-def _distribution_loss(prediction: Prediction, cells: Tensor, truth: Tensor) -> Tensor:
+def _distribution_loss(prediction: CellPrediction, cells: Tensor, truth: Tensor) -> Tensor:
     """Cross-entropy with the two steps around each true distance, by nearness; mean over sides, sum over cells."""
     points = prediction.points[cells]
     distances = torch.cat([points - truth[:, :2], truth[:, 2:] - points], 1) / prediction.strides[cells]
