@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from tubelet.core.config import Config, parse_assignments
+from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Window
 
@@ -194,17 +194,6 @@ def test_a_config_survives_json_and_overrides_say_the_same(lr: float, sizes: lis
     assert Recipe.from_tree(json.loads(config.model_dump_json())) == config
     base = Recipe(optim=Adam())
     assert base.override(f"optim.lr={lr}", f"sizes={sizes}", f"flip={flip}", f"name={json.dumps(name)}") == config
-
-
-def test_assignments_become_plain_values() -> None:
-    assert parse_assignments(["length=8", "spread=true", "name=a b", "none=null"]) == {
-        "length": 8,
-        "spread": True,
-        "name": "a b",
-        "none": None,
-    }
-    with pytest.raises(ConfigError, match="expected key=value, got 'length'"):
-        parse_assignments(["length"])
 
 
 # changes in code

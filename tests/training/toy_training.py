@@ -12,7 +12,6 @@ import numpy as np
 import torch
 from torch import nn
 
-from tubelet.core.config import parse_assignments
 from tubelet.core.errors import TubeletError
 from tubelet.core.types import Clip, Losses
 from tubelet.training import loop
@@ -74,7 +73,7 @@ def main(out: str, *assignments: str) -> int:
     torch.set_num_threads(1)
     loop.training_curve = lambda metrics, out: None  # matplotlib alone would double the time
     model = MortalModel(noise=float(os.environ.get("TOY_NOISE", "0")))
-    config = TrainConfig(**parse_assignments(assignments))
+    config = TrainConfig().override(*assignments)
     try:
         train(model, ToyClips(), config, SGD_TOY, Path(out), device="cpu")
     except TubeletError as error:

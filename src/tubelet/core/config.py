@@ -1,13 +1,13 @@
-"""Typed configuration: frozen pydantic classes, and dotted overrides such as `optim.lr=0.01`.
+"""The base of all config classes: frozen pydantic models with dotted overrides.
 
-A config class sits beside the class it builds. A choice between parts is a union of config classes that carry a literal
-`kind`; an ablation is a field; a row of a paper's table is a name in `recipes/`.
+A config class is in the same file as the class it builds. A choice between parts is a union of
+config classes with a literal `kind`, an ablation is a field, and a row of a paper's table is a name
+in `recipes/`.
 """
 
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
@@ -21,35 +21,47 @@ if TYPE_CHECKING:
 else:
     _Metaclass = type(BaseModel)  # it has no public name
 
-Configured = TypeVar("Configured", bound="Config")  # not Self: the shape checker cannot read it here
+Configured = TypeVar("Configured", bound="Config")  # beartype cannot resolve Self here
 
 
-class _Explained(_Metaclass):
-    """What is wrong when a config is built in Python is a ConfigError, not pydantic's own."""
+class _ConfigMeta(_Metaclass):
+    """Make a call of the class raise ConfigError instead of pydantic's ValidationError."""
 
     def __call__(cls, *args: Any, **fields: Any) -> Any:
         try:
             return super().__call__(*args, **fields)
         except ValidationError as error:
-            raise ConfigError(f"{cls.__name__}: {_first_fault(error)}") from None
+            raise ConfigError(f"{cls.__name__}: {_first_issue(error)}") from None
 
 
-class Config(BaseModel, metaclass=_Explained):
-    """Base of every config class: immutable, its numbers are finite, and a field that does not exist is an error.
+class Config(BaseModel, metaclass=_ConfigMeta):
+    """Base of every config class: immutable, with finite numbers and no unknown fields.
 
-    Raises ConfigError, which names the field and what was expected, for a value that does not fit.
+    Raises ConfigError, which names the field and what was expected, if a value does not fit.
+
+    Example:
+        >>> from tubelet.core.config import Config
+        >>> class Optim(Config):
+        ...     lr: float = 0.1
+        >>> Optim(lr=0.01)
+        Optim(lr=0.01)
+        >>> Optim(lr="fast")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.ConfigError: Optim: lr: Input should be a valid number, ... got 'fast'
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, allow_inf_nan=False)
 
     def but(self: Configured, **changes: object) -> Configured:
-        """A copy with some fields replaced, and everything checked again.
+        """Return a copy with some fields replaced; all fields are validated again.
 
-        Raises ConfigError for a field that does not exist, naming the nearest one, and for a value of the wrong type.
+        Raises ConfigError if a field does not exist, with the nearest name, or if a value does not
+        fit.
 
-        >>> from tubelet.core.protocol import Window
-        >>> Window(length=4).but(stride=2)
-        Window(length=4, stride=2, context=0, causal=False, spread=False)
+        Example:
+            >>> tubelet.Window(length=4).but(stride=2)
+            Window(length=4, stride=2, context=0, causal=False, spread=False)
         """
         known = type(self).model_fields
         for name in changes:
@@ -60,40 +72,44 @@ class Config(BaseModel, metaclass=_Explained):
         return self.from_tree({**values, **changes})
 
     def override(self: Configured, *assignments: str) -> Configured:
-        """A copy with dotted assignments applied, e.g. `config.override("optim.lr=0.01", "model.neck=null")`.
+        """Return a copy with assignments such as "optim.lr=0.01" or "model.neck=null" applied.
 
-        Values are JSON where they parse as JSON, plain strings otherwise. Raises ConfigError, which names the nearest
-        field, for a name that does not exist, and for a value of the wrong type.
+        A value is parsed as JSON; if that fails, it is a string. Raises ConfigError if a name does
+        not exist, with the nearest field, or if a value does not fit.
+
+        Example:
+            >>> tubelet.Window().override("length=4", "causal=true")
+            Window(length=4, stride=1, context=0, causal=True, spread=False)
         """
-        config, tree = self, self.model_dump(mode="json")
+        config = self
+        tree = self.model_dump(mode="json")
         for assignment in assignments:
             if not isinstance(assignment, str) or "=" not in assignment:
                 raise ConfigError(f"expected key=value, got {short(assignment)}")
+
             path, _, text = assignment.partition("=")
             _assign(config, tree, path.strip().split("."), _parse(text.strip()), assignment)
-            with contextlib.suppress(ConfigError):  # the whole is judged at the end; this is to look names up
+
+            # the next assignment looks its names up here; whether all values fit is checked at the end
+            with contextlib.suppress(ConfigError):
                 config = self.from_tree(tree)
                 tree = config.model_dump(mode="json")
         return self.from_tree(tree)
 
     @classmethod
     def from_tree(cls: type[Configured], tree: dict[str, Any]) -> Configured:
-        """Build from JSON values or from configs; raises ConfigError with the dotted path of the first fault."""
+        """Build from a tree of JSON values or configs.
+
+        Raises ConfigError with the dotted path of the first field that does not fit.
+
+        Example:
+            >>> tubelet.Window.from_tree({"length": 8, "stride": 4}).length
+            8
+        """
         try:
             return cls.model_validate(tree)
         except ValidationError as error:
-            raise ConfigError(_first_fault(error)) from None
-
-
-def parse_assignments(assignments: Iterable[str]) -> dict[str, Any]:
-    """`["length=8", "stride=4"]` -> `{"length": 8, "stride": 4}`; raises ConfigError where a `=` is missing."""
-    values = {}
-    for assignment in assignments:
-        key, separator, text = assignment.partition("=")
-        if not separator:
-            raise ConfigError(f"expected key=value, got {assignment!r}")
-        values[key.strip()] = _parse(text.strip())
-    return values
+            raise ConfigError(_first_issue(error)) from None
 
 
 def _parse(text: str) -> Any:
@@ -104,25 +120,36 @@ def _parse(text: str) -> Any:
 
 
 def _assign(config: Any, tree: Any, path: list[str], value: Any, assignment: str) -> None:
+    """Set the field at `path` in `tree`; `config` is built from `tree` and gives the known names."""
     for depth, name in enumerate(path):
         here = ".".join(path[:depth]) or type(config).__name__
         if not isinstance(tree, dict):
             raise ConfigError(f"{assignment}: {here} has no fields, it is {tree!r}")
+
         known = set(type(config).model_fields) if isinstance(config, Config) else set(tree)
         if isinstance(config, Config) and name not in known:
             raise ConfigError(f"{assignment}: no field {name!r} in {here}; {nearest(name, known)}")
-        if depth == len(path) - 1:
+
+        is_last = depth == len(path) - 1
+        if is_last:
             if name == "kind" and value != tree.get(name):
-                tree.clear()  # another kind of part starts from its own defaults
+                tree.clear()  # a part of another kind starts from its own defaults
             tree[name] = value
             return
-        tree, config = tree.get(name), getattr(config, name, None)
+
+        tree = tree.get(name)
+        config = getattr(config, name, None)
 
 
-def _first_fault(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    where = ".".join(str(part) for part in fault["loc"])
-    told = fault["msg"].removeprefix("Value error, ")
-    came = "" if fault["type"] in ("extra_forbidden", "value_error") else f", got {short(fault['input'])}"
+def _first_issue(error: ValidationError) -> str:
+    """One line: the field, what was expected, what came, and the number of other issues."""
+    issue = error.errors()[0]
+    where = ".".join(str(part) for part in issue["loc"])
+    message = issue["msg"].removeprefix("Value error, ")
+
+    message_is_complete = issue["type"] in ("extra_forbidden", "value_error")
+    got = "" if message_is_complete else f", got {short(issue['input'])}"
+
     others = len(error.errors()) - 1
-    return f"{where}: {told}{came}".removeprefix(": ") + (f" (and {others} more)" if others else "")
+    more = f" (and {others} more)" if others else ""
+    return f"{where}: {message}{got}".removeprefix(": ") + more

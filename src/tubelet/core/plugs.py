@@ -1,7 +1,8 @@
-"""Sockets: a field of a config that takes any config of one abstract base, told apart by `kind` in files.
+"""Sockets and plugs: config fields that accept any subclass of an abstract config class.
 
-A host types a field by the socket's base; a plug is a subclass of it, ours or another package's, as soon as its module
-is imported. So a new plug changes no file of the host.
+The host annotates the field with the abstract class, the socket. Every subclass, here or in another
+package, is a plug as soon as its module is imported; in files, `kind` names it. So a new plug needs
+no change in the host.
 """
 
 from __future__ import annotations
@@ -18,14 +19,29 @@ from tubelet.core.errors import nearest
 
 
 class PlugConfig(Config, ABC):
-    """Base of the bases of sockets. A plug names itself: `kind: Literal["mine"] = "mine"`."""
+    """Base of all sockets. A plug has a name: `kind: Literal["mine"] = "mine"`.
+
+    Example:
+        >>> from abc import abstractmethod
+        >>> from typing import Literal
+        >>> from tubelet.core.plugs import PlugConfig
+        >>> class Neck(PlugConfig):
+        ...     @abstractmethod
+        ...     def build(self): ...
+        >>> class Identity(Neck):
+        ...     kind: Literal["identity"] = "identity"
+        ...     def build(self):
+        ...         return torch.nn.Identity()
+        >>> list(Neck.kinds())  # what a field `neck: Neck` of a host accepts
+        ['identity']
+    """
 
     kind: str
-    default_kind: ClassVar[str | None] = None  # of a file that names none
+    default_kind: ClassVar[str | None] = None  # for a file without `kind`
 
     @classmethod
     def kinds(cls) -> dict[str, type[PlugConfig]]:
-        """The plugs that fit this socket, by name; of two with one name the later one."""
+        """Return the plugs of this socket by name; the later of two with the same name."""
         known: dict[str, type[PlugConfig]] = {}
         for plug in cls.__subclasses__():
             if not isabstract(plug):
@@ -41,7 +57,7 @@ class PlugConfig(Config, ABC):
 
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        """An abstract class stands for the plugs that fit it, each written with all of its own fields."""
+        """Validate an abstract class as any of its plugs, and write a plug with all of its own fields."""
         if not isabstract(cls):
             return super().__get_pydantic_core_schema__(source, handler)
         return core_schema.no_info_plain_validator_function(cls._choose)
@@ -52,6 +68,7 @@ class PlugConfig(Config, ABC):
             return value
         if not isinstance(value, dict):
             raise ValueError(f"expected {cls.__name__} or its fields by name, got {value!r}")
+
         kinds = cls.kinds()
         kind = value.get("kind", cls.default_kind)
         if kind not in kinds:

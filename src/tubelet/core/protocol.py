@@ -1,4 +1,7 @@
-"""What the program asks of a model: three methods, a way to read the video, its class names, and its traits."""
+"""The interface of a model: `forward`, `start` and `step`, its window, class names and traits.
+
+Anything that has them can be trained, run on videos and evaluated by tubelet.
+"""
 
 from __future__ import annotations
 
@@ -19,18 +22,23 @@ State = TypeVar("State")
 Vote = Literal["majority", "score", "mean"]
 Average = Literal["probabilities", "logits"]
 
-MOST_FRAMES = 1_000_000  # of a clip; a window that asks for more asks for memory that is nowhere
-MOST_CONTEXT = 256  # frames beside a clip
+MOST_FRAMES = 1_000_000  # of a clip; no machine has the memory for more
+MOST_CONTEXT = 256  # context frames of a clip
 
 
 class Window(Config):
-    """How a model wants to read a video; a frame is a clip of length one, so all ways of reading are one loop."""
+    """How a video is split into clips for a model; frame by frame is a length of 1.
 
-    length: int | None = Field(default=1, ge=1, le=MOST_FRAMES)  # None = the whole video
-    stride: int = Field(default=1, ge=1, le=MOST_FRAMES)  # frames from one clip's start to the next one's
-    context: int = Field(default=0, ge=0, le=MOST_CONTEXT)  # support frames taken elsewhere in the video
-    causal: bool = False  # context from the past only
-    spread: bool = False  # pick `length` frames evenly over the video, interpolate the rest
+    Example:
+        >>> tubelet.Window(length=8, stride=4)  # each clip overlaps half of the one before
+        Window(length=8, stride=4, context=0, causal=False, spread=False)
+    """
+
+    length: int | None = Field(default=1, ge=1, le=MOST_FRAMES)  # frames; None: the whole video
+    stride: int = Field(default=1, ge=1, le=MOST_FRAMES)  # frames from one clip's start to the next's
+    context: int = Field(default=0, ge=0, le=MOST_CONTEXT)  # support frames from outside the clip
+    causal: bool = False  # take context from earlier frames only
+    spread: bool = False  # take `length` frames evenly spread over the video, interpolate the others
 
     @model_validator(mode="after")
     def _no_gaps(self) -> Window:
@@ -40,76 +48,131 @@ class Window(Config):
 
 
 class Traits(Config):
-    """What the loop should know of a model beyond its three methods; a name or value that does not exist is an error.
+    """Options and abilities of a model that inference needs to know.
 
-    `vote` says how a track gets its class and score. "majority": what most of its frames say, and the mean of their
-    scores; "score": the class of the largest summed score; "mean": the best of its class probabilities, averaged over
-    the windows that hold it, and that probability. `average` is what overlapping windows agree on: the mean of their
-    mask probabilities, or that of their logits, which are then also what is resized.
+    `vote` is how a track gets its class and score:
+
+    - "majority": the most frequent class of its frames, and the mean of their scores.
+    - "score": the class with the largest sum of scores.
+    - "mean": class probabilities averaged over the windows that contain the track; the class with
+      the largest mean, and that mean.
+
+    `average` is what overlapping windows average: mask probabilities or mask logits. The same
+    quantity is resized to the frame.
+
+    Example:
+        >>> from tubelet.core.protocol import Traits
+        >>> Traits(vote="mean", min_frames=3).average
+        'probabilities'
     """
 
     vote: Vote = "majority"
     average: Average = "probabilities"
-    min_frames: int = Field(default=1, ge=1)  # tracks that appear in fewer frames are dropped
-    semantic: bool = False  # says of every pixel which class it shows: a SemanticSegmenter
-    attention: bool = False  # has attention modules, and tells where they look: an Attentive
-    resizable: bool = False  # reads a clip at any size, then settles what is in it: a Resizable
+    min_frames: int = Field(default=1, ge=1)  # tracks in fewer frames are dropped
+    semantic: bool = False  # the model is a SemanticSegmenter
+    attention: bool = False  # the model is an Attentive: it can return its attention weights
+    resizable: bool = False  # the model is a Resizable: it supports test-time augmentation
 
 
 @runtime_checkable
 class VideoSegmenter(Protocol[State]):
-    """A video instance segmentation model. State lives outside the module and is handed back at each step.
+    """A video instance segmentation model.
 
-    A class that names this one as its base takes over the values that stand here.
+    The state of a video is not stored in the model: `start` makes it, `step` takes it and returns
+    the next one. A class that inherits from this one gets the default `traits` and `precision`.
+
+    Example:
+        >>> from tubelet.core.types import Tracks
+        >>> class FindsNothing:
+        ...     window = tubelet.Window()
+        ...     classes = ("dog",)
+        ...     traits = tubelet.VideoSegmenter.traits
+        ...     precision = torch.float32
+        ...     def forward(self, clips):
+        ...         return {}
+        ...     def start(self):
+        ...         return None
+        ...     def step(self, state, clip):
+        ...         return state, Tracks.empty(clip.index[clip.key], len(self.classes), clip.size)
+        >>> isinstance(FindsNothing(), tubelet.VideoSegmenter)
+        True
     """
 
     window: Window
     classes: tuple[str, ...]
     traits: Traits = Traits()
-    precision: torch.dtype = torch.float32  # of the network in `step`; training has its own setting
+    precision: torch.dtype = torch.float32  # of the network in `step`; training has its own option
 
     def forward(self, clips: list[Clip]) -> Losses:
-        """Training losses of a batch; distributed training goes through here."""
+        """Compute the training losses of a batch of clips.
+
+        Distributed training calls the model, and so this method, only.
+        """
         ...
 
     def start(self) -> State:
-        """The state before the first frame of a video."""
+        """Return the state before the first frame of a video."""
         ...
 
     def step(self, state: State, clip: Clip) -> tuple[State, Tracks]:
-        """Objects of the clip's key frames; ids are global to the video."""
+        """Predict the objects in the clip's key frames, and return the next state.
+
+        An object has the same id in all clips of the video.
+        """
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glance:
-    """Where one attention module looks in one frame when it decides about one point of another."""
+    """The weights of one attention module over one frame, for a query point in another frame.
 
-    name: str  # of the module, in the paper's words
-    frame: int  # of the video, that is looked at
-    values: Float[Tensor, "h w"]  # weights, not negative, over the whole unpadded frame at any resolution
+    Example:
+        >>> from tubelet.core.protocol import Glance
+        >>> glance = Glance(name="STA", frame=3, values=torch.full((2, 2), 0.25))
+        >>> glance.values.sum()
+        tensor(1.)
+    """
+
+    name: str  # of the module, as the paper calls it
+    frame: int  # number of the attended frame in the video
+    values: Float[Tensor, "h w"]  # weights >= 0 over the whole unpadded frame, at any resolution
 
 
 @runtime_checkable
 class Attentive(VideoSegmenter[State], Protocol[State]):
-    """A segmenter that can tell where it looks; `traits.attention` says so."""
+    """A model that can return its attention weights; it sets `traits.attention`."""
 
     def attend(self, state: State, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
-        """Glances from the point `at` (x, y in pixels) of a key frame of the clip, given the state before the clip."""
+        """Return the attention weights for one query point.
+
+        Args:
+            state: The state before the clip.
+            clip: The clip that contains the frame.
+            frame: Number of a key frame in the video.
+            at: The query point (x, y) in pixels of that frame.
+        """
         ...
 
 
 @runtime_checkable
 class SemanticSegmenter(VideoSegmenter[State], Protocol[State]):
-    """A segmenter that says of every pixel, not only of objects, which class it shows; `traits.semantic` says so."""
+    """A model that can also predict a class for every pixel; it sets `traits.semantic`."""
 
     def semantic_maps(self, clip: Clip) -> Tensor:
-        """Class probabilities of the clip's key frames, [T, K + 1, h, w], background first."""
+        """Predict class probabilities for the key frames, [T, K + 1, h, w]; channel 0 is background."""
         ...
 
 
 def check_model(model: object) -> None:
-    """Raise ConfigError unless this is a model that `predict` can run."""
+    """Raise ConfigError unless `model` is a model that `predict` can run.
+
+    Example:
+        >>> from tubelet.core.protocol import check_model
+        >>> check_model("default")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.ConfigError: model: expected a model, got a name; load it first: ...
+    """
     if isinstance(model, str):
         raise ConfigError(f"model: expected a model, got a name; load it first: tubelet.load({short(model)})")
     if not isinstance(model, VideoSegmenter):
@@ -118,13 +181,26 @@ def check_model(model: object) -> None:
 
 
 def check_clips(clips: object) -> None:
-    """Raise ConfigError unless these are the clips that a model's `forward` learns from."""
+    """Raise ConfigError unless `clips` is a list of clips that a model's `forward` accepts.
+
+    Example:
+        >>> from tubelet.core.protocol import check_clips
+        >>> check_clips("dog.mp4")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.ConfigError: a model called: expected a list of Clip, to learn from; ...
+    """
     if not isinstance(clips, list) or not clips or not all(isinstance(clip, Clip) for clip in clips):
         expected = "expected a list of Clip, to learn from; to find objects use tubelet.predict(model, frames)"
         raise ConfigError(f"a model called: {expected}, got {short(clips)}")
 
 
 def check_window(window: object) -> None:
-    """Raise ConfigError unless this is a window, or None."""
+    """Raise ConfigError unless `window` is a Window or None.
+
+    Example:
+        >>> from tubelet.core.protocol import check_window
+        >>> check_window(tubelet.Window(length=8))
+    """
     if window is not None and not isinstance(window, Window):
         raise ConfigError(f"window: expected a tubelet.Window or None, got {short(window)}")

@@ -1,6 +1,7 @@
-"""Videos and their tracks at rest: sparse, on the CPU, and free of torch, so that files are read in a blink.
+"""Sparse records of videos and their tracks, without torch, so that commands on files start fast.
 
-`core.types` names these again beside the dense types; import them from there, unless starting fast matters.
+`core.types` re-exports them beside the dense types. Import them from there, unless start-up time
+matters.
 """
 
 from __future__ import annotations
@@ -19,23 +20,31 @@ if TYPE_CHECKING:
     Videos = Sequence["Video"]
 else:
     Tensor = Any  # importing torch takes seconds; only the type checker needs it here
-    Videos = Sequence  # lazy: a checker that looks at an item would make that video
+    Videos = Sequence  # may be lazy: a type checker that reads an item would open that video
 
-MOST_SHOWN = 3  # of a list, where it is printed
+MOST_SHOWN = 3  # items of a list in a repr
 
-AnyPrediction = TypeVar("AnyPrediction", bound="Prediction")  # not Self: the shape checker cannot read it here
+AnyPrediction = TypeVar("AnyPrediction", bound="Prediction")  # beartype cannot resolve Self here
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Track:
-    """One object through a whole video, sparse."""
+    """One object in a whole video, with one RLE mask per frame.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
+        >>> tubelet.Track(id=1, label=0, score=0.9, rles=(rle, None))
+        Track(id=1, label=0, score=0.9, frames=1 of 2)
+    """
 
     id: int
     label: int  # position in the class list
-    score: float  # 0..1; truth has 1
-    rles: Sequence[RLE | None]  # one per frame of the video, None where absent; a tuple, or a packed Tube
-    ignore: bool = False  # a crowd: neither reward nor punishment for finding it
-    area: float | None = None  # mean pixels over the frames that hold it, where an annotation states them
+    score: float  # 0 to 1; truth has 1
+    # one per frame of the video, None where absent; a tuple or a `masks.packed.Tube`
+    rles: Sequence[RLE | None]
+    ignore: bool = False  # a crowd: metrics neither reward nor punish predicting it
+    area: float | None = None  # mean pixels over the object's frames, if the annotation gives areas
 
     def __repr__(self) -> str:
         about = f"id={self.id}, label={self.label}, score={self.score:.3g}"
@@ -45,15 +54,28 @@ class Track:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Video:
-    """A video at rest. `frames[t]` decodes one frame, uint8 [3, H, W]; iterating decodes in order without seeking."""
+    """One video: its frames, frame times and, if known, its true tracks.
+
+    `frames[t]` decodes frame t, uint8 [3, H, W]; iterating over `frames` decodes in order, without
+    seeking.
+
+    Example:
+        >>> frames = list(torch.zeros(10, 3, 4, 6, dtype=torch.uint8))
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=frames, fps=5.0)
+        >>> video
+        Video(id='dog', size=(4, 6), frames=10, fps=5, tracks=unknown)
+        >>> video.time(1)
+        0.2
+    """
 
     id: str
     size: tuple[int, int]  # height, width
     frames: Sequence[Tensor]
     fps: float = 25.0  # mean frame rate
-    times: tuple[float, ...] | None = None  # seconds of each frame where the source tells; else t / fps
+    times: tuple[float, ...] | None = None  # seconds of each frame; None: frame t is at t / fps
     tracks: tuple[Track, ...] | None = None  # truth
-    pixel_aspect: Fraction = Fraction(1)  # width of a pixel over its height, as shown; sizes and masks count pixels
+    # displayed width of a pixel over its height; sizes and masks count stored pixels
+    pixel_aspect: Fraction = Fraction(1)
 
     def __len__(self) -> int:
         return len(self.frames)
@@ -64,49 +86,68 @@ class Video:
 
     @property
     def shown_size(self) -> tuple[int, int]:
-        """Height and width in square pixels, at which a player shows it."""
+        """Height and width at which a player shows the video, in square pixels."""
         height, width = self.size
         return height, max(round(width * self.pixel_aspect), 1)
 
     def time(self, t: int) -> float:
-        """Seconds from the start at which frame t is shown."""
+        """Return when frame t is shown, in seconds from the start."""
         return self.times[t] if self.times is not None else t / self.fps
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoSet:
-    """A data set: videos and the names of the classes that their tracks' labels point into."""
+    """A data set: videos and their class names.
+
+    Example:
+        >>> from tubelet.core.types import VideoSet
+        >>> VideoSet(videos=(), classes=("dog", "cat", "bird", "fish"))
+        VideoSet(videos=0, classes=['dog', 'cat', 'bird', ... 4 in all])
+    """
 
     videos: Videos
-    classes: tuple[str, ...]
+    classes: tuple[str, ...]  # a track's label is a position in this list
 
     def __repr__(self) -> str:
-        return f"VideoSet(videos={len(self.videos)}, classes={_listed(self.classes)})"
+        return f"VideoSet(videos={len(self.videos)}, classes={_abbreviated(self.classes)})"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a model says of one video."""
+    """A model's tracks for one video.
+
+    Example:
+        >>> track = tubelet.Track(id=1, label=0, score=0.4, rles=(None, None))
+        >>> size = (4, 6)
+        >>> prediction = tubelet.Prediction(video="dog", size=size, length=2, tracks=(track,))
+        >>> len(prediction.above(0.5).tracks)
+        0
+    """
 
     video: str
     size: tuple[int, int]  # height, width
-    length: int  # frames
+    length: int  # number of frames
     tracks: tuple[Track, ...]
     classes: tuple[str, ...] = field(default=())
-    shots: tuple[int, ...] = ()  # the first frame of each shot, beginning with 0; empty where nobody looked for cuts
+    shots: tuple[int, ...] = ()  # first frame of each shot, the first is 0; empty without cut detection
 
     def __repr__(self) -> str:
         about = f"video={self.video!r}, size={self.size}, frames={self.length}"
-        return f"{type(self).__name__}({about}, tracks={_listed(self.tracks)})"
+        return f"{type(self).__name__}({about}, tracks={_abbreviated(self.tracks)})"
 
     def above(self: AnyPrediction, threshold: float) -> AnyPrediction:
-        """Only the tracks whose score reaches the threshold."""
+        """Return a copy with only the tracks whose score is at least `threshold`.
+
+        Raises ConfigError if `threshold` is not from 0 to 1.
+        """
         threshold = fraction("threshold", threshold)
-        return replace(self, tracks=tuple(t for t in self.tracks if t.score >= threshold))
+        tracks = tuple(track for track in self.tracks if track.score >= threshold)
+        return replace(self, tracks=tracks)
 
 
-def _listed(things: Sequence[object]) -> str:
-    """The first few, and how many there are."""
-    shown = [repr(thing) for thing in things[:MOST_SHOWN]]
-    more = [f"... {len(things)} in all"] if len(things) > MOST_SHOWN else []
-    return f"[{', '.join(shown + more)}]"
+def _abbreviated(items: Sequence[object]) -> str:
+    """The first few items and the total number."""
+    shown = [repr(item) for item in items[:MOST_SHOWN]]
+    if len(items) > MOST_SHOWN:
+        shown.append(f"... {len(items)} in all")
+    return f"[{', '.join(shown)}]"

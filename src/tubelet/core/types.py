@@ -1,8 +1,12 @@
-"""The types that every room shares. Letters: N objects, T frames, K classes, H W pixels, h w any resolution.
+"""The data types that all of tubelet shares.
 
-Dense on the device: `Clip` (decoded frames) and `Tracks` (objects through frames, truth and prediction alike).
-Sparse on the CPU: `Track` (one object, whole video), `Video` (a video at rest), `Prediction` (a model's answer); these
-live in `core.records`, which does without torch, and are named again here.
+Dense tensors, on any device: `Clip` (decoded frames), `Tracks` (objects in a clip, truth or
+prediction) and `Frame` (one frame of a stream with its objects).
+
+Sparse, on the CPU: `Track` (one object in a whole video), `Video`, `VideoSet` and `Prediction`.
+They are defined in `core.records`, which does not import torch, and are re-exported here.
+
+Letters: N objects, T frames, K classes, H W pixels, h w any resolution.
 """
 
 from __future__ import annotations
@@ -21,18 +25,32 @@ from tubelet.core.records import Track as Track
 from tubelet.core.records import Video as Video
 from tubelet.core.records import VideoSet as VideoSet
 
-Losses = dict[str, Tensor]  # named scalars, already weighted: a training loop only adds them up
+Losses = dict[str, Tensor]  # named scalars, already weighted; the training loss is their sum
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tracks:
-    """N objects through T frames, dense. An object that is absent in a frame has an empty mask there."""
+    """Masks and class scores of N objects in T frames: the truth or a prediction.
 
-    ids: Int[Tensor, "N"]  # one object keeps one id through the whole video
-    scores: Float[
-        Tensor, "N K"
-    ]  # class probabilities; truth is one-hot, a row of zeros is an object to ignore (a crowd)
-    # probabilities (0/1 for truth) over the whole unpadded frame, at any resolution
+    An object that is absent from a frame has an empty mask there. Masks cover the whole unpadded
+    frame, at any resolution. Raises TubeletError if the tensors disagree on N or T.
+
+    Example:
+        >>> masks = torch.zeros(1, 2, 4, 4)
+        >>> masks[0, 0, 1:3, 1:] = 0.9  # absent from the second frame
+        >>> scores = torch.tensor([[0.2, 0.8]])
+        >>> ids = torch.tensor([7])
+        >>> tracks = tubelet.Tracks(ids=ids, scores=scores, masks=masks, index=torch.arange(2))
+        >>> tracks.labels, tracks.present
+        (tensor([1]), tensor([[ True, False]]))
+        >>> tracks.boxes[0, 0]
+        tensor([1., 1., 4., 3.])
+    """
+
+    ids: Int[Tensor, "N"]  # an object has the same id in the whole video
+    # class probabilities; truth is one-hot, and a row of zeros marks an object to ignore (a crowd)
+    scores: Float[Tensor, "N K"]
+    # probabilities, or 0 and 1 for truth
     masks: Real[Tensor, "N T h w"] | Bool[Tensor, "N T h w"]
     index: Int[Tensor, "T"]  # which frames of the video
 
@@ -45,12 +63,12 @@ class Tracks:
 
     @property
     def labels(self) -> Int[Tensor, "N"]:
-        """The best class of each object."""
+        """The most probable class of each object."""
         return self.scores.argmax(1)
 
     @property
     def confidence(self) -> Float[Tensor, "N"]:
-        """The probability of the best class."""
+        """The probability of the most probable class."""
         return self.scores.amax(1)
 
     @property
@@ -60,12 +78,12 @@ class Tracks:
 
     @property
     def boxes(self) -> Float[Tensor, "N T 4"]:
-        """Tight boxes of the masks, in cells of their resolution; zeros where absent."""
+        """Tight boxes of the masks, in pixels of the masks' resolution; zeros where absent."""
         return boxes.from_masks(self.binary)
 
     @property
     def present(self) -> Bool[Tensor, "N T"]:
-        """Where each object has at least one pixel."""
+        """True where an object has at least one pixel in a frame."""
         return self.binary.flatten(2).any(2)
 
     def __len__(self) -> int:
@@ -74,34 +92,52 @@ class Tracks:
     def __repr__(self) -> str:
         return f"Tracks(scores {_shape(self.scores)}, masks {_shape(self.masks)} {_kind(self.masks)})"
 
-    def __getitem__(self, keep: Tensor | slice) -> Tracks:
-        """A choice of objects, by mask, indices or slice."""
-        return replace(self, ids=self.ids[keep], scores=self.scores[keep], masks=self.masks[keep])
+    def __getitem__(self, objects: Tensor | slice) -> Tracks:
+        """Select objects by a boolean mask, indices or a slice."""
+        return replace(
+            self,
+            ids=self.ids[objects],
+            scores=self.scores[objects],
+            masks=self.masks[objects],
+        )
 
     def at(self, frames: Tensor | slice) -> Tracks:
-        """A choice of frames, by position within `index`."""
+        """Select frames by their positions in `index`."""
         return replace(self, masks=self.masks[:, frames], index=self.index[frames])
 
     def to(self, device: torch.device | str) -> Tracks:
-        """The same on another device."""
-        moved = (t.to(device) for t in (self.ids, self.scores, self.masks, self.index))
-        return Tracks(**dict(zip(("ids", "scores", "masks", "index"), moved, strict=True)))
+        """Return a copy with all tensors on another device."""
+        return Tracks(
+            ids=self.ids.to(device),
+            scores=self.scores.to(device),
+            masks=self.masks.to(device),
+            index=self.index.to(device),
+        )
 
     @classmethod
     def cat(cls, parts: Sequence[Tracks]) -> Tracks:
-        """Objects of several Tracks over the same frames, one after another."""
+        """Concatenate the objects of several Tracks.
+
+        Raises TubeletError if they are not over the same frames.
+        """
         if any(not torch.equal(part.index, parts[0].index) for part in parts):
             raise TubeletError("Tracks.cat expects parts over the same frames")
         return cls(
-            ids=torch.cat([p.ids for p in parts]),
-            scores=torch.cat([p.scores for p in parts]),
-            masks=torch.cat([p.masks for p in parts]),
+            ids=torch.cat([part.ids for part in parts]),
+            scores=torch.cat([part.scores for part in parts]),
+            masks=torch.cat([part.masks for part in parts]),
             index=parts[0].index,
         )
 
     @classmethod
     def empty(cls, index: Tensor, num_classes: int, size: tuple[int, int]) -> Tracks:
-        """No objects over the frames `index`, at the resolution `size` (height, width)."""
+        """Return Tracks without objects.
+
+        Args:
+            index: Which frames of the video, int64 [T].
+            num_classes: Number of columns of `scores`.
+            size: Height and width of the masks.
+        """
         device = index.device
         return cls(
             ids=torch.zeros(0, dtype=torch.int64, device=device),
@@ -113,16 +149,24 @@ class Tracks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Clip:
-    """T decoded frames of one video, RGB, at their own size. Only frames with `key` are to be predicted.
+    """T decoded RGB frames of one video, in the video's own resolution.
 
-    All frames belong to one shot: what reads a video (inference/reading.py) ends a clip where a cut is.
+    Frames with `key` are to be predicted; the others are context. All frames belong to one shot:
+    `inference.reading` ends a clip at a cut. Raises TubeletError if the tensors disagree on T.
+
+    Example:
+        >>> frames = torch.zeros(3, 3, 4, 6, dtype=torch.uint8)
+        >>> key = torch.tensor([False, True, True])
+        >>> clip = tubelet.Clip(frames=frames, index=torch.tensor([0, 8, 9]), key=key)
+        >>> len(clip), clip.size
+        (3, (4, 6))
     """
 
     frames: UInt8[Tensor, "T 3 H W"]
     index: Int[Tensor, "T"]  # which frames of the video
-    key: Bool[Tensor, "T"]  # predict these; the others are context (reference, support)
-    tracks: Tracks | None = None  # truth over the same T frames
-    shot: int = 0  # of the video, counted from 0; always 0 where nobody looked for cuts
+    key: Bool[Tensor, "T"]  # True: predict this frame; False: context (reference, support)
+    tracks: Tracks | None = None  # truth for the same T frames
+    shot: int = 0  # number of the shot in the video; always 0 without cut detection
 
     def __post_init__(self) -> None:
         if not len(self.frames) == len(self.index) == len(self.key):
@@ -143,32 +187,63 @@ class Clip:
         return self.frames.shape[-2], self.frames.shape[-1]
 
     def up_to(self, frame: int) -> Clip:
-        """Without the key frames after a frame of the video; context stays."""
+        """Return the clip without key frames later than frame number `frame` of the video.
+
+        All context frames stay.
+        """
         rows = (~self.key | (self.index <= frame)).nonzero()[:, 0]
         tracks = None if self.tracks is None else self.tracks.at(rows)
-        return replace(self, frames=self.frames[rows], index=self.index[rows], key=self.key[rows], tracks=tracks)
+        return replace(
+            self,
+            frames=self.frames[rows],
+            index=self.index[rows],
+            key=self.key[rows],
+            tracks=tracks,
+        )
 
     def to(self, device: torch.device | str) -> Clip:
-        """The same on another device."""
-        tracks = None if self.tracks is None else self.tracks.to(device)
-        frames, index, key = (tensor.to(device) for tensor in (self.frames, self.index, self.key))
-        return replace(self, frames=frames, index=index, key=key, tracks=tracks)
+        """Return a copy with all tensors on another device."""
+        return replace(
+            self,
+            frames=self.frames.to(device),
+            index=self.index.to(device),
+            key=self.key.to(device),
+            tracks=None if self.tracks is None else self.tracks.to(device),
+        )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Frame:
-    """One frame of a stream with its objects, at the frame's own size: what a user's loop receives."""
+    """One frame of a stream with its N objects, in the frame's own resolution.
 
-    index: int
-    time: float  # seconds
+    `tubelet.stream` yields these.
+
+    Example:
+        >>> frame = tubelet.Frame(
+        ...     index=0,
+        ...     time=0.0,
+        ...     image=torch.zeros(3, 4, 6, dtype=torch.uint8),
+        ...     ids=torch.tensor([1]),
+        ...     labels=torch.tensor([0]),
+        ...     scores=torch.tensor([0.9]),
+        ...     masks=torch.ones(1, 4, 6, dtype=torch.bool),
+        ...     boxes=torch.tensor([[0.0, 0.0, 6.0, 4.0]]),
+        ...     names=("dog",),
+        ... )
+        >>> frame
+        Frame(index=0, time=0, size=(4, 6), names=['dog'])
+    """
+
+    index: int  # frame number in the video
+    time: float  # seconds from the start of the video
     image: UInt8[Tensor, "3 H W"]
     ids: Int[Tensor, "N"]
     labels: Int[Tensor, "N"]
     scores: Float[Tensor, "N"]
     masks: Bool[Tensor, "N H W"]
-    boxes: Float[Tensor, "N 4"]  # tight, from the masks
+    boxes: Float[Tensor, "N 4"]  # tight boxes of the masks
     names: tuple[str, ...]  # class name of each object
-    shot: int = 0  # of the video, counted from 0
+    shot: int = 0  # number of the shot in the video
 
     def __repr__(self) -> str:
         height, width = self.image.shape[1:]
