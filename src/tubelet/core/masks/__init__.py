@@ -1,4 +1,4 @@
-"""Masks at rest: run-length codes (`rle`), whole tracks packed (`packed`), and how much they share (`overlaps`)."""
+"""Masks as run-length codes (`rle`), whole packed tracks (`packed`), and their intersections (`overlaps`)."""
 
 from tubelet.core.masks.rle import (
     MAX_PIXELS,

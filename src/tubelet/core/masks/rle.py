@@ -1,4 +1,4 @@
-"""Masks at rest: run-length encoding (COCO's compressed form), areas, boxes and spatio-temporal overlap."""
+"""Run-length encoded masks in COCO's compressed format: encode, decode, areas, boxes and track IoU."""
 
 from __future__ import annotations
 
@@ -11,25 +11,44 @@ from pycocotools import mask as coco
 
 from tubelet.core.errors import FormatError
 
-MAX_PIXELS = 1 << 28  # a mask from outside that claims more is refused before anything is allocated
+MAX_PIXELS = 1 << 28  # a larger mask in a file is an error, before memory is allocated for it
 
 
 class RLE(NamedTuple):
-    """One binary mask: size (height, width) and COCO's compressed counts (column-major runs)."""
+    """One binary mask.
 
-    size: tuple[int, int]
-    counts: bytes
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.encode(np.ones((1, 4, 6), bool))
+        [RLE(size=(4, 6), counts=b'0h0')]
+    """
+
+    size: tuple[int, int]  # height, width
+    counts: bytes  # COCO's compressed counts: runs of 0 and 1, column by column
 
 
 def encode(masks: np.ndarray) -> list[RLE]:
-    """Binary masks [N, H, W] (bool or uint8) -> N RLEs."""
+    """Encode binary masks, bool or uint8 [N, H, W].
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> rles = masks.encode(np.eye(3, dtype=bool)[None])
+        >>> masks.decode(rles)[0].tolist()
+        [[1, 0, 0], [0, 1, 0], [0, 0, 1]]
+    """
     stacked = np.asfortranarray(np.moveaxis(masks, 0, -1).astype(np.uint8, copy=False))
     size = (int(masks.shape[1]), int(masks.shape[2]))
     return [RLE(size, code["counts"]) for code in coco.encode(stacked)]
 
 
 def decode(rles: Sequence[RLE]) -> np.ndarray:
-    """N RLEs of one size -> uint8 [N, H, W] of 0 and 1."""
+    """Decode RLEs of the same size into masks of 0 and 1, uint8 [N, H, W].
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.decode(masks.encode(np.ones((2, 4, 6), bool))).shape
+        (2, 4, 6)
+    """
     if not rles:
         return np.zeros((0, 0, 0), np.uint8)
     with warnings.catch_warnings():
@@ -38,12 +57,26 @@ def decode(rles: Sequence[RLE]) -> np.ndarray:
 
 
 def areas(rles: Sequence[RLE]) -> np.ndarray:
-    """Pixel counts, float64 [N]."""
+    """Count the pixels of each mask, float64 [N].
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.areas(masks.encode(np.ones((2, 4, 6), bool)))
+        array([24., 24.])
+    """
     return np.asarray(coco.area(as_coco(rles)), np.float64) if rles else np.zeros(0)
 
 
 def boxes(rles: Sequence[RLE]) -> np.ndarray:
-    """Tight half-open boxes (x1, y1, x2, y2), float64 [N, 4]; an empty mask gives zeros."""
+    """Compute tight half-open boxes (x1, y1, x2, y2), float64 [N, 4]; zeros for an empty mask.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> mask = np.zeros((1, 4, 6), bool)
+        >>> mask[0, 1:3, 2:5] = True
+        >>> masks.boxes(masks.encode(mask))
+        array([[2., 1., 5., 3.]])
+    """
     if not rles:
         return np.zeros((0, 4))
     xywh = np.asarray(coco.toBbox(as_coco(rles)), np.float64).reshape(-1, 4)
@@ -51,15 +84,33 @@ def boxes(rles: Sequence[RLE]) -> np.ndarray:
 
 
 def as_coco(rles: Sequence[RLE]) -> list[dict[str, Any]]:
-    """The dictionaries that pycocotools wants."""
+    """Convert to the dictionaries that pycocotools takes.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.as_coco(masks.encode(np.ones((1, 4, 6), bool)))
+        [{'size': [4, 6], 'counts': b'0h0'}]
+    """
     return [{"size": list(rle.size), "counts": rle.counts} for rle in rles]
 
 
 def from_json(value: Any, size: tuple[int, int], where: str = "segmentation") -> RLE | None:
-    """A segmentation as files hold it -> RLE of `size` (height, width); None, [] and {} mean absent.
+    """Read a segmentation of a JSON file; None, [] and {} mean absent and give None.
 
-    Reads compressed counts (str or bytes), uncompressed counts (list of ints) and polygons (list of flat x, y lists).
-    Raises FormatError, which names `where`, for another size, broken runs or polygons under three points.
+    Args:
+        value: An RLE with compressed counts (str or bytes) or uncompressed counts (list of ints),
+            or a list of polygons, each a flat list x, y, x, y, ...
+        size: Height and width that the mask must have.
+        where: What error messages call the segmentation.
+
+    Raises:
+        FormatError: if the size differs, if runs are invalid, or if a polygon has fewer than three
+            points.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.from_json({"size": [4, 6], "counts": [0, 24]}, size=(4, 6))
+        RLE(size=(4, 6), counts=b'0h0')
     """
     if value is None or (isinstance(value, list | dict) and not value):
         return None
@@ -67,13 +118,17 @@ def from_json(value: Any, size: tuple[int, int], where: str = "segmentation") ->
         return _from_polygons(value, size, where)
     if not isinstance(value, dict) or "counts" not in value or "size" not in value:
         raise FormatError(f"{where}: expected an RLE with size and counts or a list of polygons, got {_short(value)}")
-    given = value["size"]
-    if not isinstance(given, list | tuple) or len(given) != 2 or tuple(given) != tuple(size):
-        raise FormatError(f"{where}: expected a mask of size {list(size)} (height, width), got {_short(given)}")
+
+    file_size = value["size"]
+    is_pair = isinstance(file_size, list | tuple) and len(file_size) == 2
+    if not is_pair or tuple(file_size) != tuple(size):
+        raise FormatError(f"{where}: expected a mask of size {list(size)} (height, width), got {_short(file_size)}")
+
     counts = value["counts"]
     if isinstance(counts, list):
         _check_size(size, where)
         return RLE(size, _compress(_checked_runs(counts, size, where), size))
+
     if isinstance(counts, str):
         if not counts.isascii():
             raise FormatError(f"{where}: counts hold characters that no run-length code has")
@@ -85,26 +140,46 @@ def from_json(value: Any, size: tuple[int, int], where: str = "segmentation") ->
 
 
 def to_json(rle: RLE | None) -> dict[str, Any] | None:
-    """The form that JSON files hold; None stays None."""
-    return None if rle is None else {"size": list(rle.size), "counts": rle.counts.decode("ascii")}
+    """Convert to the dictionary that JSON files contain; None stays None.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.to_json(masks.RLE((4, 6), b"0h0"))
+        {'size': [4, 6], 'counts': '0h0'}
+    """
+    if rle is None:
+        return None
+    return {"size": list(rle.size), "counts": rle.counts.decode("ascii")}
 
 
 def runs(counts: bytes) -> np.ndarray:
-    """Run lengths of a compressed mask, int64 [R], zeros first: the format's 5-bit groups, decoded without a loop."""
+    """Decode compressed counts into run lengths of 0 and 1 in turn, int64 [R], 0 first.
+
+    Raises ValueError if these are no compressed counts.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.runs(b"0h0").tolist()
+        [0, 24]
+    """
     symbols = np.frombuffer(counts, np.uint8).astype(np.int64) - 48
     if symbols.size == 0:
         return np.zeros(0, np.int64)
     if symbols.min() < 0 or symbols.max() > 63 or symbols[-1] & 32:
         raise ValueError("not compressed counts")
+
+    # a number is up to 12 symbols of 5 bits, lowest first; bit 32 says that another symbol follows
     ends = np.flatnonzero((symbols & 32) == 0)
     starts = np.concatenate([[0], ends[:-1] + 1])
     lengths = ends - starts + 1
     if lengths.max() > 12:
         raise ValueError("a run of more than 60 bits")
+
     shifts = 5 * (np.arange(symbols.size) - np.repeat(starts, lengths))
     values = np.add.reduceat((symbols & 31) << shifts, starts)
     negative = (symbols[ends] & 16) != 0
     values = values - (negative.astype(np.int64) << (5 * lengths))
+
     # from the fourth run on, each is stored as its difference from the run two before it
     for first in (1, 2):
         values[first::2] = np.cumsum(values[first::2])
@@ -112,7 +187,12 @@ def runs(counts: bytes) -> np.ndarray:
 
 
 def check_counts(counts: bytes, size: tuple[int, int], where: str = "segmentation") -> None:
-    """Raise FormatError unless compressed counts decode to non-negative runs that fill `size` exactly."""
+    """Raise FormatError unless compressed counts decode to runs >= 0 that add up to the pixels of `size`.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> masks.check_counts(b"0h0", size=(4, 6))
+    """
     _check_size(size, where)
     try:
         lengths = runs(counts)
@@ -122,21 +202,33 @@ def check_counts(counts: bytes, size: tuple[int, int], where: str = "segmentatio
 
 
 def spatio_temporal_iou(first: Sequence[RLE | None], second: Sequence[RLE | None]) -> float:
-    """Overlap of two tracks over the same frames: summed intersections over summed unions (not a mean over frames).
+    """Compute the IoU of two tracks: intersections over unions, each summed over all frames.
 
-    None means absent. 0 where the union is empty. Source: YouTube-VIS evaluation. Raises ValueError for other lengths.
+    A frame without the object is None. The result is 0 if both tracks are empty. Raises FormatError
+    if the tracks differ in length or mask size. Source: the YouTube-VIS evaluation.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
+        >>> masks.spatio_temporal_iou([rle, rle], [rle, None])
+        0.5
     """
     if len(first) != len(second):
         raise FormatError(f"tracks disagree on length: {len(first)} and {len(second)} frames")
+
     both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
     for a, b in both:
         if a.size != b.size:
             raise FormatError(f"tracks disagree on mask size: {a.size} and {b.size}")
+
     intersections = [coco.merge(as_coco(pair), intersect=True) for pair in both]
     intersection = float(coco.area(intersections).sum()) if intersections else 0.0
-    total = sum(float(areas([r for r in track if r is not None]).sum()) for track in (first, second))
-    union = total - intersection
+    union = _total_area(first) + _total_area(second) - intersection
     return intersection / union if union else 0.0
+
+
+def _total_area(track: Sequence[RLE | None]) -> float:
+    return float(areas([rle for rle in track if rle is not None]).sum())
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:
@@ -151,7 +243,9 @@ def _checked_runs(lengths: Sequence[Any] | np.ndarray, size: tuple[int, int], wh
         array = np.asarray(lengths, dtype=np.int64)
     except OverflowError:
         raise FormatError(f"{where}: a run length is too large") from None
+
     pixels = size[0] * size[1]
+    # each run is checked first, so that the sum cannot overflow
     if array.ndim != 1 or (array < 0).any() or (array > pixels).any() or int(array.sum()) != pixels:
         total = int(array.sum()) if array.ndim == 1 else "no list"
         raise FormatError(f"{where}: runs must be non-negative and add up to {pixels} pixels, got {total}")
@@ -170,10 +264,12 @@ def _from_polygons(polygons: list[Any], size: tuple[int, int], where: str) -> RL
             raise FormatError(
                 f"{where}: a polygon needs three points or more as x, y, x, y, ..., got {_short(polygon)}"
             )
-        # points far outside would cost time and memory in proportion to their distance
+
+        # rasterizing takes time and memory in proportion to how far points are from the frame
         reach = 4 * max(size)
         if not all(isinstance(v, int | float) and abs(v) <= reach for v in polygon):
             raise FormatError(f"{where}: polygon coordinates must be numbers near the frame, got {_short(polygon)}")
+
     merged = coco.merge(coco.frPyObjects(polygons, *size))
     return RLE(size, merged["counts"])
 
