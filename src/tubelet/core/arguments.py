@@ -1,4 +1,4 @@
-"""Arguments of the Python API, checked where they enter: a wrong one is a ConfigError that says what was expected."""
+"""Check arguments of the Python API; a wrong one raises ConfigError, which says what was expected."""
 
 from __future__ import annotations
 
@@ -15,10 +15,12 @@ _SHOWN = (str, bytes, int, float, list, tuple, dict)
 
 
 def fraction(name: str, value: Any) -> float:
-    """The value as a float from 0 to 1; raises ConfigError, which calls it `name`.
+    """Convert to a float from 0 to 1. Raises ConfigError, with `name`, if it is not.
 
-    >>> fraction("threshold", 1)
-    1.0
+    Example:
+        >>> from tubelet.core.arguments import fraction
+        >>> fraction("threshold", 1)
+        1.0
     """
     number = _real(value)
     if number is None or not 0 <= number <= 1:
@@ -27,7 +29,15 @@ def fraction(name: str, value: Any) -> float:
 
 
 def positive(name: str, value: Any) -> float:
-    """The value as a finite float above 0; raises ConfigError, which calls it `name`."""
+    """Convert to a finite float above 0. Raises ConfigError, with `name`, if it is not.
+
+    Example:
+        >>> from tubelet.core.arguments import positive
+        >>> positive("fps", -1)
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.ConfigError: fps: expected a positive number, got -1
+    """
     number = _real(value)
     if number is None or not (math.isfinite(number) and number > 0):
         raise ConfigError(f"{name}: expected a positive number, got {short(value)}")
@@ -35,10 +45,12 @@ def positive(name: str, value: Any) -> float:
 
 
 def whole_between(name: str, value: Any, least: int, most: int | None = None) -> int:
-    """The value as an integer from `least` to `most`; raises ConfigError, which calls it `name`.
+    """Convert to an int from `least` to `most`. Raises ConfigError, with `name`, if it is not.
 
-    >>> whole_between("top", 3, 1)
-    3
+    Example:
+        >>> from tubelet.core.arguments import whole_between
+        >>> whole_between("top", 3, 1)
+        3
     """
     is_whole = isinstance(value, Integral) and not isinstance(value, bool)
     if not is_whole or value < least or (most is not None and value > most):
@@ -48,19 +60,27 @@ def whole_between(name: str, value: Any, least: int, most: int | None = None) ->
 
 
 def one_of(name: str, value: Any, known: Sequence[str]) -> str:
-    """The value where it is among `known`; raises ConfigError, which calls it `name`."""
+    """Return the value. Raises ConfigError, with `name`, if it is not one of `known`.
+
+    Example:
+        >>> from tubelet.core.arguments import one_of
+        >>> one_of("metric", "AP", ["AP", "AR"])
+        'AP'
+    """
     if not isinstance(value, str) or value not in known:
         raise ConfigError(f"{name}: expected {' or '.join(known)}, got {short(value)}")
     return value
 
 
 def short(value: Any) -> str:
-    """How a message shows what came: in one short line, whatever it is.
+    """Describe any value in one short line, for an error message.
 
-    >>> short([1, "two"])
-    "[1, 'two']"
-    >>> short(object())
-    'something of type object'
+    Example:
+        >>> from tubelet.core.arguments import short
+        >>> short([1, "two"])
+        "[1, 'two']"
+        >>> short(object())
+        'something of type object'
     """
     if not isinstance(value, _SHOWN) and value is not None:
         return f"something of type {type(value).__name__}"
@@ -72,6 +92,7 @@ def short(value: Any) -> str:
 
 
 def _real(value: Any) -> float | None:
+    """The number as a float; None if it is no number."""
     if isinstance(value, bool) or not isinstance(value, Real):
         return None
     try:

@@ -1,15 +1,16 @@
-"""The exceptions that tubelet raises for anything a user can cause.
+"""The exceptions that tubelet raises for errors that a user can cause.
 
     ValueError
-    └── TubeletError            one clear line: what was expected, what came, where
-        ├── InputError          a path, video, image or stream that cannot be read as asked
-        │   ├── TruncatedVideo  a video that ends early; what could be decoded is kept
+    └── TubeletError            one line: what was expected, what came, where
+        ├── InputError          a path, video, image or stream that cannot be read
+        │   ├── TruncatedVideo  a video that ends early and whose start is of no use
         │   └── WriteError      a file or folder that the system does not let us write
-        ├── FormatError         a file that is not of the form it claims (JSON, RLE, checkpoint)
-        ├── ConfigError         an unknown recipe, field or value; names the nearest right one
-        └── WeightsError        weights that do not fit the model, are not there, or are not safe to read
+        ├── FormatError         invalid content of a file (JSON, RLE, checkpoint)
+        ├── ConfigError         an unknown recipe, field or value; the message names the nearest one
+        └── WeightsError        weights that are missing, unsafe or of another model
 
-On the command line each becomes one line on stderr and exit code 2. Faults that only we can cause are assertions.
+On the command line each becomes one line on stderr and exit code 2. Errors that only tubelet itself
+can cause are assertions.
 """
 
 from __future__ import annotations
@@ -21,12 +22,15 @@ from tubelet.core.text import printable
 
 
 class TubeletError(ValueError):
-    r"""Base of every error that a user can cause.
+    r"""Base of all errors that a user can cause.
 
-    Its text is one line that is safe to print: what acts on a terminal is escaped, what is too long is cut.
+    Its text is one line that is safe to print: control characters are escaped and long text is
+    shortened.
 
-    >>> print(InputError("no video called \x1b[2Jdog"))
-    no video called \x1b[2Jdog
+    Example:
+        >>> from tubelet.core.errors import InputError
+        >>> print(InputError("no video called \x1b[2Jdog"))
+        no video called \x1b[2Jdog
     """
 
     def __str__(self) -> str:
@@ -34,36 +38,93 @@ class TubeletError(ValueError):
 
 
 class InputError(TubeletError):
-    """A path, video, image or stream that cannot be read as asked."""
+    """A path, video, image or stream that cannot be read.
+
+    Example:
+        >>> from tubelet.core.untrusted.files import read
+        >>> read("missing.mp4")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.InputError: missing.mp4: no such file
+    """
 
 
 class TruncatedVideo(InputError):
-    """A video that ends before its end; raised only where keeping the decoded part is impossible."""
+    """A video that ends early; raised only if the part that could be decoded is of no use.
+
+    Example:
+        >>> from tubelet.core.errors import InputError, TruncatedVideo
+        >>> issubclass(TruncatedVideo, InputError)
+        True
+    """
 
 
 class WriteError(InputError):
-    """A file or folder that the system does not let us write; `code` is the system's number of the reason."""
+    """A file or folder that the system does not let us write.
 
-    code: int | None = None
+    Example:
+        >>> from tubelet.core.errors import WriteError
+        >>> error = WriteError("out.json: cannot be written (no space left on device)")
+        >>> error.code = 28
+        >>> print(error)
+        out.json: cannot be written (no space left on device)
+    """
+
+    code: int | None = None  # the system's errno
 
 
 class FormatError(TubeletError):
-    """A file that is not of the form it claims to be."""
+    """A file with invalid content.
+
+    Example:
+        >>> from tubelet.core.untrusted.documents import decode_json
+        >>> decode_json("[1, 2", "a.json")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.FormatError: a.json: expected JSON, Input data was truncated
+    """
 
 
 class ConfigError(TubeletError):
-    """An unknown recipe, field or value."""
+    """An unknown recipe, field or value.
+
+    Example:
+        >>> tubelet.Window().override("strid=2")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.ConfigError: strid=2: no field 'strid' in Window; did you mean 'stride'?
+    """
 
 
 class WeightsError(TubeletError):
-    """Weights that are missing, unsafe to read, or made for another model."""
+    """Weights that are missing, unsafe to read, or of another model.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.tensors import read_tensors
+        >>> read_tensors(Path("missing.safetensors"))
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.WeightsError: missing.safetensors: no such file
+    """
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint to end an error with: the closest of the known names, or all of them where none is close."""
+    """Return a hint for an error message: the closest known name, or the first 12 if none is close.
+
+    Example:
+        >>> from tubelet.core.errors import nearest
+        >>> nearest("strid", ["length", "stride"])
+        "did you mean 'stride'?"
+        >>> nearest("x", ["length", "stride"])
+        'known: length, stride'
+    """
     names = sorted(known)
     close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     if close:
         return f"did you mean {close[0]!r}?"
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f"known: {shown}"
+
+    shown = names[:12]
+    if len(names) > 12:
+        shown.append("...")
+    return f"known: {', '.join(shown)}"

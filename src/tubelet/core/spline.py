@@ -1,4 +1,4 @@
-"""The quadratic B-spline: smooth paths of cameras and objects, in generated videos and pseudo-motion alike."""
+"""The quadratic B-spline: smooth paths of cameras and objects in generated videos and pseudo-videos."""
 
 from __future__ import annotations
 
@@ -6,18 +6,23 @@ import numpy as np
 
 
 def spline(points: np.ndarray, positions: np.ndarray) -> np.ndarray:
-    """Evaluate the quadratic B-spline of control points [P, D] at positions [T] -> float64 [T, D].
+    """Evaluate the quadratic B-spline of P control points, float64 [T, D].
 
-    Positions count control points, 0 <= position < P - 2. The path stays within the range of its control points. Only
-    elementwise products and sums are used, so every machine gives the same bits.
+    The path stays within the range of its control points. It is computed with elementwise products
+    and sums only, so that every machine gives the same bits.
 
-    >>> from tubelet.core.spline import spline
-    >>> points = np.array([[0.0], [2.0], [4.0], [4.0]])
-    >>> spline(points, np.array([0.0, 0.5, 1.0, 1.5])).ravel().tolist()
-    [1.0, 2.0, 3.0, 3.75]
+    Args:
+        points: The control points [P, D].
+        positions: Where to evaluate [T], in control points, 0 <= position < P - 2.
+
+    Example:
+        >>> from tubelet.core.spline import spline
+        >>> points = np.array([[0.0], [2.0], [4.0], [4.0]])
+        >>> spline(points, np.array([0.0, 0.5, 1.0, 1.5])).ravel().tolist()
+        [1.0, 2.0, 3.0, 3.75]
     """
     span = np.floor(positions).astype(np.int64)
-    u = (positions - span)[:, None]  # position within the span, 0 to 1
+    u = (positions - span)[:, None]  # position in the span, 0 to 1
 
     before = points[span]
     at = points[span + 1]

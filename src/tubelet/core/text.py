@@ -1,8 +1,8 @@
-"""Text from outside on its way out: file names, ids and classes may hold anything, and what shows them may not.
+"""Make untrusted text, such as file names, ids and class names, safe to write and to print.
 
-Python keeps the bytes of a file name that it cannot decode as lone surrogates, which no file in UTF-8 can hold. `plain`
-makes text of them, for files; `printable` also escapes what would act on a terminal and cuts what is too long, for
-people.
+Python represents bytes of a file name that it cannot decode as lone surrogates, which UTF-8 cannot
+encode. `plain` replaces them, for files. `printable` also escapes control characters and shortens
+long text, for terminals.
 """
 
 from __future__ import annotations
@@ -16,17 +16,21 @@ MOST_OF_A_LINE = 1000  # characters of a line on stderr
 MOST_OF_A_CELL = 200  # of a cell in a table
 LEFT_OUT = " ... "
 
-# control characters, separators of lines, lone surrogates, and the marks that turn the direction of writing
+# control characters, line separators, lone surrogates, and marks that change the writing direction
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u061c\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 _SURROGATE = re.compile("[\ud800-\udfff]")
 _UNDECODED = re.compile("[\udc80-\udcff]+")
 
 
 def plain(text: str) -> str:
-    r"""Text that UTF-8 can hold: undecoded bytes are read as UTF-8 where they are that, else written as \xff.
+    r"""Replace lone surrogates, so that the text can be encoded in UTF-8.
 
-    >>> plain("caf\udce9"), plain("caf\udcc3\udca9")
-    ('caf\\xe9', 'café')
+    Undecoded bytes are decoded as UTF-8 if they are valid, else escaped as \xff.
+
+    Example:
+        >>> from tubelet.core.text import plain
+        >>> plain("caf\udce9"), plain("caf\udcc3\udca9")
+        ('caf\\xe9', 'café')
     """
     if text.isascii():
         return text
@@ -35,19 +39,27 @@ def plain(text: str) -> str:
 
 
 def printable(text: str, most: int = MOST_OF_A_LINE) -> str:
-    r"""One line of at most `most` characters without any effect on a terminal; the middle of a longer one is left out.
+    r"""Escape control characters, and shorten the text to `most` characters by cutting out its middle.
 
-    >>> printable("\x1b[31mred\n")
-    '\\x1b[31mred\\n'
-    >>> printable("0123456789" * 10, most=20)
-    '0123456789 ... 56789'
+    Example:
+        >>> from tubelet.core.text import printable
+        >>> printable("\x1b[31mred\n")
+        '\\x1b[31mred\\n'
+        >>> printable("0123456789" * 10, most=20)
+        '0123456789 ... 56789'
     """
-    text = plain(_shortened(text, 4 * most))  # before anything is done to a million characters
+    text = plain(_shortened(text, 4 * most))  # shortened first: the text may be very long
     return _shortened(_UNSAFE.sub(_escaped, text), most)
 
 
 def plain_tree(value: Any) -> Any:
-    """A tree of mappings, lists and values with all its text made `plain`."""
+    r"""Apply `plain` to all text in a tree of mappings, lists, tuples and values; tuples become lists.
+
+    Example:
+        >>> from tubelet.core.text import plain_tree
+        >>> plain_tree({"name": ("caf\udcc3\udca9", 1)})
+        {'name': ['café', 1]}
+    """
     if isinstance(value, str):
         return plain(value)
     if isinstance(value, Mapping):
@@ -58,21 +70,29 @@ def plain_tree(value: Any) -> Any:
 
 
 def to_json(value: Any, *, indent: int | None = None) -> str:
-    """JSON that any reader takes, whatever names it holds."""
+    r"""Write a tree as JSON that can be encoded in UTF-8; other characters than ASCII stay as they are.
+
+    Example:
+        >>> from tubelet.core.text import to_json
+        >>> to_json({"name": "caf\udcc3\udca9"})
+        '{"name": "café"}'
+    """
     return json.dumps(plain_tree(value), indent=indent, ensure_ascii=False)
 
 
-def _decoded(found: re.Match[str]) -> str:
-    return found[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+def _decoded(match: re.Match[str]) -> str:
+    return match[0].encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
 
 
-def _escaped(found: re.Match[str]) -> str:
-    return found[0].encode("unicode_escape", "surrogatepass").decode("ascii")
+def _escaped(match: re.Match[str]) -> str:
+    return match[0].encode("unicode_escape", "surrogatepass").decode("ascii")
 
 
 def _shortened(text: str, most: int) -> str:
     if len(text) <= most:
         return text
-    room = most - len(LEFT_OUT)
-    tail = room // 3
-    return f"{text[: room - tail]}{LEFT_OUT}{text[len(text) - tail :]}"
+
+    num_characters = most - len(LEFT_OUT)
+    tail = num_characters // 3
+    head = num_characters - tail
+    return f"{text[:head]}{LEFT_OUT}{text[len(text) - tail :]}"
