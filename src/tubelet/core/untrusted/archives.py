@@ -1,4 +1,4 @@
-"""Zip archives, read in place: nothing is unpacked to a disk, and no member grows beyond bounds."""
+"""Read files in zip archives, in memory, with limits on their unpacked sizes."""
 
 from __future__ import annotations
 
@@ -9,18 +9,32 @@ from tubelet.core.errors import InputError
 from tubelet.core.untrusted.files import check_file
 
 LARGEST_MEMBER = 1 << 31  # bytes of one file in an archive
-LARGEST_RATIO = 200  # unpacked over packed bytes, of members that are large
-ALWAYS_FINE = 1 << 26  # unpacked bytes up to which the ratio is not asked for
+LARGEST_RATIO = 200  # unpacked over packed bytes
+ALWAYS_FINE = 1 << 26  # unpacked bytes up to which the ratio does not matter
 MOST_MEMBERS = 2_000_000
-LARGEST_ARCHIVE = 1 << 42  # bytes; frames of a whole data set may lie in one
+LARGEST_ARCHIVE = 1 << 42  # bytes; an archive may contain the frames of a whole data set
 
 
 def open_archive(path: str | Path) -> zipfile.ZipFile:
-    """A zip archive to read members from; raises InputError where it is none, or its directory is damaged."""
+    """Open a zip archive for reading. Raises InputError if it is not one or its directory is damaged.
+
+    Example:
+        >>> import tempfile
+        >>> import zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.archives import open_archive
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "frames.zip")
+        ...     with zipfile.ZipFile(path, "w") as archive:
+        ...         archive.writestr("dog/0.txt", "0")
+        ...     with open_archive(path) as archive:
+        ...         len(archive.infolist())
+        1
+    """
     check_file(path, largest=LARGEST_ARCHIVE)
     try:
         archive = zipfile.ZipFile(path)
-    except Exception as error:  # a damaged directory raises whatever the parser stumbles over
+    except Exception as error:  # a damaged directory makes the parser raise many types of errors
         raise InputError(f"{path}: not a zip archive that can be read ({_reason(error)})") from None
     if len(archive.infolist()) > MOST_MEMBERS:
         archive.close()
@@ -29,26 +43,58 @@ def open_archive(path: str | Path) -> zipfile.ZipFile:
 
 
 def member_names(archive: zipfile.ZipFile) -> tuple[str, ...]:
-    """The files of an archive, sorted; names that lead out of it are left out."""
+    """List the files of an archive, sorted. Absolute names and names with ".." are left out.
+
+    Example:
+        >>> import tempfile
+        >>> import zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.archives import member_names, open_archive
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "frames.zip")
+        ...     with zipfile.ZipFile(path, "w") as archive:
+        ...         archive.writestr("dog/0.txt", "0")
+        ...     with open_archive(path) as archive:
+        ...         member_names(archive)
+        ('dog/0.txt',)
+    """
     files = (info.filename for info in archive.infolist() if not info.is_dir())
     return tuple(sorted(name for name in files if _stays_inside(name)))
 
 
 def read_member(archive: zipfile.ZipFile, name: str, where: str) -> bytes:
-    """The bytes of a file in an archive; raises InputError, which names `where`, where it is broken or too large."""
+    """Read a file of an archive.
+
+    Raises InputError, with `where`, if it is missing, broken or too large.
+
+    Example:
+        >>> import tempfile
+        >>> import zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.archives import open_archive, read_member
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "frames.zip")
+        ...     with zipfile.ZipFile(path, "w") as archive:
+        ...         archive.writestr("dog/0.txt", "0")
+        ...     with open_archive(path) as archive:
+        ...         read_member(archive, "dog/0.txt", "frames.zip/dog/0.txt")
+        b'0'
+    """
     try:
         info = archive.getinfo(name)
     except KeyError:
         raise InputError(f"{where}: no such file in the archive") from None
+
     if info.file_size > LARGEST_MEMBER:
         raise InputError(f"{where}: expected a file of at most {LARGEST_MEMBER} bytes, found {info.file_size}")
     if info.file_size > max(ALWAYS_FINE, LARGEST_RATIO * info.compress_size):
         packed = f"{info.compress_size} bytes that unpack to {info.file_size}"
         raise InputError(f"{where}: expected a file that shrinks by at most {LARGEST_RATIO}, found {packed}")
+
     try:
         with archive.open(info) as member:
             return member.read(info.file_size)
-    except Exception as error:  # broken streams raise zlib's errors, lying headers those of struct, and so on
+    except Exception as error:  # errors of zlib for broken streams, of struct for wrong headers, and others
         raise InputError(f"{where}: cannot be read from the archive ({_reason(error)})") from None
 
 

@@ -1,4 +1,4 @@
-"""SQLite databases."""
+"""Open SQLite databases; their errors become InputErrors."""
 
 from __future__ import annotations
 
@@ -12,9 +12,23 @@ from tubelet.core.untrusted.files import check_file
 
 
 def connect(path: Path, *, seconds: float = 5.0) -> sqlite3.Connection:
-    """A database, made where there is none; each statement is a transaction, and waits so long for other processes.
+    """Open a database, or create it if it does not exist. Each statement is its own transaction.
 
-    Raises InputError where the path leads to anything but a regular file.
+    Raises InputError if the path is not a regular file or the database cannot be opened.
+
+    Args:
+        path: The database file.
+        seconds: How long a statement waits for another process that has locked the database.
+
+    Example:
+        >>> import tempfile
+        >>> from contextlib import closing
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.databases import connect
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with closing(connect(Path(folder, "jobs.db"))) as database:
+        ...         database.execute("select 1 + 1").fetchone()
+        (2,)
     """
     if path.exists() or path.is_symlink():
         check_file(path)
@@ -24,7 +38,18 @@ def connect(path: Path, *, seconds: float = 5.0) -> sqlite3.Connection:
 
 @contextmanager
 def explained(path: Path) -> Iterator[None]:
-    """Around statements: an error of the database becomes an InputError that names its file."""
+    """Turn errors of the database in this block into an InputError with the path.
+
+    Example:
+        >>> import sqlite3
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.databases import explained
+        >>> with explained(Path("jobs.db")):
+        ...     raise sqlite3.OperationalError("database is locked")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.InputError: jobs.db: cannot be used as a database (database is locked)
+    """
     try:
         yield
     except sqlite3.Error as error:

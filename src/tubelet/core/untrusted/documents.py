@@ -1,7 +1,7 @@
-"""JSON and XML, parsed strictly; whatever is wrong with them is one FormatError.
+"""Parse JSON and XML strictly; everything that is invalid is a FormatError.
 
-JSON must be UTF-8, with numbers that a float or an integer holds (no NaN), whole characters and bounded nesting.
-XML may have any encoding, but no document type and so no entities, and bounded numbers of elements.
+JSON must be UTF-8, with finite numbers, no lone surrogates and limited nesting. XML can have any
+encoding, but no document type, so no entities, and a limited number of elements.
 """
 
 from __future__ import annotations
@@ -19,25 +19,36 @@ from tubelet.core.errors import FormatError
 from tubelet.core.untrusted.files import LARGEST, Buffer, mapped
 
 Element = xml.Element
-OTHER_FORM = "not of the expected form"
-
-DEEPEST = 100  # lists and objects within each other, elements within each other
+DEEPEST = 100  # levels of nesting, in JSON and in XML
 MOST_ELEMENTS = 5_000_000
 LARGEST_XML = 1 << 28  # bytes of a document
-LARGEST_REWRITTEN = 1 << 30  # bytes of JSON that is given a second chance
+LARGEST_REWRITTEN = 1 << 30  # bytes of JSON that may contain NaN
 _UTF8_MARK = b"\xef\xbb\xbf"
 
 
 def read_json(path: str | Path, *, largest: int = LARGEST) -> Any:
-    """The tree of a JSON file; raises InputError where it cannot be read, FormatError where it is no JSON."""
+    """Read a JSON file. Raises InputError if it cannot be read, FormatError if it is not valid JSON.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.documents import read_json
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "size.json")
+        ...     _ = path.write_text('{"size": [2, 3]}')
+        ...     read_json(path)
+        {'size': [2, 3]}
+    """
     return decode_json(mapped(path, largest=largest), str(path))
 
 
 def decode_json(data: Buffer | msgspec.Raw | str, where: str) -> Any:
-    """The tree of a JSON text; raises FormatError, which names `where`.
+    """Parse JSON. Raises FormatError, with `where`, if it is not valid.
 
-    >>> decode_json(b'{"size": [2, 3]}', "a file")
-    {'size': [2, 3]}
+    Example:
+        >>> from tubelet.core.untrusted.documents import decode_json
+        >>> decode_json(b'{"size": [2, 3]}', "a file")
+        {'size': [2, 3]}
     """
     tree = decode_json_as(Any, data, where)
     _check_depth(tree, where)
@@ -47,7 +58,15 @@ def decode_json(data: Buffer | msgspec.Raw | str, where: str) -> Any:
 def decode_json_as(
     form: Any, data: Buffer | msgspec.Raw | str, where: str, *, complaint: str = "not of the expected form"
 ) -> Any:
-    """A JSON text as a type that msgspec knows; raises FormatError, which begins with `complaint` where it is JSON."""
+    """Parse JSON into a type that msgspec supports.
+
+    Raises FormatError if it is not valid JSON, or, with `complaint`, if it is not of that type.
+
+    Example:
+        >>> from tubelet.core.untrusted.documents import decode_json_as
+        >>> decode_json_as(tuple[int, int], b"[2, 3]", "a file")
+        (2, 3)
+    """
     try:
         return _decoder(form).decode(_without_mark(data))
     except msgspec.ValidationError as error:
@@ -59,36 +78,58 @@ def decode_json_as(
 
 
 def spell_out_nan(data: Buffer, where: str) -> bytes:
-    """JSON in which NaN and Infinity became the strings "NaN" and "Infinity"; raises FormatError for any other fault.
+    """Rewrite JSON so that NaN and Infinity, which Python writes as numbers, are strings.
 
-    Python writes them as if they were numbers. Spelt out, a reader can name the field that holds one.
+    A strict reader can then name the field that contains one. Raises FormatError for any other
+    error in the JSON.
+
+    Example:
+        >>> from tubelet.core.untrusted.documents import spell_out_nan
+        >>> spell_out_nan(b'{"score": NaN}', "a file")
+        b'{"score":"NaN"}'
     """
-    return _loosely(data, where, str)[1]
+    _, strict = _decode_with_nan(data, where, str)
+    return strict
 
 
 def read_figures(path: str | Path) -> Any:
-    """The tree of a JSON file of figures, any of which may be NaN or Infinity; raises as `read_json` does."""
+    """Read a JSON file whose numbers may be NaN or Infinity. Raises the errors of `read_json`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.documents import read_figures
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "metrics.json")
+        ...     _ = path.write_text('{"AP": NaN}')
+        ...     read_figures(path)
+        {'AP': nan}
+    """
     return decode_figures(mapped(path), str(path))
 
 
 def decode_figures(data: Buffer | str, where: str) -> Any:
-    """The tree of a JSON text of figures, any of which may be NaN or Infinity; raises FormatError as `decode_json`.
+    """Parse JSON whose numbers may be NaN or Infinity. Raises FormatError if it is not valid otherwise.
 
-    >>> decode_figures('{"AP": NaN}', "a file")
-    {'AP': nan}
+    Example:
+        >>> from tubelet.core.untrusted.documents import decode_figures
+        >>> decode_figures('{"AP": NaN}', "a file")
+        {'AP': nan}
     """
-    tree, _ = _loosely(data.encode(errors="surrogatepass") if isinstance(data, str) else data, where, float)
+    if isinstance(data, str):
+        data = data.encode(errors="surrogatepass")
+    tree, _ = _decode_with_nan(data, where, float)
     _check_depth(tree, where)
     return tree
 
 
-def _loosely(data: Buffer, where: str, constant: Callable[[str], str | float]) -> tuple[Any, bytes]:
-    """A tree in which NaN and Infinity are what `constant` makes of their names, and the same as strict JSON."""
+def _decode_with_nan(data: Buffer, where: str, constant: Callable[[str], str | float]) -> tuple[Any, bytes]:
+    """The tree, with NaN and Infinity converted from their names by `constant`, and that tree as strict JSON."""
     if len(data) > LARGEST_REWRITTEN:
         raise FormatError(f"{where}: expected JSON with numbers that are finite")
     try:
         tree = json.loads(bytes(_without_mark(data)).decode(), parse_constant=constant, parse_float=_finite)
-        return tree, msgspec.json.encode(tree)  # which fails for half of a surrogate pair
+        return tree, msgspec.json.encode(tree)  # which fails for lone surrogates
     except RecursionError:
         raise FormatError(f"{where}: expected JSON, found lists or objects that are nested too deep") from None
     except (ValueError, msgspec.MsgspecError) as error:
@@ -96,22 +137,31 @@ def _loosely(data: Buffer, where: str, constant: Callable[[str], str | float]) -
 
 
 def parse_xml(data: bytes, where: str) -> Element:
-    """The root of an XML document; raises FormatError, which names `where`, for document types and broken XML."""
+    """Parse XML and return the root element.
+
+    Raises FormatError, with `where`, if it is not valid or has a document type.
+
+    Example:
+        >>> from tubelet.core.untrusted.documents import parse_xml
+        >>> parse_xml(b"<track id='3'/>", "a file").attrib
+        {'id': '3'}
+    """
     if len(data) > LARGEST_XML:
         raise FormatError(f"{where}: expected XML of at most {LARGEST_XML} bytes, found {len(data)}")
+
     parser = xml.XMLParser(target=_Bounded(where))
     try:
         parser.feed(data)
         root: Element = parser.close()
     except FormatError:
         raise
-    except (xml.ParseError, LookupError, ValueError) as error:  # the latter two for an encoding that is none
+    except (xml.ParseError, LookupError, ValueError) as error:  # the last two for an unknown encoding
         raise FormatError(f"{where}: expected XML, {error}") from None
     return root
 
 
 class _Bounded(xml.TreeBuilder):
-    """Builds a tree, but stops at a document type, whatever the encoding, and at too many elements."""
+    """A tree builder that refuses document types and too many or too deeply nested elements."""
 
     def __init__(self, where: str) -> None:
         super().__init__()
@@ -140,17 +190,19 @@ def _decoder(form: Any) -> msgspec.json.Decoder[Any]:
 
 
 def _without_mark(data: Any) -> Any:
-    """The text without UTF-8's byte order mark, which some editors write; nothing is copied."""
+    """The text without UTF-8's byte order mark, which some editors write; no copy is made."""
     if isinstance(data, msgspec.Raw | str) or data[:3] != _UTF8_MARK:
         return data
     return memoryview(data)[3:]
 
 
 def _encoding(data: Any) -> str:
-    """What to add where the text is not in UTF-8."""
+    """An addition to the error message, if the text is in UTF-16 or UTF-32."""
     if isinstance(data, msgspec.Raw | str):
         return ""
-    return " in UTF-8, found UTF-16 or UTF-32" if bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff") else ""
+
+    has_other_mark = bytes(data[:2]) in (b"\xff\xfe", b"\xfe\xff")
+    return " in UTF-8, found UTF-16 or UTF-32" if has_other_mark else ""
 
 
 def _finite(text: str) -> float:
@@ -161,8 +213,8 @@ def _finite(text: str) -> float:
 
 
 def _check_depth(tree: Any, where: str) -> None:
-    """Raise FormatError for a tree that recursive code, such as `repr`, might not manage."""
-    level = [tree]
+    """Raise FormatError if the tree is too deep for recursive code such as `repr`."""
+    level = _children([tree])
     for _ in range(DEEPEST):
         level = [child for node in level for child in _children(node)]
         if not level:
@@ -171,5 +223,6 @@ def _check_depth(tree: Any, where: str) -> None:
 
 
 def _children(node: Any) -> list[Any]:
-    inner = node.values() if isinstance(node, dict) else node if isinstance(node, list) else ()
-    return [child for child in inner if isinstance(child, dict | list)]
+    """The lists and objects that are entries of this one."""
+    entries = node.values() if isinstance(node, dict) else node
+    return [entry for entry in entries if isinstance(entry, dict | list)]

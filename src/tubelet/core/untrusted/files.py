@@ -1,7 +1,7 @@
-"""Regular files, read within a limit: where everything that comes from outside enters.
+"""Read regular files up to a size limit; all untrusted data is read with this module.
 
-A path may be anything that a user, a JSON file or a listing names: missing, a folder, a pipe that nobody writes to, a
-device without end, a name that no system takes. Each gives one InputError, at once.
+A path may be missing, a folder, a pipe that nobody writes to, an endless device or an invalid name.
+Each of them raises an InputError at once.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from pathlib import Path
 
 from tubelet.core.errors import FormatError, InputError
 
-LARGEST = 1 << 32  # bytes of one file; more is refused before anything is read
-LARGEST_TEXT = 1 << 28  # bytes of a file that is read as text
-PATIENCE = 2.0  # seconds for a pipe's writer to come
-_SIZELESS = 1 << 20  # bytes taken of a file whose size the system states as 0, as in /proc
+LARGEST = 1 << 32  # bytes of a file; a larger one is refused before it is read
+LARGEST_TEXT = 1 << 28  # bytes of a text file
+PATIENCE = 2.0  # seconds to wait until a process writes to a pipe
+_SIZELESS = 1 << 20  # bytes read from a file that the system says is empty, as in /proc
 _CHUNK = 1 << 20
 
 Buffer = bytes | memoryview | mmap.mmap
@@ -36,10 +36,20 @@ _KINDS = (
 
 @contextmanager
 def opened(path: str | Path, *, largest: int = LARGEST) -> Iterator[io.BufferedReader]:
-    """A regular file, opened for reading. Raises InputError for anything else, also for errors while it is read.
+    """Open a regular file for reading.
 
-    with opened("train.json") as file:
-        head = file.read(1024)
+    Raises InputError if the path is anything else, or if reading fails inside the block.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.files import opened
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.txt")
+        ...     _ = path.write_text("dog")
+        ...     with opened(path) as file:
+        ...         file.read(2)
+        b'do'
     """
     check_file(path, largest=largest)
     with _explained(path), open(path, "rb") as file:
@@ -47,7 +57,20 @@ def opened(path: str | Path, *, largest: int = LARGEST) -> Iterator[io.BufferedR
 
 
 def check_file(path: str | Path, *, largest: int = LARGEST) -> int:
-    """The size of a regular file in bytes; raises InputError for anything else. For files that a library opens."""
+    """Return the size of a regular file in bytes, before a library opens it.
+
+    Raises InputError if the path is anything else or the file is too large.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.files import check_file
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.txt")
+        ...     _ = path.write_text("dog")
+        ...     check_file(path)
+        3
+    """
     status = _status(path)
     if not stat.S_ISREG(status.st_mode):
         kind = next((name for is_kind, name in _KINDS if is_kind(status.st_mode)), "something else")
@@ -58,7 +81,13 @@ def check_file(path: str | Path, *, largest: int = LARGEST) -> int:
 
 
 def exists(path: str | Path) -> bool:
-    """Whether anything is there; a name that no system takes is no error."""
+    """Return whether the path exists; False for an invalid name.
+
+    Example:
+        >>> from tubelet.core.untrusted.files import exists
+        >>> exists("."), exists("a\\0b")
+        (True, False)
+    """
     try:
         _status(path)
     except InputError:
@@ -67,17 +96,37 @@ def exists(path: str | Path) -> bool:
 
 
 def is_file(path: str | Path) -> bool:
-    """Whether a regular file is there; a name that no system takes is no error."""
+    """Return whether the path is a regular file; False for an invalid name.
+
+    Example:
+        >>> from tubelet.core.untrusted.files import is_file
+        >>> is_file("."), is_file("a\\0b")
+        (False, False)
+    """
     return exists(path) and stat.S_ISREG(_status(path).st_mode)
 
 
 def is_folder(path: str | Path) -> bool:
-    """Whether a folder is there; a name that no system takes is no error."""
+    """Return whether the path is a folder; False for an invalid name.
+
+    Example:
+        >>> from tubelet.core.untrusted.files import is_folder
+        >>> is_folder("."), is_folder("a\\0b")
+        (True, False)
+    """
     return exists(path) and stat.S_ISDIR(_status(path).st_mode)
 
 
 def as_path(value: object, what: str) -> Path:
-    """The value as a path; raises InputError, which says what it is for, for anything that cannot be one."""
+    """Convert to a Path. Raises InputError, which begins with `what`, if the value is not a path.
+
+    Example:
+        >>> from tubelet.core.untrusted.files import as_path
+        >>> as_path(3, "a video")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.InputError: a video: expected a path, got something of type int
+    """
     if not isinstance(value, str | os.PathLike):
         raise InputError(f"{what}: expected a path, got something of type {type(value).__name__}")
     text = os.fspath(value)
@@ -87,7 +136,18 @@ def as_path(value: object, what: str) -> Path:
 
 
 def read(path: str | Path, *, largest: int = LARGEST) -> bytes:
-    """All bytes of a regular file, or of a pipe that somebody writes to; raises InputError for anything else."""
+    """Read a regular file, or a pipe that a process writes to. Raises InputError for anything else.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.files import read
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.txt")
+        ...     _ = path.write_text("dog")
+        ...     read(path)
+        b'dog'
+    """
     if stat.S_ISFIFO(_status(path).st_mode):
         return _read_pipe(path, largest)
     with opened(path, largest=largest) as file:
@@ -95,7 +155,18 @@ def read(path: str | Path, *, largest: int = LARGEST) -> bytes:
 
 
 def mapped(path: str | Path, *, largest: int = LARGEST) -> bytes | mmap.mmap:
-    """What `read` gives, mapped into memory where the system can do that, so that nothing is copied."""
+    """Map a file into memory, without a copy; `read` it if the system cannot map it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.files import mapped
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.txt")
+        ...     _ = path.write_text("dog")
+        ...     mapped(path)[:]
+        b'dog'
+    """
     if stat.S_ISFIFO(_status(path).st_mode):
         return _read_pipe(path, largest)
     with opened(path, largest=largest) as file:
@@ -106,24 +177,46 @@ def mapped(path: str | Path, *, largest: int = LARGEST) -> bytes | mmap.mmap:
 
 
 def read_text(path: str | Path, *, largest: int = LARGEST_TEXT) -> str:
-    """A file of text in UTF-8, with or without a byte order mark; raises FormatError for another encoding."""
+    """Read a text file in UTF-8, with or without a byte order mark.
+
+    Raises FormatError if it has another encoding, InputError if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.files import read_text
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.txt")
+        ...     _ = path.write_text("dog")
+        ...     read_text(path)
+        'dog'
+    """
     return decode_text(read(path, largest=largest), str(path))
 
 
 def decode_text(data: bytes, where: str) -> str:
-    """Bytes as text in UTF-8, without the byte order mark; raises FormatError, which names `where`."""
+    """Decode text in UTF-8, with or without a byte order mark.
+
+    Raises FormatError, with `where`, if it has another encoding.
+
+    Example:
+        >>> from tubelet.core.untrusted.files import decode_text
+        >>> decode_text(b"dog", "a file")
+        'dog'
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        came = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"the byte {data[error.start]:#04x}"
-        raise FormatError(f"{where}: expected text in UTF-8, found {came} (at byte {error.start})") from None
+        is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
+        actual = "UTF-16" if is_utf16 else f"the byte {data[error.start]:#04x}"
+        raise FormatError(f"{where}: expected text in UTF-8, found {actual} (at byte {error.start})") from None
 
 
 def _status(path: str | Path) -> os.stat_result:
     try:
         with _explained(path):
             return os.stat(path)
-    except ValueError as error:  # a NUL, or letters that no file name can hold
+    except ValueError as error:  # a NUL, or characters that no file name can contain
         if isinstance(error, InputError):
             raise
         raise InputError(f"{str(path)!r}: not a file name") from None
@@ -134,15 +227,16 @@ def _size(file: io.BufferedReader) -> int:
 
 
 def _read_pipe(path: str | Path, largest: int) -> bytes:
-    """Everything that is written to a pipe; raises InputError where no writer comes."""
+    """Read a pipe to its end. Raises InputError if nobody writes to it or the data is too large."""
     deadline = time.monotonic() + PATIENCE
     with _explained(path), open(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb", buffering=0) as pipe:
         start = pipe.read(_CHUNK)
-        while start == b"":  # without a writer, a pipe ends at once; with a silent one, it gives None
+        while start == b"":  # no process has opened the pipe for writing; None if one has
             if time.monotonic() > deadline:
                 raise InputError(f"{path}: expected a file, found a pipe that nobody writes to")
             time.sleep(0.02)
             start = pipe.read(_CHUNK)
+
         os.set_blocking(pipe.fileno(), True)
         parts = [start or b""]
         size = len(parts[0])
@@ -156,7 +250,7 @@ def _read_pipe(path: str | Path, largest: int) -> bytes:
 
 @contextmanager
 def _explained(path: str | Path) -> Iterator[None]:
-    """An error of the system becomes an InputError that names the path."""
+    """Turn errors of the system in this block into an InputError with the path."""
     try:
         yield
     except FileNotFoundError:

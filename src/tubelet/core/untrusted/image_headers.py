@@ -1,4 +1,4 @@
-"""What an image file is and how many pixels it claims, from its first bytes: known before anything is decoded.
+"""Read the format and size of an image from its header, before anything is decoded.
 
 Formats: PNG, JPEG, WebP, BMP, TIFF and GIF, each from its public specification.
 """
@@ -13,24 +13,34 @@ from typing import NamedTuple
 from tubelet.core.errors import InputError
 from tubelet.core.untrusted.files import opened
 
-_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments that hold the size
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}  # segments with the image size
 _JPEG_BARE = frozenset({0x01, *range(0xD0, 0xD9)})  # segments without a length
 _TIFF_WIDTH, _TIFF_HEIGHT = 256, 257
 _TIFF_TYPES = {3: "H", 4: "I", 16: "Q"}  # unsigned integers of 2, 4, 8 bytes
 
 
 class Header(NamedTuple):
-    """A format, by Pillow's name, and a size (height, width) in stored pixels."""
+    """The format and size of an image.
 
-    form: str
-    size: tuple[int, int]
+    Example:
+        >>> from tubelet.core.untrusted.image_headers import Header
+        >>> Header("PNG", (480, 640)).size
+        (480, 640)
+    """
+
+    form: str  # Pillow's name of the format
+    size: tuple[int, int]  # height, width as stored, before EXIF orientation
 
 
 def read_header(source: bytes | str | Path, where: str) -> Header:
-    """The header of an image, given as its bytes or a path; raises InputError, which names `where`, where it has none.
+    """Read the header of an image, given as bytes or as a path.
 
-    >>> read_header(b"GIF89a" + bytes([4, 0, 3, 0]), "a file")
-    Header(form='GIF', size=(3, 4))
+    Raises InputError, with `where`, if the format is unknown or the header is broken.
+
+    Example:
+        >>> from tubelet.core.untrusted.image_headers import read_header
+        >>> read_header(b"GIF89a" + bytes([4, 0, 3, 0]), "a file")
+        Header(form='GIF', size=(3, 4))
     """
     if isinstance(source, bytes):
         return _parse(io.BytesIO(source), where)
@@ -40,7 +50,7 @@ def read_header(source: bytes | str | Path, where: str) -> Header:
 
 def _parse(file: io.BufferedIOBase, where: str) -> Header:
     try:
-        header = _of(file)
+        header = _parse_known(file)
     except (struct.error, ValueError, IndexError, OverflowError):
         raise InputError(f"{where}: not an image that can be decoded (its header is broken)") from None
     if header is None:
@@ -51,7 +61,8 @@ def _parse(file: io.BufferedIOBase, where: str) -> Header:
     return header
 
 
-def _of(file: io.BufferedIOBase) -> Header | None:
+def _parse_known(file: io.BufferedIOBase) -> Header | None:
+    """The header; None if the format is unknown."""
     start = file.read(32)
     if start[:8] == b"\x89PNG\r\n\x1a\n":
         width, height = struct.unpack(">II", start[16:24])
@@ -77,12 +88,14 @@ def _jpeg(file: io.BufferedIOBase) -> tuple[int, int]:
         if not byte:
             raise ValueError("no segment tells the size")
         if byte != b"\xff":
-            continue  # padding, or a broken segment: decoders look for the next one too
+            continue  # padding, or a broken segment, which decoders skip too
+
         marker = file.read(1)
         while marker == b"\xff":
             marker = file.read(1)
         if not marker or marker == b"\0" or marker[0] in _JPEG_BARE:
             continue
+
         length = struct.unpack(">H", file.read(2))[0]
         if marker[0] in _JPEG_FRAMES:
             _, height, width = struct.unpack(">BHH", file.read(5))

@@ -1,4 +1,4 @@
-"""Tensors in safetensors files; a pickle is refused unread, because loading one can run code."""
+"""Read safetensors files. Pickles are refused, because loading one can run code."""
 
 from __future__ import annotations
 
@@ -19,12 +19,36 @@ Result = TypeVar("Result")
 
 
 def read_metadata(path: Path) -> dict[str, str]:
-    """The strings beside the tensors; raises WeightsError where the file is no safetensors file."""
+    """Read the metadata of a safetensors file. Raises WeightsError if it is not a valid one.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from safetensors.torch import save
+        >>> from tubelet.core.untrusted.tensors import read_metadata
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "weights.safetensors")
+        ...     _ = path.write_bytes(save({"w": torch.zeros(2)}, metadata={"recipe": "sta"}))
+        ...     read_metadata(path)
+        {'recipe': 'sta'}
+    """
     return _read(path, lambda file: dict(file.metadata() or {}))
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors, on the CPU; raises WeightsError where the file is no safetensors file."""
+    """Read all tensors of a safetensors file to the CPU. Raises WeightsError if it is not a valid one.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from safetensors.torch import save
+        >>> from tubelet.core.untrusted.tensors import read_tensors
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "weights.safetensors")
+        ...     _ = path.write_bytes(save({"w": torch.zeros(2)}))
+        ...     read_tensors(path)
+        {'w': tensor([0., 0.])}
+    """
     return _read(path, lambda file: {key: file.get_tensor(key) for key in file.keys()})  # noqa: SIM118 (no mapping)
 
 
@@ -35,11 +59,12 @@ def _read(path: Path, take: Callable[[Any], Result]) -> Result:
             return take(file)
     except InputError as error:
         raise WeightsError(str(error)) from None
-    except Exception as error:  # hostile headers raise whatever the parser stumbles over
+    except Exception as error:  # invalid headers make the parser raise many types of errors
         raise WeightsError(_refusal(path, error)) from None
 
 
 def _refusal(path: Path, error: Exception) -> str:
+    """Why the file is refused, in one line."""
     with opened(path, largest=LARGEST_WEIGHTS) as file:
         head = file.read(4)
     if head[:2] == b"PK" or head[:1] == b"\x80":
