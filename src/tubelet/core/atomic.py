@@ -1,12 +1,13 @@
-"""The one place that writes files: they appear whole or not at all, and those that belong together appear together.
+"""Write files and folders atomically: they appear completely or not at all.
 
-Everything is written under a scratch name beside its target and then moved there:
+All files are written under a scratch name beside their target and then renamed:
 
     .partial-<machine>-<process>-<its start>-<random>-<target>     being written
-    .complete-<machine>-<process>-<its start>-<random>-<target>    a group, all written, on its way into its folder
+    .complete-<machine>-<process>-<its start>-<random>-<target>    a complete group, being moved
 
-The name says who writes it, so that what a killed process left can be told from what a living one is at, on a disk that
-other machines share too. The next one that writes in that folder removes the first kind and finishes the second.
+The name identifies the process that writes, also on a disk that several machines share. So the next
+process that writes to the folder can tell the scratch files of a killed process from those in use:
+it removes partial files and moves the rest of complete groups.
 """
 
 from __future__ import annotations
@@ -26,18 +27,34 @@ from pathlib import Path
 from tubelet.core.errors import InputError, TubeletError, WriteError
 from tubelet.core.text import printable
 
-PARTIAL, COMPLETE = ".partial", ".complete"
-ABANDONED = 7 * 24 * 3600.0  # seconds after which scratch of a machine that cannot be asked is nobody's
-LONGEST_NAME = 255  # bytes, of one name on all usual file systems
+PARTIAL = ".partial"
+COMPLETE = ".complete"
+ABANDONED = 7 * 24 * 3600.0  # seconds after which scratch files of another machine are abandoned
+LONGEST_NAME = 255  # bytes of a file name, on all usual file systems
 _SCRATCH = re.compile(r"\.(partial|complete)-([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{8}-.*", re.DOTALL)
 
 
 @contextmanager
 def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
-    """A scratch file to write, which takes the place of `path` when the block ends.
+    """Write a file: yield a scratch file, which replaces `path` at the end of the block.
 
-    On any error it is removed and `path` is as before. With `durable` the content survives a power cut from then on.
-    Raises WriteError where the system refuses.
+    If the block raises an error, the scratch file is removed and `path` does not change. Raises
+    WriteError if the system does not let us write.
+
+    Args:
+        path: The file to write.
+        durable: Sync to disk, so that the file survives a power cut after the block.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import replacing
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "out.txt")
+        ...     with replacing(path) as partial:
+        ...         _ = partial.write_text("dog")
+        ...     path.read_text()
+        'dog'
     """
     path = Path(path)
     with _scratch(path, path.parent) as temporary:
@@ -50,7 +67,19 @@ def replacing(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def replacing_folder(path: str | Path, *, durable: bool = False) -> Iterator[Path]:
-    """A scratch folder to fill, which takes the place of `path`, and of all that was in it, when the block ends."""
+    """Write a folder: yield a scratch folder, which replaces `path` and its content at the end.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import replacing_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "out")
+        ...     with replacing_folder(path) as partial:
+        ...         (partial / "a.txt").touch()
+        ...     [entry.name for entry in path.iterdir()]
+        ['a.txt']
+    """
     path = Path(path)
     with _scratch(path, path.parent) as temporary:
         temporary.mkdir()
@@ -60,7 +89,19 @@ def replacing_folder(path: str | Path, *, durable: bool = False) -> Iterator[Pat
 
 @contextmanager
 def new_folder(path: str | Path) -> Iterator[Path]:
-    """Like `replacing_folder`; raises InputError where there is something already."""
+    """Write a folder like `replacing_folder`. Raises InputError if `path` is not empty or a file.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import new_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "out")
+        ...     with new_folder(path) as partial:
+        ...         (partial / "a.txt").touch()
+        ...     [entry.name for entry in path.iterdir()]
+        ['a.txt']
+    """
     check_new_folder(path)
     with replacing_folder(path) as temporary:
         yield temporary
@@ -68,10 +109,21 @@ def new_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def together(folder: str | Path) -> Iterator[Path]:
-    """A scratch folder whose entries move into `folder` when the block ends: all of them or none.
+    """Write several files into `folder`: yield a scratch folder whose entries are all moved there.
 
-    What `folder` holds under other names stays. A process that is killed between two moves has decided already: the
-    next one that writes there makes the others.
+    Other files in `folder` stay. If the block raises an error, nothing is moved. If the process is
+    killed while it moves files, the next process that writes to `folder` moves the others.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import together
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with together(folder) as partial:
+        ...         (partial / "a.txt").touch()
+        ...         (partial / "b.txt").touch()
+        ...     sorted(entry.name for entry in Path(folder).iterdir())
+        ['a.txt', 'b.txt']
     """
     folder = Path(folder)
     check_folder(folder)
@@ -80,48 +132,92 @@ def together(folder: str | Path) -> Iterator[Path]:
         yield temporary
         _check_entries(temporary, folder)
         if not folder.exists():
-            with suppress(FileExistsError):  # someone has made it in the meantime
+            with suppress(FileExistsError):  # another process has created it in the meantime
                 _rename(temporary, folder)
                 return
+
         complete = folder / f"{COMPLETE}{temporary.name.removeprefix(PARTIAL)}"
         _rename(temporary, complete)
         try:
             _finish(complete)
-        except BaseException:  # a signal; the decision has been taken
+        except BaseException:  # a signal: move the others before raising it
             _finish(complete)
             raise
 
 
 def move(source: Path, target: Path) -> None:
-    """Let a scratch file or folder take the place of its target, whatever is there."""
+    """Rename a scratch file or folder to its target, replacing what is there.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import move, scratch_name
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "out.txt")
+        ...     scratch = scratch_name(path)
+        ...     _ = scratch.write_text("dog")
+        ...     move(scratch, path)
+        ...     path.read_text()
+        'dog'
+    """
     _move(source, target, durable=False)
 
 
 def discard(path: Path) -> None:
-    """Remove a file or folder that must not be taken for a whole one while it goes."""
+    """Remove a file or folder atomically: rename it to a scratch name first.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import discard
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "out.txt")
+        ...     path.touch()
+        ...     discard(path)
+        ...     path.exists()
+        False
+    """
     if os.path.lexists(path):
-        doomed = scratch_name(path)
-        _rename(path, doomed)
-        _remove(doomed)
+        scratch = scratch_name(path)
+        _rename(path, scratch)
+        _remove(scratch)
 
 
 def scratch_name(path: Path) -> Path:
-    """A name beside `path` that nobody else uses, with the same ending."""
+    """Return an unused scratch name beside `path`, with the same ending.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import scratch_name
+        >>> scratch_name(Path("out/video.mp4"))
+        PosixPath('out/.partial-...-video.mp4')
+    """
     head = f"{PARTIAL}-{_machine()}-{os.getpid()}-{_start_of(os.getpid())}-{uuid.uuid4().hex[:8]}-"
     name = os.fsencode(path.name)[-(LONGEST_NAME - len(head)) :]
     return path.with_name(head + os.fsdecode(name).lstrip("."))
 
 
 def check_folder(folder: str | Path) -> None:
-    """Raise InputError where results cannot be put into `folder`: called before any work is done for them.
+    """Raise InputError if `folder` cannot be written to, before results for it are computed.
 
-    Tries it, and clears away what killed processes left there.
+    Creates and removes a folder to find out, and sweeps scratch files of killed processes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import check_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_folder(Path(folder, "new"))
+        ...     Path(folder, "new").exists()
+        False
     """
     folder = Path(folder)
-    _look(folder)
+    _check_name(folder)
+
     nearest = next(path for path in (folder, *folder.parents) if os.path.lexists(path) or path == path.parent)
     if not nearest.is_dir():
         raise InputError(f"{nearest}: expected a folder to write to, found a file")
+
     _sweep_once(folder, os.getpid())
     _sweep_once(folder.parent, os.getpid())
     with _plain_errors(nearest):
@@ -131,10 +227,18 @@ def check_folder(folder: str | Path) -> None:
 
 
 def check_file(path: str | Path) -> None:
-    """Raise InputError where no file can be written at `path`, before any work is done for it."""
+    """Raise InputError if no file can be written at `path`, before its content is computed.
+
+    Example:
+        >>> from tubelet.core.atomic import check_file
+        >>> check_file(".")
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.InputError: .: expected a file to write, found a folder
+    """
     path = Path(path)
     check_folder(path.parent)
-    _look(path)
+    _check_name(path)
     if path.is_dir():
         raise InputError(f"{path}: expected a file to write, found a folder")
     if path.exists() and not path.is_file():
@@ -142,31 +246,65 @@ def check_file(path: str | Path) -> None:
 
 
 def check_new_folder(path: str | Path) -> None:
-    """Raise InputError unless `path` can become a new folder: nothing is there, or an empty one."""
+    """Raise InputError unless `path` does not exist or is an empty folder.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import check_new_folder
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     check_new_folder(folder)
+        ...     Path(folder, "a.txt").touch()
+        ...     check_new_folder(folder)
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.InputError: ...: there is something already; remove it or choose another folder
+    """
     path = Path(path)
-    _look(path)
-    if os.path.lexists(path) and not (path.is_dir() and not any(path.iterdir())):
+    _check_name(path)
+    if os.path.lexists(path) and not _is_empty_folder(path):
         _sweep_once(path, os.getpid())
-        if not path.is_dir() or any(path.iterdir()):
+        if not _is_empty_folder(path):
             raise InputError(f"{path}: there is something already; remove it or choose another folder")
     check_folder(path.parent)
 
 
 def sweep(folder: Path) -> None:
-    """Remove, or finish, what processes that have ended left in a folder; what a living one is at stays."""
+    """Clean up scratch files in a folder whose processes have ended.
+
+    Partial files are removed, and the rest of complete groups is moved into the folder.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import sweep
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "a.txt").touch()
+        ...     sweep(Path(folder))
+        ...     [entry.name for entry in Path(folder).iterdir()]
+        ['a.txt']
+    """
     with suppress(OSError):
         names = [name for name in os.listdir(folder) if _SCRATCH.fullmatch(name)]
         for name in names:
-            with suppress(OSError):  # another process is faster
-                if _is_abandoned(folder / name):
-                    (_finish if name.startswith(COMPLETE) else _remove)(folder / name)
+            with suppress(OSError):  # another process has cleaned it up
+                if not _is_abandoned(folder / name):
+                    continue
+                if name.startswith(COMPLETE):
+                    _finish(folder / name)
+                else:
+                    _remove(folder / name)
 
 
 @contextmanager
 def _scratch(target: Path, folder: Path) -> Iterator[Path]:
-    """A scratch name in `folder`; what is left under it, and the folders made for it, go again at the end."""
-    _look(target)
-    missing = next((parent for parent in [*reversed(folder.parents), folder] if not parent.exists()), None)
+    """Yield a scratch name in `folder`; on an error, remove the folders that were created for it.
+
+    Whatever still has the scratch name at the end is removed.
+    """
+    _check_name(target)
+    path_down = [*reversed(folder.parents), folder]
+    first_missing = next((parent for parent in path_down if not parent.exists()), None)
     with _plain_errors(target):
         folder.mkdir(parents=True, exist_ok=True)
     _sweep_once(folder, os.getpid())
@@ -174,16 +312,16 @@ def _scratch(target: Path, folder: Path) -> Iterator[Path]:
     try:
         with _plain_errors(target, temporary):
             yield temporary
-        missing = None
+        first_missing = None
     finally:
         _remove(temporary)
-        if missing is not None:
-            _remove_empty(folder, missing)
+        if first_missing is not None:
+            _remove_empty(folder, first_missing)
 
 
 @contextmanager
 def _plain_errors(target: Path, temporary: Path | None = None) -> Iterator[None]:
-    """What the system refuses is a WriteError of one line; no error names the scratch file, unknown to the user."""
+    """Turn errors of the system into a WriteError, and name the target instead of the scratch file."""
     scratch = str(temporary)
     try:
         yield
@@ -192,24 +330,27 @@ def _plain_errors(target: Path, temporary: Path | None = None) -> Iterator[None]
             raise
         raise _renamed(error, scratch, str(target)) from None
     except OSError as error:
-        about = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
-        if temporary is not None and about and not about.startswith((scratch, str(target))):
-            raise  # something else could not be read
-        path = about.replace(scratch, str(target)) if about.startswith(scratch) else str(target)
-        refused = WriteError(f"{path}: cannot be written ({(error.strerror or str(error)).lower()})")
-        refused.code = error.errno
-        raise refused from None
+        filename = os.fsdecode(error.filename) if isinstance(error.filename, str | bytes) else ""
+        if temporary is not None and filename and not filename.startswith((scratch, str(target))):
+            raise  # the error is about another file
+
+        path = filename.replace(scratch, str(target)) if filename.startswith(scratch) else str(target)
+        reason = (error.strerror or str(error)).lower()
+        write_error = WriteError(f"{path}: cannot be written ({reason})")
+        write_error.code = error.errno
+        raise write_error from None
 
 
 def _renamed(error: TubeletError, scratch: str, target: str) -> TubeletError:
+    """The same error, naming the target instead of the scratch file."""
     renamed = type(error)(str(error).replace(scratch, target))
     if isinstance(error, WriteError) and isinstance(renamed, WriteError):
         renamed.code = error.code
     return renamed
 
 
-def _look(path: Path) -> None:
-    """Raise InputError for a path that no file can have."""
+def _check_name(path: Path) -> None:
+    """Raise InputError if no file can have this path."""
     try:
         path.lstat()
     except FileNotFoundError:
@@ -226,7 +367,12 @@ def _look(path: Path) -> None:
         raise InputError(f"{path}: cannot be written ({str(error.strerror).lower()})") from None
 
 
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
 def _check_entries(temporary: Path, folder: Path) -> None:
+    """Raise InputError if a file would replace a folder, or a folder a file."""
     for entry in temporary.iterdir():
         target = folder / entry.name
         if target.exists() and target.is_dir() != entry.is_dir():
@@ -234,7 +380,7 @@ def _check_entries(temporary: Path, folder: Path) -> None:
 
 
 def _finish(complete: Path) -> None:
-    """Move what is left in a complete group into the folder that it lies in."""
+    """Move the rest of a complete group into its folder."""
     for entry in sorted(complete.iterdir()):
         _move(entry, complete.parent / entry.name, durable=False)
     complete.rmdir()
@@ -244,39 +390,41 @@ def _move(source: Path, target: Path, *, durable: bool) -> None:
     if durable:
         for path in [*source.rglob("*"), source]:
             _sync(path)
+
     if source.is_dir() and target.is_dir():
         _move_folder(source, target)
     else:
         os.replace(source, target)
+
     if durable:
         _sync(target.parent)
 
 
 def _move_folder(source: Path, target: Path) -> None:
-    """No system moves a folder over one that is not empty: the old one steps aside first."""
-    aside = scratch_name(target)
-    _rename(target, aside)
+    """Replace a folder: no system renames a folder to one that is not empty, so move that away first."""
+    old = scratch_name(target)
+    _rename(target, old)
     try:
         _rename(source, target)
     except OSError:
-        _rename(aside, target)
+        _rename(old, target)
         raise
-    _remove(aside)
+    _remove(old)
 
 
 def _rename(source: Path, target: Path) -> None:
     try:
         os.rename(source, target)
     except OSError as error:
-        if target.is_dir():  # systems call a folder in the way by several names
+        if target.is_dir():  # systems have several errors for an existing folder
             raise FileExistsError(error.errno, error.strerror, str(target)) from None
         raise
 
 
 def _sync(path: Path) -> None:
-    """Onto the disk now: a rename may otherwise survive a power cut that the content does not."""
+    """Write to the disk now: else a renamed file could be empty after a power cut."""
     if path.is_dir() and os.name != "posix":
-        return  # only there can a folder be opened
+        return  # folders can be opened on posix only
     handle = os.open(path, os.O_RDONLY)
     try:
         os.fsync(handle)
@@ -285,7 +433,7 @@ def _sync(path: Path) -> None:
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a folder as far as the system lets us; never through a link."""
+    """Remove a file or a folder as far as the system lets us; links are not followed."""
     with suppress(OSError):
         if path.is_dir() and not path.is_symlink():
             for entry in path.iterdir():
@@ -296,7 +444,7 @@ def _remove(path: Path) -> None:
 
 
 def _remove_empty(folder: Path, first_made: Path) -> None:
-    """Undo the folders that were made, from `folder` up to `first_made`, as far as they are empty."""
+    """Remove `folder` and its parents up to `first_made`, as long as they are empty."""
     for path in [folder, *folder.parents]:
         try:
             path.rmdir()
@@ -308,19 +456,21 @@ def _remove_empty(folder: Path, first_made: Path) -> None:
 
 @lru_cache(maxsize=4096)
 def _sweep_once(folder: Path, process: int) -> None:
-    """Once for each folder in each process: some are written into thousands of times."""
+    """Sweep a folder once per process: thousands of files may be written to it."""
     sweep(folder)
 
 
 def _is_abandoned(scratch: Path) -> bool:
-    """Whether the process that wrote it has ended: asked where it ran on this machine, else judged by age."""
+    """Whether the process that wrote it has ended; on another machine, whether it is old."""
     parsed = _SCRATCH.fullmatch(scratch.name)
     owner = getattr(os, "geteuid", lambda: 0)()
     if parsed is None or (os.name == "posix" and scratch.lstat().st_uid != owner):
         return False
+
     _, machine, process, start = parsed.groups()
     if machine == _machine() and os.name == "posix":
         return not _is_alive(int(process), int(start))
+
     changed = max(path.lstat().st_mtime for path in (scratch, *scratch.rglob("*")))
     return time.time() - changed > ABANDONED
 
@@ -338,21 +488,22 @@ def _is_alive(process: int, start: int) -> bool:
 
 
 def _start_of(process: int) -> int:
-    """When a process began, in ticks since this machine started; 0 for one that has ended or cannot be asked."""
+    """The start time of a process, in ticks since the machine started; 0 if it has ended or is unknown."""
     try:
         text = Path(f"/proc/{process}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
         return 0
-    fields = text.rpartition(")")[2].split()  # the name before may hold blanks and brackets
+    fields = text.rpartition(")")[2].split()  # the process name before may contain blanks and brackets
     return 0 if fields[0] in "ZX" else int(fields[19])
 
 
 @cache
 def _machine() -> str:
-    """Stands for this machine since it was started and, in a container, for its own numbering of processes."""
+    """Identify this machine, since its last start, and the process namespace of a container."""
     try:
-        started = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
-        numbering = os.readlink("/proc/self/ns/pid")
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii")
+        namespace = os.readlink("/proc/self/ns/pid")
     except OSError:
-        started, numbering = str(uuid.getnode()), ""
-    return hashlib.sha256(f"{platform.node()}\n{started}\n{numbering}".encode()).hexdigest()[:12]
+        boot = str(uuid.getnode())
+        namespace = ""
+    return hashlib.sha256(f"{platform.node()}\n{boot}\n{namespace}".encode()).hexdigest()[:12]
