@@ -67,7 +67,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "correlation": ("small/compfeat-correlation",),
     "correlation, objects": ("small/compfeat-correlation", "match.frame_branch=false"),
     "correlation, training": ("small/compfeat-correlation", "match.frame_branch_at_test=false"),
-    "correlation, average": ("small/compfeat-correlation", "match.average_frame=true", "association.cues=false"),
+    "correlation, sum": ("small/compfeat-correlation", "match.average_frame=false", "association.cues=false"),
     "objprop, released": ("small/objprop", "propagation.renorm=false", "propagation.norm_bias=1", "match_average=all"),
     "objprop, attention": ("small/objprop", "propagation.average=attention", "match.normalise_at_test=true"),
     "objprop, not at test": ("small/objprop", "propagation.at_test=false", "min_frames=2"),

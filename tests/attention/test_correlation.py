@@ -103,7 +103,7 @@ def test_the_score_of_a_pair_is_two_layers_over_the_sum_of_both_cues() -> None:
     current, known, frame, boxes = scene(0, 2, 3)
     logits = match(current, known, frame, boxes)
     assert match.conv1 is not None
-    refined = torch.relu(match.conv1(object_frame(known, frame)))
+    refined = torch.relu(match.conv1(object_frame(known, frame) / 9))
     for i in range(2):
         for j in range(3):
             region = roi_align(refined[j : j + 1], [boxes[i : i + 1]], 3, 1.0, sampling_ratio=2, aligned=True)
@@ -117,7 +117,7 @@ def test_the_map_loss_is_the_mean_squared_error_of_loops() -> None:
     boxes = torch.tensor([[1.0, 1.0, 5.0, 4.0], [0.0, 0.0, 0.0, 0.0]])
     assert match.conv1 is not None
     assert match.conv2 is not None
-    predicted = match.conv2(torch.relu(match.conv1(object_frame(known, frame))))[:, 0].sigmoid()
+    predicted = match.conv2(torch.relu(match.conv1(object_frame(known, frame) / 9)))[:, 0].sigmoid()
     target = gaussian(boxes, (6, 8))
     errors = [(predicted[j, y, x] - target[j, y, x]) ** 2 for j in range(2) for y in range(6) for x in range(8)]
     torch.testing.assert_close(match.map_loss(known, frame, boxes), 2 * sum(errors) / len(errors))
@@ -222,13 +222,41 @@ def test_the_frame_can_be_left_out_altogether_or_at_test() -> None:
         assert same is not training
 
 
-def test_the_frames_correlation_can_be_averaged_like_the_objects() -> None:
+def transparent(match: CorrelationMatch) -> CorrelationMatch:
+    """Make conv1 the identity, so that `refine` shows what the correlation gave it, above zero."""
+    assert match.conv1 is not None
+    torch.nn.init.dirac_(match.conv1.weight)
+    assert match.conv1.bias is not None
+    torch.nn.init.zeros_(match.conv1.bias)
+    return match
+
+
+@pytest.mark.parametrize("average", [True, False])
+def test_the_maps_are_means_over_the_references_positions_and_sums_where_that_is_switched_off(average: bool) -> None:
+    match = transparent(tracker() if average else tracker(average_frame=False))
     _, known, frame, _ = scene(0, 0, 2)
-    plain, averaged = tracker(), tracker(average_frame=True)
-    assert plain.conv1 is not None
-    for conv in (plain.conv1, averaged.conv1):
-        torch.nn.init.zeros_(conv.bias)  # type: ignore[union-attr,arg-type]
-    torch.testing.assert_close(averaged.refine(known, frame), plain.refine(known, frame) / 9)
+    maps = match.refine(known, frame)
+    for j in range(2):
+        for c in range(4):
+            for y in range(6):
+                for x in range(8):
+                    products = [
+                        known[j, c, v, u] * frame[c, y + v - 1, x + u - 1]
+                        for v in range(3)
+                        for u in range(3)
+                        if 0 <= y + v - 1 < 6 and 0 <= x + u - 1 < 8
+                    ]
+                    expected = sum(products, torch.zeros(())) / (9 if average else 1)
+                    torch.testing.assert_close(maps[j, c, y, x], expected.relu())
+
+
+def test_both_branches_have_one_scale() -> None:
+    """An object that is seen again where it was: its region compared with itself, and its map read at its centre."""
+    match = transparent(tracker())
+    frame = maps(0, 4, 6, 8).abs()
+    region = frame[None, :, 1:4, 2:5]
+    centre = match.refine(region, frame)[:, :, 2, 3]
+    torch.testing.assert_close(centre, object_object(region, region)[0])
 
 
 def test_memory_keeps_regions_as_they_are() -> None:

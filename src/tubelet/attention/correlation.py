@@ -1,7 +1,7 @@
 """CompFeat's correlation tracker: match scores from object to object and object to frame.
 
     (a)  v1_ij = sum_p r_j(p) x_i(p) / r^2                 depth-wise: one number per channel
-    (b)  M_j   = ReLU(Conv1(r_j * f))                      r_j correlated depth-wise over the whole map, same padding
+    (b)  M_j   = ReLU(Conv1((r_j * f) / r^2))              r_j correlated depth-wise over the whole map, same padding
          m_j   = Conv2(M_j)                                the correlation map, learned towards a Gaussian at the object
          v2_ij = mean of M_j over the box of x_i
     (c)  score_ij = W2 ReLU(W1 (v1_ij + v2_ij))            two 1x1 convolutions: linear layers over pairs
@@ -258,7 +258,7 @@ class CorrelationConfig(Config):
     level: Literal["P3", "P4", "P5"] = "P4"  # the map that references are correlated over
     frame_branch: bool = True  # off: object to object alone
     frame_branch_at_test: bool = True  # off: the frame branch helps in training only
-    average_frame: bool = False  # divide the frame's correlation by r^2 too, as the objects' is
+    average_frame: bool = True  # divide by r^2 in (b) as in (a), so that v1 and v2 have one scale; off: a plain sum
     map_weight: float = Field(default=1.0, ge=0)
 
     def build(self, channels: int) -> CorrelationMatch:
