@@ -1,4 +1,4 @@
-"""`tubelet bench`: train the systems side by side on videos that anyone can make again, and tell what that shows."""
+"""`tubelet bench`: train the systems side by side on videos that anyone can generate again, and compare them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ app = typer.Typer(no_args_is_help=True, rich_markup_mode=None, help="Compare the
 
 
 class SetChoice(StrEnum):
-    """The sets of videos."""
+    """Sets of videos to compare on."""
 
     generated = "generated"
     pasted = "pasted"
@@ -46,16 +46,18 @@ def vis(
     jobs: Annotated[int, typer.Option(min=1, metavar="N", help="Trials at once, each on one core.")] = 1,
     device: Annotated[str, typer.Option(help="cpu, cuda, mps.")] = "cpu",
 ) -> None:
-    """Train and test the systems in small; print the tables and write DIR/<set>.json. Goes on where it was stopped."""
+    """Train and test small versions of the systems, print tables and write DIR/<set>.json. Resumes where it stopped."""
     from tubelet.bench import runner
     from tubelet.core.atomic import check_folder
 
     check_folder(out)
-    chosen, wanted = _rows(rows), _plan(plan, seeds)
+    chosen = _rows(rows)
+    budget = _plan(plan, seeds)
+
     if videos is SetChoice.generated and (coco or split):
         raise InputError("--coco and --split are for --set pasted: the generated set needs no images")
-    sets = runner.prepare(out, videos.value, wanted, coco, split)
-    runs = runner.runs(out, videos.value, sets, wanted, chosen, device)
+    sets = runner.prepare(out, videos.value, budget, coco, split)
+    runs = runner.runs(out, videos.value, sets, budget, chosen, device)
     left = sum(not run.done for run in runs)
     say(f"{len(runs)} trials, {left} to do")
 
@@ -63,7 +65,7 @@ def vis(
         say(f"{run.row}, seed {run.seed}: AP {100 * figures['AP']:.1f} after {figures['train_s']:.0f} s of training")
 
     runner.compare(runs, jobs, tell)
-    summary = runner.summarise(out, videos.value, wanted, device)
+    summary = runner.summarise(out, videos.value, budget, device)
     _write(out / f"{videos.value}.json", summary)
     show(runner.comparison_tables(summary, chosen))
 
@@ -77,27 +79,27 @@ def tables(
         Path | None, typer.Option(metavar="DIR", help="Draw accuracy over speed and the failures there.")
     ] = None,
 ) -> None:
-    """Print the tables of a comparison again, from its summary alone."""
+    """Print the tables of an earlier comparison from its summary file."""
     from tubelet.bench import runner
     from tubelet.core.atomic import check_folder, together
 
     if pictures is not None:
         check_folder(pictures)
-    held = _read(summary)
-    chosen = [row for row in _rows(rows) if row in held["rows"]]
+    results = _read(summary)
+    chosen = [row for row in _rows(rows) if row in results["rows"]]
     if not chosen:
-        raise InputError(f"{summary}: holds none of these rows; it has {', '.join(held['rows'])}")
+        raise InputError(f"{summary}: holds none of these rows; it has {', '.join(results['rows'])}")
     if pictures is not None:
         from tubelet.drawing.comparison import accuracy_over_speed, failure_bars
 
-        systems = {row: held["rows"][row] for row in chosen}
-        drawn = {f"{held['set']}-speed.png": accuracy_over_speed, f"{held['set']}-failures.png": failure_bars}
+        systems = {row: results["rows"][row] for row in chosen}
+        drawn = {f"{results['set']}-speed.png": accuracy_over_speed, f"{results['set']}-failures.png": failure_bars}
         with together(pictures) as scratch:
             for name, draw in drawn.items():
                 draw(systems, scratch / name)
         for name in drawn:
             say(str(pictures / name))
-    show(runner.comparison_tables(held, chosen))
+    show(runner.comparison_tables(results, chosen))
 
 
 def _rows(names: str) -> list[str]:
@@ -128,14 +130,14 @@ def _plan(name: str, seeds: str | None) -> Any:
 def _read(path: Path) -> dict[str, Any]:
     from tubelet.core.untrusted.documents import read_figures
 
-    held = read_figures(path)
-    rows = held.get("rows") if isinstance(held, dict) else None
-    if not isinstance(rows, dict) or "set" not in held:
+    results = read_figures(path)
+    rows = results.get("rows") if isinstance(results, dict) else None
+    if not isinstance(rows, dict) or "set" not in results:
         raise FormatError(f"{path}: expected the summary of a comparison, an object with set and rows")
     for name, row in rows.items():
         if not isinstance(row, dict) or not row.keys() >= {"about", "trials", "grades", "failures", "gain", "paper"}:
             raise FormatError(f"{path}: row {name!r} is not one of a comparison's summary")
-    return held
+    return results
 
 
 def _write(path: Path, summary: dict[str, Any]) -> None:

@@ -1,4 +1,4 @@
-"""Class maps of truth and answer, video by video: what `tubelet evaluate semantic` compares."""
+"""Pair the class maps of truth and prediction per video, for `tubelet evaluate semantic`."""
 
 from __future__ import annotations
 
@@ -16,9 +16,14 @@ from tubelet.formats.ytvis.numbering import AnnotatedSet
 
 
 def class_maps(videos: AnnotatedSet, answers: Path | Sequence[Prediction]) -> Iterator[ClassMaps]:
-    """The maps of every video; answers are instances, or a folder that holds a folder of maps for each video.
+    """Yield the class maps of each video, truth beside prediction.
 
-    Where there is one video, its maps may lie in the folder itself. Raises InputError where maps are missing.
+    Args:
+        videos: with truth.
+        answers: predicted instances, or a folder with one folder of maps per video. With a single video, its maps
+            may also be directly in the folder.
+
+    Raises InputError if the maps of a video are missing.
     """
     names = folder_names(videos)
     for name, video in zip(names, videos.videos, strict=True):
@@ -27,15 +32,15 @@ def class_maps(videos: AnnotatedSet, answers: Path | Sequence[Prediction]) -> It
 
 
 def _stored(folder: Path, name: str, videos: int) -> Maps:
-    place = folder if videos == 1 and any(folder.glob("*.png")) else folder / name
-    maps = Maps(name, tuple(sorted(place.glob("*.png"))))
+    maps_folder = folder if videos == 1 and any(folder.glob("*.png")) else folder / name
+    maps = Maps(name, tuple(sorted(maps_folder.glob("*.png"))))
     if not len(maps):
-        raise InputError(f"{place}: expected the class maps of video {name}, found none")
+        raise InputError(f"{maps_folder}: expected the class maps of video {name}, found none")
     return maps
 
 
 def _of(answers: Sequence[Prediction], video: Video) -> Iterator[np.ndarray]:
-    return _drawn([track for one in answers if one.video == video.id for track in one.tracks], video)
+    return _drawn([track for answer in answers if answer.video == video.id for track in answer.tracks], video)
 
 
 def _drawn(tracks: Sequence[Track], video: Video) -> Iterator[np.ndarray]:

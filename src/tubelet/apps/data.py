@@ -1,4 +1,4 @@
-"""`tubelet data ...` and `tubelet synth`: what a data set holds, whether it is fit, and other ways to write it."""
+"""`tubelet data ...` and `tubelet synth`: check, measure, browse, split, convert and generate data sets."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def check(
     decode: Annotated[int, typer.Option(min=0, help="Frames decoded per video; 0 for all.")] = 3,
     examples: Annotated[int, typer.Option(min=0, help="Findings shown of each kind.")] = 3,
 ) -> None:
-    """Look for what spoils a training. The exit code is 0 where the set is fit to train on, 1 where it is not."""
+    """Look for problems that spoil a training. The exit code is 0 if the set is fit to train on, else 1."""
     from tubelet.data.tools.checking import check
     from tubelet.formats.registry import open_set
     from tubelet.formats.ytvis.document import Faults
@@ -55,7 +55,7 @@ def stats(
     form: SetForm = None,
     out: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw histograms.", show_default=False)] = None,
 ) -> None:
-    """Numbers of a data set: objects, lengths, sizes, classes, occlusion, motion."""
+    """Measure a data set: objects, lengths, sizes, classes, occlusion, motion."""
     from tubelet.core.atomic import check_file
     from tubelet.data.tools.statistics import draw, measure
 
@@ -108,7 +108,7 @@ def split(
     share: Annotated[float, typer.Option(min=0, max=1, help="Share to hold out, where --videos is not given.")] = 0.1,
     seed: Annotated[int, typer.Option(help="Settles ties.")] = 0,
 ) -> None:
-    """Hold out videos for validation, each class in its share. Writes YouTube-VIS JSON; frames stay where they are."""
+    """Hold out videos for validation, with classes in proportion. Writes YouTube-VIS JSON; frames are not copied."""
     from tubelet.core.atomic import check_folder, together
     from tubelet.data.tools.splitting import split
     from tubelet.formats import ytvis
@@ -132,7 +132,7 @@ def convert(
     form: Annotated[str | None, typer.Option("--from", metavar="FORM", help=FORM_HELP, show_default=False)] = None,
     no_frames: Annotated[bool, typer.Option("--no-frames", help="Write annotations only.")] = False,
 ) -> None:
-    """Write a data set in another form, and say what that form cannot hold."""
+    """Write a data set in another form, and list what that form cannot store."""
     from tubelet.core.atomic import check_new_folder
     from tubelet.formats.registry import convert
 

@@ -1,4 +1,4 @@
-"""`tubelet demo`: the bundled model on the bundled video; docs/demo tells whose photographs it is made of."""
+"""`tubelet demo`: run the bundled model on the bundled video. docs/demo names the authors of its photographs."""
 
 from __future__ import annotations
 

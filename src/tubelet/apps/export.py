@@ -1,4 +1,4 @@
-"""`tubelet export`: the network of a model as a file for other programs."""
+"""`tubelet export`: write a model's network as a file for other programs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from tubelet.apps.predict import MODEL_HELP
 
 
 class Format(StrEnum):
-    """What can be written."""
+    """File formats of an exported network."""
 
     torch = "torch"
     onnx = "onnx"
@@ -54,13 +54,19 @@ def export(
 
 
 def parsed(size: str) -> tuple[int, int]:
-    """`360x640` as (height, width); raises ConfigError."""
+    """Read a size such as `360x640` as (height, width); raises ConfigError for anything else.
+
+    Example:
+        >>> from tubelet.apps.export import parsed
+        >>> parsed("360x640")
+        (360, 640)
+    """
     from tubelet.core.errors import ConfigError
 
-    found = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
-    if found is None:
+    match = re.fullmatch(r"(\d{1,5})x(\d{1,5})", size)
+    if match is None:
         raise ConfigError(f"--size: expected HEIGHTxWIDTH, such as 360x640, got {size!r}")
-    return int(found[1]), int(found[2])
+    return int(match[1]), int(match[2])
 
 
 def _shape(shape: tuple[int, ...]) -> str:

@@ -1,4 +1,7 @@
-"""Opening a model in a worker process: named here, so that it can be sent to the process before torch is imported."""
+"""Load a model in a worker process.
+
+The function can be pickled and sent to the process without importing torch in the parent.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ from typing import Any
 
 
 def load_model(name: str, device: str) -> Any:
-    """The model of a name, a file or a training's folder, on a device; see `tubelet.load`."""
+    """Load a model by name, file or run folder onto a device; see `tubelet.load`."""
     from tubelet.models import weights
 
     return weights.load(name, device=device)

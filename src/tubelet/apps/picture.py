@@ -1,4 +1,4 @@
-"""A frame of a stream as people see it: with its objects, and the rate in a corner."""
+"""Draw a frame of a stream with its objects, and the frame rate in a corner."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 def picture(frame: Frame, rate: float) -> np.ndarray:
-    """The frame with its objects and the current frames a second, uint8 [H, W, 3] RGB."""
+    """Draw the frame's objects and the frame rate, uint8 [H, W, 3] RGB."""
     from tubelet.drawing.labels import label, text_height
     from tubelet.inference.results import render
 

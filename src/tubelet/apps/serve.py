@@ -1,4 +1,4 @@
-"""`tubelet serve`: the page in a browser, for one's own machine or behind a proxy."""
+"""`tubelet serve`: the page in a browser, on your own machine or behind a proxy."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def serve(
 
 
 def require_web() -> None:
-    """Raise InputError, which says what to install, where the extra `web` is missing."""
+    """Raise InputError, with what to install, if the extra `web` is missing."""
     from tubelet.core.errors import InputError
 
     missing = [name for name in ("fastapi", "uvicorn") if find_spec(name) is None]
@@ -93,9 +93,9 @@ def require_web() -> None:
 
 
 def choose_access(host: str, public: str | None) -> Access:
-    """Who may use a server that listens at `host`: whoever holds the token, unless it is this machine alone.
+    """Choose who may use a server at `host`: everybody on this machine, or whoever has the token.
 
-    The token is the environment's TUBELET_TOKEN or made anew. Raises InputError for one that could be guessed.
+    The token is TUBELET_TOKEN of the environment, or a new random one. Raises InputError if it is too short.
     """
     from tubelet.apps.web.guard import Access
     from tubelet.core.errors import InputError
@@ -103,7 +103,8 @@ def choose_access(host: str, public: str | None) -> Access:
     if public is not None:
         parts = _address(public)
         public = f"{parts.scheme}://{parts.netloc}"
-    given, wide = os.environ.get(TOKEN), host not in LOOPBACK
+    given = os.environ.get(TOKEN)
+    wide = host not in LOOPBACK
     if given is not None and len(given) < SHORTEST_TOKEN:
         raise InputError(f"{TOKEN}: expected at least {SHORTEST_TOKEN} characters, got {len(given)}")
     token = given or (secrets.token_urlsafe(24) if wide or public else None)
@@ -111,7 +112,7 @@ def choose_access(host: str, public: str | None) -> Access:
 
 
 def _address(public: str) -> SplitResult:
-    """The parts of a public address; raises InputError for anything else."""
+    """Split a public address into its parts; raises InputError for anything else."""
     from tubelet.core.errors import InputError
 
     refusal = InputError(f"--public: expected an address such as https://video.example.org, got {public!r}")
@@ -127,7 +128,7 @@ def _address(public: str) -> SplitResult:
 
 
 def listen(host: str, port: int) -> socket.socket:
-    """A listening socket; raises InputError where the place is taken or is not ours."""
+    """Open a listening socket; raises InputError if the port is taken or not allowed."""
     from tubelet.core.errors import InputError
 
     try:
@@ -135,7 +136,7 @@ def listen(host: str, port: int) -> socket.socket:
         listener = socket.socket(family, socket.SOCK_STREAM)
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, os.name == "posix")
         listener.bind(place)
-        listener.listen(BACKLOG)  # who comes before the server is up waits instead of being refused
+        listener.listen(BACKLOG)  # early visitors wait until the server is up
     except UnicodeError:  # a name that the domain system does not take
         raise InputError(f"--host: expected an address or the name of a machine, got {host[:60]!r}") from None
     except OSError as error:
@@ -145,7 +146,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 
 def address(host: str, listener: socket.socket, access: Access) -> str:
-    """What to open in a browser."""
+    """The address to open in a browser, with its token."""
     names = {"0.0.0.0": socket.gethostname(), "::": socket.gethostname()}
     shown = names.get(host, f"[{host}]" if ":" in host else host)
     base = access.public or f"http://{shown}:{listener.getsockname()[1]}"
@@ -153,13 +154,13 @@ def address(host: str, listener: socket.socket, access: Access) -> str:
 
 
 def announce(host: str, listener: socket.socket, access: Access) -> None:
-    """Say what to open, at once: a program or a service's log may read it through a pipe."""
+    """Print the address and flush, because a program or a log may read it through a pipe."""
     show(f"open {address(host, listener, access)}    (Ctrl-C ends it)")
     sys.stdout.flush()
 
 
 def run(app: Any, listener: socket.socket, *, proxied: bool, ending: Callable[[], None]) -> None:
-    """Serve until Ctrl-C or SIGTERM; `ending` lets streams of events end, which would otherwise hold the server up."""
+    """Serve until Ctrl-C or SIGTERM. `ending` closes event streams that would block the exit."""
     configured(app, proxied=proxied, ending=ending).run(sockets=[listener])
 
 
@@ -171,7 +172,7 @@ def configured(
     patience: Patience | None = None,
     connections: int = MAX_CONNECTIONS,
 ) -> uvicorn.Server:
-    """uvicorn with our bounds; `patience` is that of `limits.PATIENCE` by default."""
+    """Build a uvicorn server with our limits; `patience` is `limits.PATIENCE` by default."""
     import uvicorn
 
     from tubelet.apps.web.connections import bounded

@@ -1,4 +1,7 @@
-"""`tubelet stream`: a camera or an address, live: on a page, in a window, or as one line of JSON per frame."""
+"""`tubelet stream`: follow objects in a camera or a network stream, live.
+
+Results go to a page, into a window, or out as one line of JSON per frame.
+"""
 
 from __future__ import annotations
 
@@ -30,7 +33,7 @@ Sink = Callable[["Frame", float], None]  # takes each frame and the current fram
 
 
 class Closed(Exception):
-    """Whoever looked has gone: the window or the pipe is closed."""
+    """Raised when the viewer closed the window or the pipe."""
 
 
 def stream(
@@ -55,7 +58,7 @@ def stream(
     ),
     port: Annotated[int, typer.Option(min=0, max=65535, help="Of the page; 0 takes any that is free.")] = 8001,
 ) -> None:
-    """Find, outline, name and follow objects live. Frames are dropped, never queued, where the model is slower."""
+    """Find, outline, name and follow objects live. If the model is slower than the source, frames are dropped."""
     from tubelet.inference import predict as inference
     from tubelet.models import weights
 
@@ -77,7 +80,7 @@ def stream(
 
 
 def opened(source: str, stack: ExitStack) -> LiveVideo | str:
-    """A live source that is closed with `stack`; a file, which is read from beginning to end, stays its path."""
+    """Open a live source, to be closed with `stack`; a video file is returned as its path."""
     from tubelet.video.reader import is_live
 
     live = int(source) if source.isdecimal() and not os.path.exists(source) else source
@@ -93,10 +96,10 @@ def opened(source: str, stack: ExitStack) -> LiveVideo | str:
 def open_lasting(
     source: int | str, stop: threading.Event, *, first_wait: float = FIRST_WAIT, longest_wait: float = LONGEST_WAIT
 ) -> LiveVideo:
-    """A live source that is opened again whenever it breaks off, so that identities go on over the gap.
+    """Open a live source that reconnects whenever it breaks off, so that identities go on over the gap.
 
-    Its times go on by the clock. Waits between attempts double up to `longest_wait` seconds, until `stop` is set.
-    A recording, which has an end, is not opened again. Raises InputError where it cannot be opened the first time.
+    Times go on by the clock. The wait between attempts doubles up to `longest_wait` seconds; setting `stop` ends the
+    attempts. A recording has an end and is not opened again. Raises InputError if the first attempt fails.
     """
     from tubelet.video.live import LiveVideo
     from tubelet.video.reader import open_stream
@@ -108,12 +111,12 @@ def open_lasting(
 
 
 def dropped(live: LiveVideo | str) -> int:
-    """Frames that came while the model was busy."""
+    """Number of frames that were dropped because the model was busy."""
     return 0 if isinstance(live, str) else live.dropped
 
 
 def deliver(frames: Iterator[Frame], sinks: list[Sink]) -> None:
-    """Each frame to each sink, with the rate of the last RECENT ones."""
+    """Pass each frame to every sink, with the frame rate over the last RECENT frames."""
     stamps: deque[float] = deque(maxlen=RECENT)
     for frame in frames:
         stamps.append(time.monotonic())
@@ -124,10 +127,10 @@ def deliver(frames: Iterator[Frame], sinks: list[Sink]) -> None:
 
 
 def described(frame: Frame, rate: float, missed: int, *, with_masks: bool) -> dict[str, Any]:
-    """A frame as JSON: seconds, pixels (x1, y1, x2, y2), compressed RLE."""
+    """Describe a frame for JSON: time in seconds, boxes (x1, y1, x2, y2) in pixels, masks as compressed RLE."""
     from tubelet.core import masks
 
-    told: dict[str, Any] = {
+    description: dict[str, Any] = {
         "time": round(frame.time, 4),
         "index": frame.index,
         "shot": frame.shot,
@@ -139,8 +142,8 @@ def described(frame: Frame, rate: float, missed: int, *, with_masks: bool) -> di
         "dropped": missed,
     }
     if with_masks:
-        told["masks"] = [masks.to_json(rle) for rle in masks.encode(frame.masks.cpu().numpy())]
-    return told
+        description["masks"] = [masks.to_json(rle) for rle in masks.encode(frame.masks.cpu().numpy())]
+    return description
 
 
 def _lasting(
@@ -150,11 +153,14 @@ def _lasting(
 
     live: LiveVideo | None = first
     size: tuple[int, ...] | None = None
-    offset, last = 0.0, 0.0
+    offset = 0.0
+    last = 0.0
+
     while live is not None:
         with live, suppress(InputError):  # breaking off before its first frame is the same as after it
             for at, image in live:
-                last, size = offset + at, size or tuple(image.shape)
+                last = offset + at
+                size = size or tuple(image.shape)
                 yield last, _fitted(image, size)
         lost = time.monotonic()
         live = _again(source, first.id, stop, first_wait, longest_wait)
@@ -162,7 +168,7 @@ def _lasting(
 
 
 def _fitted(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """A source that comes back with another size is brought to the one it had: its objects are known in that."""
+    """Resize a frame to the size before the break: the known objects' boxes are in its pixels."""
     if tuple(image.shape) == size:
         return image
     from torchvision.transforms.v2.functional import resize
@@ -186,17 +192,19 @@ def _again(source: int | str, name: str, stop: threading.Event, wait: float, lon
     return None
 
 
-def _print(told: dict[str, Any]) -> None:
+def _print(description: dict[str, Any]) -> None:
     try:
-        sys.stdout.write(json.dumps(told, separators=(",", ":")) + "\n")
+        sys.stdout.write(json.dumps(description, separators=(",", ":")) + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # else Python complains at its end
+        os.dup2(
+            os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno()
+        )  # otherwise Python reports the broken pipe on exit
         raise Closed from None
 
 
 def _add_window(sinks: list[Sink]) -> bool:
-    """A window, where this OpenCV and this machine have one."""
+    """Open a window and add it to the sinks; False if this OpenCV or machine has none."""
     import cv2
 
     has_screen = sys.platform != "linux" or bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))

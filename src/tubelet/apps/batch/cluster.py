@@ -1,7 +1,7 @@
-"""Many videos by Ray Data: a pool of actors, each with a model, on this machine or on many.
+"""Segment many videos with Ray Data: a pool of actors, each with a model, on one machine or many.
 
-All machines must see the videos and the folder of results under the same paths. What ends an actor in the middle of a
-video is counted on disk (inference/many/batch.py), so Ray may start it again as often as it likes.
+All machines must see the videos and the results folder under the same paths. Attempts at each video are counted on
+disk (inference/many/batch.py), so a video that kills its actor again and again is given up.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ MOST_BLOCKS = 4096
 
 
 class RayWorker:
-    """Opens its model once; then takes videos and gives outcomes, both as JSON in columns of strings."""
+    """An actor: loads its model once, then segments videos. Jobs and outcomes are JSON in columns of strings."""
 
     def __init__(self, open_model: OpenModel, out: str, settings: str, device: str) -> None:
         from tubelet.inference.many.batch import Settings, settle
@@ -45,10 +45,10 @@ class RayWorker:
 def share_by_ray(
     jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str], address: str
 ) -> Iterator[VideoOutcome]:
-    """Outcomes as they come, in no order; as many actors as `devices`.
+    """Segment videos with one actor per device; yields outcomes as they finish, in no order.
 
-    `address` is "local" (a Ray of our own, on this machine), "auto" or that of a cluster. A Ray that is connected to
-    already is used as it is, and left so. Raises InputError where there is no cluster, or its actors cannot start.
+    `address` is "local" (start Ray on this machine), "auto" or the address of a cluster. If Ray is connected
+    already, that connection is used and left open. Raises InputError if there is no cluster or no actor can start.
     """
     import ray
 
@@ -106,5 +106,5 @@ def _outcomes(
 
 
 def _share(devices: Sequence[str]) -> float:
-    """Of a GPU that each actor takes."""
+    """Share of a GPU that each actor takes."""
     return 1 / math.ceil(len(devices) / len(set(devices)))

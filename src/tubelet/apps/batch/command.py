@@ -1,4 +1,4 @@
-"""`tubelet batch`: many videos, on a few processes of this machine or on a cluster; a folder of results for each."""
+"""`tubelet batch`: segment many videos on several processes or a cluster, with one folder of results each."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 SUMMARY = "summary"  # .csv and .parquet
 SOME_FAILED = 1
 MOST_WORKERS = 16  # where their number is left to us and they compute on the CPU
-TOLD = ("objects", "frames")  # sums of the report
+SUMMED = ("objects", "frames")  # sums of the report
 COLUMNS = ("video", "folder", "status", "objects", "frames", "seconds", "note")
 
 
@@ -64,7 +64,7 @@ def batch(
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
 ) -> None:
-    """Segment many videos; finished ones are skipped when it is started again."""
+    """Segment many videos. When started again, finished ones are skipped."""
     from tubelet.core.atomic import check_folder
     from tubelet.inference.many.batch import Settings
 
@@ -98,7 +98,7 @@ def work(
     *,
     ray: str | None = None,
 ) -> int:
-    """Do what is not done yet, say how it went, write the summary; the number of videos that failed."""
+    """Segment the videos that are not finished, write the summary, print a report; returns the number that failed."""
     from tubelet.apps.batch.inputs import find_jobs
     from tubelet.inference.many.batch import fresh
 
@@ -106,20 +106,22 @@ def work(
     finished, left = sort(jobs, out, settings)
     for job in left:
         fresh(job, out)
-    outcomes, start = list(finished), time.perf_counter()
+
+    outcomes = list(finished)
+    start = time.perf_counter()
     try:
         with _progress(len(jobs), len(finished)) as tell:
             for outcome in _run(left, open_model, out, settings, devices, ray):
                 outcomes.append(outcome)
                 tell(outcome)
-    finally:  # what is known, where it is interrupted
+    finally:  # also if interrupted
         write_summary(out, outcomes)
     _report(outcomes, out, time.perf_counter() - start)
     return sum(outcome.status == "failed" for outcome in outcomes)
 
 
 def places(device: str, workers: int | None, threads: int) -> list[str]:
-    """The device of each worker: all CUDA devices in turn, or the one that is named as often as there are workers."""
+    """Choose the device of each worker: all CUDA devices in turn, or the named one for every worker."""
     import torch
 
     from tubelet.core.devices import choose_device
@@ -136,7 +138,7 @@ def places(device: str, workers: int | None, threads: int) -> list[str]:
 
 
 def fingerprint(name: str) -> str:
-    """A hash of a model's weights, the same wherever they lie and whatever they are called."""
+    """SHA-256 of a model's weights file, whatever its path and name."""
     import hashlib
 
     from tubelet.core.untrusted.files import opened
@@ -147,7 +149,7 @@ def fingerprint(name: str) -> str:
 
 
 def require_ray() -> None:
-    """Raise InputError, which says what to install, where the extra `ray` is missing."""
+    """Raise InputError, with what to install, if the extra `ray` is missing."""
     from tubelet.core.errors import InputError
 
     if find_spec("ray") is None:
@@ -155,25 +157,26 @@ def require_ray() -> None:
 
 
 def sort(jobs: Sequence[VideoJob], out: Path, settings: Settings) -> tuple[list[VideoOutcome], list[VideoJob]]:
-    """What is finished, and what is left; says why finished videos are done again."""
+    """Split the jobs into finished and remaining ones; prints why finished videos are segmented again."""
     from tubelet.inference.many.batch import earlier
 
-    finished, left = [], []
+    finished = []
+    left = []
     reasons: Counter[str] = Counter()
     for job in jobs:
-        found = earlier(job, out, settings)
-        if found.outcome is None:
+        result = earlier(job, out, settings)
+        if result.outcome is None:
             left.append(job)
-            reasons[found.reason] += bool(found.reason)
+            reasons[result.reason] += bool(result.reason)
         else:
-            finished.append(found.outcome)
+            finished.append(result.outcome)
     for reason, count in (+reasons).items():
         say(f"{_videos(count)} done before {'is' if count == 1 else 'are'} done again: {reason}")
     return finished, left
 
 
 def write_summary(out: Path, outcomes: Sequence[VideoOutcome]) -> list[Path]:
-    """summary.csv, and summary.parquet where pyarrow is there, sorted by folder; what was written."""
+    """Write summary.csv, and summary.parquet if pyarrow is installed, sorted by folder; returns the paths."""
     from tubelet.core.atomic import together
     from tubelet.core.text import plain_tree
 
@@ -221,7 +224,7 @@ def _run(
 
 @contextmanager
 def _progress(total: int, finished: int) -> Iterator[Any]:
-    """A bar over videos on a terminal; failures are lines of their own wherever stderr leads."""
+    """A progress bar over videos on a terminal; failures are printed as lines of their own in any case."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -252,11 +255,11 @@ def _report(outcomes: Sequence[VideoOutcome], out: Path, seconds: float) -> None
     new = [outcome for outcome in outcomes if outcome.status == "done"]
     frames = sum(outcome.frames for outcome in new)
     rows = [
-        (status, counts[status], *(sum(getattr(o, what) for o in outcomes if o.status == status) for what in TOLD))
+        (status, counts[status], *(sum(getattr(o, what) for o in outcomes if o.status == status) for what in SUMMED))
         for status in ("done", "skipped", "failed")
         if counts[status]
     ]
-    show(rows_of(table("status", "#videos", *(f"#{what}" for what in TOLD)), rows))
+    show(rows_of(table("status", "#videos", *(f"#{what}" for what in SUMMED)), rows))
     if new:
         show(f"{seconds:.1f} s, {frames / seconds:.1f} frames/s, {60 * len(new) / seconds:.1f} videos/min")
     show(str(out / f"{SUMMARY}.csv"))

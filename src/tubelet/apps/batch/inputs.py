@@ -1,4 +1,4 @@
-"""From what is asked for (files, folders, globs, lists) to videos, each with a folder name of its own."""
+"""Find the videos that files, folders, globs and lists name, and give each a folder name of its own."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ LONGEST_NAME = 60
 
 
 def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[VideoJob]:
-    """Every video once, sorted by folder name; what lies in `out` is none.
+    """List every video once, sorted by folder name. Files in `out` are skipped.
 
     An input is a video, a folder of images (one video), a folder of videos (searched through), a glob with `**` for
-    any depth, or @FILE, as in `lists`: a file with one input a line, # begins a comment. A path that a list names is
-    taken even if it is not there: it fails by itself, and the rest go on. Raises InputError for any other input that
-    leads to no video.
+    any depth, or @FILE, as in `lists`: a file with one input per line, where # begins a comment. A path in a list is
+    accepted even if it does not exist: that video fails alone, and the others go on. Raises InputError for any other
+    input without a video.
     """
     found: dict[Path, None] = {}
     for text in inputs:
@@ -42,9 +42,15 @@ def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[V
 
 
 def named(sources: Collection[Path]) -> list[VideoJob]:
-    """Folders called after the files, given by absolute paths; where two would have one, each gets its path's hash.
+    """Name a folder after each file; files that would share a folder get a hash of their path appended.
 
-    So a name depends neither on the order of the inputs nor on how many there are beside those it would clash with.
+    So a name depends on the file's path and on those it clashes with, not on the order of the inputs.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.apps.batch.inputs import named
+        >>> [job.name for job in named([Path("/a/dog.mp4"), Path("/a/cat run.mp4")])]
+        ['cat_run', 'dog']
     """
     plain = {path: _safe(path) for path in sources}
     hashed = {path: f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}" for path, name in plain.items()}
@@ -59,7 +65,7 @@ def named(sources: Collection[Path]) -> list[VideoJob]:
 
 
 def _safe(path: Path) -> str:
-    """The name of a file without its suffix, of letters, digits, - and _ alone."""
+    """The file's name without its suffix; other characters than letters, digits, - and _ become _."""
     stem = path.name if path.is_dir() else path.stem
     return re.sub(r"[^\w-]+", "_", stem)[:LONGEST_NAME].lstrip("-") or "_"
 
@@ -95,7 +101,7 @@ def _expand(text: str, out: Path | None) -> Iterator[str]:
 
 
 def _matched(path: Path, out: Path | None) -> Sequence[str]:
-    """A file that a glob has met need not be a video; a folder may be one, or hold some."""
+    """Videos of one match of a glob: a file that is no video gives none, a folder is searched."""
     if path.is_dir():
         return list(_searched(path, out))
     known = path.suffix.lower() in VIDEO_SUFFIXES | IMAGE_SUFFIXES
@@ -110,7 +116,7 @@ def _inside(folder: Path, out: Path | None) -> Sequence[str]:
 
 
 def _searched(folder: Path, out: Path | None) -> Iterator[str]:
-    """Videos at any depth; a folder that holds images and no video is one itself."""
+    """Videos at any depth; a folder with images and without videos is one video."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and not _within(Path(place, name), out))
         if _within(Path(place), out):
@@ -128,7 +134,7 @@ def _is_image(path: str) -> bool:
 
 
 def _within(path: Path, out: Path | None) -> bool:
-    """Whether a path lies in the folder of results, whose overlays are videos too."""
+    """Whether a path is in the results folder, whose overlays must not become inputs."""
     return out is not None and _absolute(path).is_relative_to(_absolute(out))
 
 

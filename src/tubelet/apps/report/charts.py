@@ -1,4 +1,4 @@
-"""Small drawings in SVG and HTML for pages that ask nothing of the network. All text from outside is escaped."""
+"""Small drawings in SVG and HTML for pages without network requests. All text from outside is escaped."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ Points = Sequence[tuple[float, float]]
 
 
 def lines(series: Mapping[str, Points], across: str, up: str, low: float = 0.0) -> str:
-    """Lines over 0..1, values from `low` to 1, as a figure with a legend."""
+    """Draw lines over x in 0..1 and y from `low` to 1, as a figure with a legend."""
     svg = f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" class="chart"><title>{escape(up)}</title>'
     body = _grid(across, low) + _strokes(series, low)
     return f"<figure><figcaption>{escape(up)}</figcaption>{svg}{body}</svg>{legend(list(series))}</figure>"
 
 
 def drawing(series: Mapping[str, Points], across: str, low: float = 0.0) -> str:
-    """The same as an SVG file of its own, names beside the lines' colours."""
+    """Draw the same as a standalone SVG file with a legend inside."""
     look = "text{font:11px sans-serif;fill:#6a7078}.rule{stroke:#d9dce1}"
     keys = "".join(
         f'<circle cx="{LEFT + 8 + 90 * n}" cy="{HEIGHT + 10}" r="5" fill="{PALETTE[n % len(PALETTE)]}"/>'
@@ -53,7 +53,7 @@ def _strokes(series: Mapping[str, Points], low: float) -> str:
 
 
 def legend(names: Sequence[str]) -> str:
-    """Names beside their colours."""
+    """Draw a legend: each name beside its colour."""
     keys = (
         f'<span><i style="background:{PALETTE[n % len(PALETTE)]}"></i>{escape(name)}</span>'
         for n, name in enumerate(names)
@@ -62,7 +62,7 @@ def legend(names: Sequence[str]) -> str:
 
 
 def bars(rows: Mapping[str, Sequence[float]], names: Sequence[str]) -> str:
-    """A bar in percent for each value of each row; values that are undefined (-1) have none."""
+    """Draw a bar in percent for each value of each row; undefined values (-1) get none."""
     lines = []
     for name, values in rows.items():
         shown = "".join(_bar(value, PALETTE[n % len(PALETTE)]) for n, value in enumerate(values))
@@ -79,13 +79,13 @@ def _bar(value: float, colour: str) -> str:
 
 
 def share(value: float) -> str:
-    """One bar for a share, which may be slightly negative."""
+    """Draw one bar for a share, which may be slightly negative."""
     width, told = f"{100 * min(max(value, 0), 1):.1f}%", f"{round(100 * value, 1) + 0.0:.1f} %"
     return f'<div class="bar"><i style="width:{width};background:{PALETTE[1]}"></i><span>{told}</span></div>'
 
 
 def timeline(lanes: Mapping[str, Sequence[str | None]], marks: Mapping[str, Sequence[int]]) -> str:
-    """A lane for each object: a colour per frame, None where it is absent; marked frames have a notch above.
+    """Draw a lane for each object: a colour per frame, None if it is absent; marked frames have a notch above.
 
     The colour "" means that the object is there and nobody holds it.
     """
@@ -107,7 +107,7 @@ def timeline(lanes: Mapping[str, Sequence[str | None]], marks: Mapping[str, Sequ
 
 
 def _stretches(lane: Sequence[str | None]) -> list[tuple[int, int]]:
-    """Where the lane has one colour, begin and end; absences are left out."""
+    """Runs of one colour in a lane, as (begin, end); absences are left out."""
     edges = [t for t in range(len(lane) + 1) if t in (0, len(lane)) or lane[t] != lane[t - 1]]
     return [(begin, end) for begin, end in pairwise(edges) if lane[begin] is not None]
 

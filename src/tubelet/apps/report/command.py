@@ -1,4 +1,4 @@
-"""`tubelet report`: everything that can be said of predictions, measured; `report_page` makes a page of it."""
+"""`tubelet report`: measure predictions in every way, then `page.render` writes one page about them."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def write(
     jobs: int = 1,
     lenient: bool = False,
 ) -> Path:
-    """Write `report.html` into a folder; it appears whole or not at all. Returns where it is."""
+    """Write `report.html` into a folder, completely or not at all; returns its path."""
     from tubelet.apps.report.page import render
 
     if len({path.stem for path in predictions}) < len(predictions):
@@ -50,7 +50,7 @@ def write(
 
 
 def measure(path: Path, videos: AnnotatedSet, first: Result | None, *, jobs: int, lenient: bool) -> Result:
-    """Everything about one file; compared with the first, where there is one."""
+    """Measure one file of predictions, and compare it with the first one if given."""
     faults = Faults(lenient=lenient)
     answers = files.read_predictions(path, videos, faults=faults)
     pairs = pair(videos.videos, answers)

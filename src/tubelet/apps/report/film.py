@@ -1,4 +1,4 @@
-"""Film strips of one video: what is there, and what was predicted, in the frames that matter."""
+"""Film strips of one video: truth above, prediction below, in the frames that matter."""
 
 from __future__ import annotations
 
@@ -27,10 +27,16 @@ def has_frames(videos: Sequence[Video]) -> bool:
 
 
 def chosen(length: int, wanted: Sequence[int], count: int) -> list[int]:
-    """At most `count` frames: the wanted ones, thinned out evenly, and between them others."""
-    kept = _thinned(sorted(set(wanted)), max(count - 2, 1))
-    others = [t for t in _thinned(range(length), count) if t not in kept]
-    return sorted([*kept, *_thinned(others, count - len(kept))])
+    """Choose at most `count` frames: the wanted ones, thinned out evenly, and some between them.
+
+    Example:
+        >>> from tubelet.apps.report.film import chosen
+        >>> chosen(10, wanted=[4, 5], count=4)
+        [0, 4, 5, 9]
+    """
+    frames = _thinned(sorted(set(wanted)), max(count - 2, 1))
+    others = [t for t in _thinned(range(length), count) if t not in frames]
+    return sorted([*frames, *_thinned(others, count - len(frames))])
 
 
 def _thinned(frames: Sequence[int], count: int) -> list[int]:
@@ -40,7 +46,7 @@ def _thinned(frames: Sequence[int], count: int) -> list[int]:
 
 
 def picture(video: Video, t: int, tracks: Sequence[Track], classes: Sequence[str], *, frames: bool) -> str:
-    """One frame with these tracks drawn in, as the address of an embedded JPEG."""
+    """Draw one frame with the given tracks, as a data URL of a JPEG."""
     height, width = video.shown_size
     scale = min(1.0, WIDTH / width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
@@ -49,12 +55,12 @@ def picture(video: Video, t: int, tracks: Sequence[Track], classes: Sequence[str
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
     else:
         image = np.full((size[1], size[0], 3), BACKGROUND, np.uint8)
-    held = [(track, rle) for track in tracks if (rle := track.rles[t]) is not None]
-    planes = np.zeros((len(held), size[1], size[0]), bool)
-    for plane, (_, rle) in zip(planes, held, strict=True):
+    shown = [(track, rle) for track in tracks if (rle := track.rles[t]) is not None]
+    planes = np.zeros((len(shown), size[1], size[0]), bool)
+    for plane, (_, rle) in zip(planes, shown, strict=True):
         plane[:] = cv2.resize(masks.decode([rle])[0], size, interpolation=cv2.INTER_AREA) > 0
-    names = [classes[track.label] for track, _ in held]
-    drawn = draw(image, planes, [track.id for track, _ in held], names, [track.score for track, _ in held])
+    names = [classes[track.label] for track, _ in shown]
+    drawn = draw(image, planes, [track.id for track, _ in shown], names, [track.score for track, _ in shown])
     written, code = cv2.imencode(".jpg", drawn[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
     assert written, "an image in memory can be encoded"
     return "data:image/jpeg;base64," + base64.b64encode(code.tobytes()).decode("ascii")

@@ -1,4 +1,4 @@
-"""The page that `tubelet report` writes: one file, no script, no request to anywhere."""
+"""The page that `tubelet report` writes: one file without scripts or network requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ EXPLAINED = {
 
 
 def render(truth: str, videos: AnnotatedSet, results: Sequence[Result], *, frames: bool) -> str:
-    """The whole page."""
+    """Render the whole page as HTML."""
     names = [result.name for result in results]
     tracks = sum(len(video.tracks or ()) for video in videos.videos)
     head = f"{len(videos.videos)} videos, {tracks} objects, {len(videos.classes)} classes in {escape(truth)}"
@@ -60,7 +60,7 @@ def render(truth: str, videos: AnnotatedSet, results: Sequence[Result], *, frame
 
 
 def table(columns: Sequence[str], rows: Sequence[Sequence[str]], kind: str = "") -> str:
-    """An HTML table of cells that are HTML already."""
+    """Render a table; its cells are HTML already."""
     head = "".join(f"<th>{escape(name)}</th>" for name in columns)
     lines = "".join(f"<tr>{''.join(f'<td>{cell}</td>' for cell in row)}</tr>" for row in rows)
     return f'<div class="wide"><table class="{kind}"><tr>{head}</tr>{lines}</table></div>'
@@ -119,7 +119,7 @@ def _failures(results: Sequence[Result]) -> str:
 
 
 def _listing(kind: str, result: Result) -> str:
-    """Failures of one kind one by one, the most confident first."""
+    """List the failures of one kind, the most confident first."""
     found = sorted((f for f in result.failures if f.kind == kind), key=lambda f: -f.score)
     if not found:
         return ""
@@ -139,7 +139,7 @@ def _listing(kind: str, result: Result) -> str:
 
 
 def _spans(frames: Sequence[int]) -> str:
-    """3, 4, 5, 9 -> 3-5, 9."""
+    """Write frame numbers as ranges: 3, 4, 5, 9 becomes 3-5, 9."""
     if not frames:
         return ""
     breaks = np.flatnonzero(np.diff(frames) > 1) + 1
@@ -204,7 +204,7 @@ def _worst(videos: AnnotatedSet, results: Sequence[Result], frames: bool) -> str
 
 
 def _badness(result: Result) -> Iterator[float]:
-    """Of each video: what its objects lack in overlap, and confident tracks of nothing or of what was found already."""
+    """How bad each video is: overlap that its objects lack, plus confident false and duplicate tracks."""
     extra: dict[int, int] = {}
     for failure in result.failures:
         if failure.kind in (FALSE, DUPLICATE) and failure.score >= CONFIDENT:
@@ -241,14 +241,14 @@ def _video(videos: AnnotatedSet, results: Sequence[Result], place: int, frames: 
 
 
 def _telling(failures: Sequence[Failure], place: int) -> list[Failure]:
-    """Failures of a video that are worth a picture."""
+    """The failures of a video that deserve a picture."""
     return [
         f for f in failures if f.video_index == place and f.kind != LOOSE and (f.score >= CONFIDENT or not f.tracks)
     ]
 
 
 def _moments(failures: Sequence[Failure]) -> list[int]:
-    """Frames that show what happened: around each failure of identity, or of any other where there is none."""
+    """Frames that show what happened: around failures of identity, or around the others if there are none."""
     turns = [f.frames[0] for f in failures if f.kind in IDENTITY]
     return [t for turn in turns for t in (max(turn - 1, 0), turn)] or [t for f in failures for t in f.frames]
 

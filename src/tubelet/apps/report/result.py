@@ -1,4 +1,4 @@
-"""One file of predictions, measured: what the page of `tubelet report` shows."""
+"""The measurements of one file of predictions that `tubelet report` shows."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tubelet.formats.ytvis.document import Faults
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One file of predictions, measured."""
+    """One file of predictions with all its measurements."""
 
     name: str
     predictions: list[Prediction]
