@@ -1,13 +1,17 @@
-"""Clip to clip: which objects of this window are those of the windows before?
+"""Link the objects of consecutive windows into tracks by the overlap of their masks.
 
-Source: clip tracking of Mask2Former-VIS's descendants (IFC), read in docs/papers/ifr.md. An object a of this
-window and a track b of a stored window overlap, on the frames that both windows hold, by
-s = sum(a b) / sum(a + b - a b), sums over pixels and frames; s is averaged over the stored windows that hold the track,
-the assignment of largest total overlap decides, and an overlap of at most `overlap` is none.
-Letters: N objects of this window, M known tracks, T frames, K classes.
+Object a of the new window and track b of a stored window overlap, on their common frames, by
 
-The state is the last few windows and a counter. What must be averaged over windows (masks, class probabilities) is
-summed up by whoever takes the Tracks, so nothing here grows with the video.
+    s = sum(a b) / sum(a + b - a b)        over pixels and frames
+
+s is averaged over the stored windows that contain the track. The assignment of the largest total s
+links objects to tracks; an s of at most `overlap` counts as 0.
+
+The state is the last few windows and a counter. Who receives the Tracks adds up what is averaged
+over windows (masks, class probabilities), so the state does not grow with the video.
+
+Letters: N objects of the new window, M tracks of the stored windows, T frames, K classes.
+Source: clip tracking in the successors of Mask2Former-VIS (IFC); see docs/papers/ifr.md.
 """
 
 from __future__ import annotations
@@ -24,89 +28,169 @@ from tubelet.core.types import Tracks
 
 
 class LinkingConfig(Config):
-    """When an object of a window is one of the windows before."""
+    """Settings of the linking of windows.
 
-    overlap: float = Field(default=0.05, ge=0, lt=1)  # soft overlap up to this is none
-    score: float = Field(default=0.05, ge=0, lt=1)  # an object's best class is above, where no class stands for "none"
-    top: int = Field(default=0, ge=0)  # what holds one of so many best (query, class) pairs stays, whatever its score
-    windows: int | None = Field(default=None, ge=1)  # how many are remembered; None: as many as a window has frames
-    adjacent: bool = True  # windows without a common frame are compared at their nearest two; off: nothing is linked
+    Example:
+        >>> from tubelet.tracking.linking import LinkingConfig
+        >>> LinkingConfig(overlap=0.1, windows=2).score
+        0.05
+    """
+
+    overlap: float = Field(default=0.05, ge=0, lt=1)  # a soft IoU up to this counts as 0
+    score: float = Field(default=0.05, ge=0, lt=1)  # an object's best class must exceed it; for sigmoid classes
+    top: int = Field(default=0, ge=0)  # queries of this many best (query, class) pairs stay whatever their scores
+    windows: int | None = Field(default=None, ge=1)  # windows to store; None: as many as a window has frames
+    # without a common frame, compare the last stored frame with the first new one; off: do not link
+    adjacent: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Links:
-    """The last windows of a shot with ids global to the video, the oldest first, and the next id that is free."""
+    """The state of linking: the last windows of the shot, the oldest first, and the next unused id.
 
-    windows: tuple[Tracks, ...] = ()
+    Example:
+        >>> from tubelet.tracking.linking import Links
+        >>> Links()  # before the first window of a video
+        Links(windows=(), next_id=0, shot=0)
+    """
+
+    windows: tuple[Tracks, ...] = ()  # ids are unique in the video
     next_id: int = 0
     shot: int = 0
 
 
 def are_objects(probabilities: Tensor, config: LinkingConfig, *, exclusive: bool) -> Tensor:
-    """Which of N queries with class probabilities [N, K] stay, bool [N].
+    """Select the queries that are objects, bool [N].
 
-    `exclusive`: the K probabilities and that of "no object" sum to one (softmax), and the best must be an object's;
-    otherwise (a sigmoid for each class, no such column) the best must be above `score`.
+    Args:
+        probabilities: Class probabilities [N, K], without "no object".
+        config: The minimum score, and `top`.
+        exclusive: The probabilities are from a softmax with "no object": select if the best class is
+            more probable than that. Otherwise they are sigmoids: select if the best is above `score`.
+
+    Example:
+        >>> from tubelet.tracking.linking import LinkingConfig, are_objects
+        >>> probabilities = torch.tensor([[0.6, 0.1], [0.2, 0.1]])
+        >>> are_objects(probabilities, LinkingConfig(), exclusive=True)
+        tensor([ True, False])
     """
     best = probabilities.amax(1)
-    keep = best > 1 - probabilities.sum(1) if exclusive else best > config.score
+    selected = best > 1 - probabilities.sum(1) if exclusive else best > config.score
     if config.top:
         pairs = probabilities.flatten().topk(min(config.top, probabilities.numel())).indices
-        keep[pairs // probabilities.shape[1]] = True
-    return keep
+        selected[pairs // probabilities.shape[1]] = True
+    return selected
 
 
-def link(state: Links, found: Tracks, config: LinkingConfig, shot: int = 0) -> tuple[Links, Tracks]:
-    """The objects of the next window, in their order, with the ids of the tracks they continue or new ones.
+def link(state: Links, objects: Tracks, config: LinkingConfig, shot: int = 0) -> tuple[Links, Tracks]:
+    """Give the objects of the next window the ids of the tracks that they continue, or new ids.
 
-    The ids that come in say nothing. Masks are probabilities at one resolution throughout the video. In another `shot`
-    than the windows before, all ids are new: overlap says nothing across a cut.
+    Args:
+        state: The state after the window before.
+        objects: The objects of the window; their ids are ignored. Masks are probabilities, at the
+            same resolution in all windows.
+        config: The minimum overlap and the number of windows to store.
+        shot: Number of the window's shot. In a new shot all ids are new, because masks do not
+            correspond across a cut.
+
+    Returns:
+        The next state, and the objects, in the same order, with their ids.
+
+    Example:
+        >>> from tubelet.tracking.linking import LinkingConfig, Links, link
+        >>> window = tubelet.Tracks(
+        ...     ids=torch.tensor([0]),
+        ...     scores=torch.ones(1, 1),
+        ...     masks=torch.ones(1, 2, 4, 6),
+        ...     index=torch.tensor([0, 1]),
+        ... )
+        >>> state, first = link(Links(next_id=7), window, LinkingConfig())
+        >>> state, second = link(state, window, LinkingConfig())
+        >>> first.ids, second.ids
+        (tensor([7]), tensor([7]))
     """
     if shot != state.shot:
         state = Links(next_id=state.next_id, shot=shot)
-    ids, overlaps = known_overlaps(state.windows, found, adjacent=config.adjacent)
+
+    known_ids, overlaps = known_overlaps(state.windows, objects, adjacent=config.adjacent)
     overlaps = torch.where(overlaps > config.overlap, overlaps, 0.0)
     rows, columns = assign(-overlaps)
     matched = overlaps.cpu()[rows, columns] > 0
-    chosen = torch.full((len(found),), -1)
-    chosen[rows[matched]] = ids.cpu()[columns[matched]]
-    fresh = chosen < 0
-    chosen[fresh] = torch.arange(state.next_id, state.next_id + int(fresh.sum()))
-    linked = replace(found, ids=chosen.to(found.ids.device))
-    kept = config.windows or len(found.index)
-    windows = (*state.windows, linked)[-kept:]
-    return Links(windows=windows, next_id=state.next_id + int(fresh.sum()), shot=shot), linked
+
+    ids = torch.full((len(objects),), -1)
+    ids[rows[matched]] = known_ids.cpu()[columns[matched]]
+    is_new = ids < 0
+    next_id = state.next_id + int(is_new.sum())
+    ids[is_new] = torch.arange(state.next_id, next_id)
+
+    linked = replace(objects, ids=ids.to(objects.ids.device))
+    num_windows = config.windows or len(objects.index)
+    windows = (*state.windows, linked)[-num_windows:]
+    return Links(windows=windows, next_id=next_id, shot=shot), linked
 
 
-def known_overlaps(windows: tuple[Tracks, ...], found: Tracks, *, adjacent: bool = True) -> tuple[Tensor, Tensor]:
-    """Ids [M] of the tracks in the stored windows, ascending, and their mean soft overlaps [N, M] with the objects."""
-    compared = [(window.ids, overlap) for window in windows if (overlap := _overlap(window, found)) is not None]
-    if not compared and windows and adjacent:
-        compared = [(windows[-1].ids, _nearest(windows[-1], found))]
+def known_overlaps(windows: tuple[Tracks, ...], objects: Tracks, *, adjacent: bool = True) -> tuple[Tensor, Tensor]:
+    """Compute the mean soft IoU of objects with the tracks of the stored windows.
+
+    Args:
+        windows: The stored windows, the oldest first.
+        objects: N objects of the new window.
+        adjacent: If no window has a common frame, compare the last stored frame with the first new
+            one.
+
+    Returns:
+        Ids of the tracks [M], ascending, and the overlaps [N, M].
+
+    Example:
+        >>> from tubelet.tracking.linking import known_overlaps
+        >>> window = tubelet.Tracks(
+        ...     ids=torch.tensor([7]),
+        ...     scores=torch.ones(1, 1),
+        ...     masks=torch.ones(1, 2, 4, 6),
+        ...     index=torch.tensor([0, 1]),
+        ... )
+        >>> known_overlaps((window,), window)
+        (tensor([7]), tensor([[1.]]))
+    """
+    compared = _compare(windows, objects, adjacent)
     if not compared:
-        return found.ids[:0], found.masks.new_zeros(len(found), 0, dtype=torch.float32)
-    ids = torch.unique(torch.cat([known for known, _ in compared]))
-    total = torch.zeros(len(found), len(ids), device=ids.device)
+        return objects.ids[:0], objects.masks.new_zeros(len(objects), 0, dtype=torch.float32)
+
+    ids = torch.unique(torch.cat([window_ids for window_ids, _ in compared]))
+    total = torch.zeros(len(objects), len(ids), device=ids.device)
     count = torch.zeros(len(ids), device=ids.device)
-    for known, overlap in compared:
-        places = torch.searchsorted(ids, known)
-        total[:, places] += overlap
-        count[places] += 1
+    for window_ids, overlap in compared:
+        columns = torch.searchsorted(ids, window_ids)
+        total[:, columns] += overlap
+        count[columns] += 1
     return ids, total / count.clamp(min=1)
 
 
-def _overlap(window: Tracks, found: Tracks) -> Tensor | None:
-    """Soft overlap [N, M] on the common frames; None where there is none."""
-    common = torch.isin(found.index, window.index)
+def _compare(windows: tuple[Tracks, ...], objects: Tracks, adjacent: bool) -> list[tuple[Tensor, Tensor]]:
+    """The ids and overlaps [N, M] of each window that can be compared."""
+    compared = []
+    for window in windows:
+        overlap = _overlap(window, objects)
+        if overlap is not None:
+            compared.append((window.ids, overlap))
+
+    if not compared and windows and adjacent:
+        compared.append((windows[-1].ids, _nearest(windows[-1], objects)))
+    return compared
+
+
+def _overlap(window: Tracks, objects: Tracks) -> Tensor | None:
+    """Soft IoU [N, M] on the common frames; None if there are none."""
+    common = torch.isin(objects.index, window.index)
     if not common.any():
         return None
-    there = torch.searchsorted(window.index, found.index[common])
-    return mask_iou(_flat(found.masks[:, common]), _flat(window.masks[:, there]))
+    positions = torch.searchsorted(window.index, objects.index[common])
+    return mask_iou(_flat(objects.masks[:, common]), _flat(window.masks[:, positions]))
 
 
-def _nearest(window: Tracks, found: Tracks) -> Tensor:
-    """Soft overlap [N, M] of the last stored frame with the first of this window."""
-    return mask_iou(_flat(found.masks[:, :1]), _flat(window.masks[:, -1:]))
+def _nearest(window: Tracks, objects: Tracks) -> Tensor:
+    """Soft IoU [N, M] of the last stored frame with the first new one."""
+    return mask_iou(_flat(objects.masks[:, :1]), _flat(window.masks[:, -1:]))
 
 
 def _flat(masks: Tensor) -> Tensor:
