@@ -11,11 +11,13 @@ import torch
 
 from tubelet.core.errors import ConfigError, InputError, TubeletError, WeightsError
 from tubelet.core.types import Clip, Tracks
+from tubelet.data.clips import ClipDataset
 from tubelet.models import weights
 from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.recipes import default, find, masktrack, names
 from tubelet.recipes.experiment import COCO, Experiment, Generated, YouTubeVIS
+from tubelet.recipes.small import PLAIN
 
 every_recipe = pytest.mark.parametrize("name", names())
 # rows of the papers are asked the same, at a small size, in the tests of their own files
@@ -85,6 +87,20 @@ def test_a_recipe_builds_and_gives_each_trainable_parameter_a_gradient(name: str
     assert total.isfinite()
     total.backward()
     assert [n for n, p in model.named_parameters() if p.requires_grad and p.grad is None] == []
+
+
+@pytest.mark.parametrize("name", ["small/masktrack", "small/compfeat"])
+def test_the_masks_of_a_small_rcnn_start_undecided(name: str) -> None:
+    """Its trunk's maps are far larger than a ResNet's, which must not make the first masks wrong and certain."""
+    recipe = find(name)
+    videos = Generated(videos=4, world=PLAIN).read()
+    clips = ClipDataset(videos, recipe.sampler, recipe.transforms, seed=0)
+    torch.manual_seed(0)
+    model = recipe.model.build(videos.classes)
+    weights.start_from(model, "default")
+    with torch.no_grad():
+        losses = model.train()([clips[i] for i in range(2)])
+    assert losses["mask"].item() == pytest.approx(0.693, abs=0.03)
 
 
 def test_the_default_keeps_its_detector_as_pretrained() -> None:

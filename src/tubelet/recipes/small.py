@@ -87,7 +87,8 @@ _MODEL = MaskTrackConfig(
         anchors_sampled=64,
         regions_sampled=64,
     ),
-    mask=MaskHeadConfig(convs=2, channels=32),
+    # the trunk's maps come without ReLU or norm, four times a ResNet's; from Kaiming's start masks would be far off
+    mask=MaskHeadConfig(convs=2, channels=32, logits_std=0.001),
     match=FullyConnectedMatchConfig(channels=64),
 )
 _MASKTRACK = Experiment(

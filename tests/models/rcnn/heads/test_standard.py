@@ -51,6 +51,26 @@ def test_a_head_without_classes_reads_its_one_channel_for_every_label() -> None:
     assert torch.equal(head.of_class(logits, torch.tensor([0, 2, 1])), logits[:, 0])
 
 
+def test_the_last_mask_layer_can_start_small_so_that_the_loss_starts_at_ln_2_whatever_the_maps_scale() -> None:
+    torch.manual_seed(0)
+    head = MaskHeadConfig(convs=2, channels=32, logits_std=0.001).build(32, 4)
+    assert head.logits.weight.std().item() == pytest.approx(0.001, rel=0.2)
+    logits = head(10 * torch.randn(4, 32, 14, 14))
+    truth = torch.rand(logits.shape).round()
+    loss = nn.functional.binary_cross_entropy_with_logits(logits, truth)
+    assert loss.item() == pytest.approx(math.log(2), rel=0.02)
+
+
+def test_the_other_mask_layers_start_the_same_whatever_the_last_one_does() -> None:
+    heads = []
+    for std in (None, 0.001):
+        torch.manual_seed(0)
+        heads.append(MaskHeadConfig(convs=2, channels=8, logits_std=std).build(8, 4))
+    usual, small = (dict(head.named_parameters()) for head in heads)
+    different = [name for name in usual if not torch.equal(usual[name], small[name])]
+    assert different == ["logits.weight"]
+
+
 def test_mask_layers_start_with_he_noise_by_fan_out() -> None:
     torch.manual_seed(0)
     head = MaskHeadConfig(convs=1, channels=64).build(64, 20)

@@ -32,6 +32,7 @@ class MaskHeadConfig(MaskConfig):
     resolution: int = Field(default=14, ge=1, le=128)  # cells of the region; the mask has twice as many
     class_agnostic: bool = False
     norm: bool = False  # group norm after each convolution
+    logits_std: float | None = Field(default=None, gt=0)  # of the last layer's start; None: Kaiming's (the paper)
     margin: float = Field(
         default=0.0, ge=0, le=1
     )  # the region is the box grown by this share of its size on every side
@@ -58,9 +59,18 @@ class MaskHead(MaskPlug):
         self.logits = nn.Conv2d(channels, 1 if config.class_agnostic else num_classes + 1, 1)
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+                self._start(module)
+
+    def _start(self, layer: nn.Conv2d | nn.ConvTranspose2d) -> None:
+        """Draw a layer's weights; its bias is zero."""
+        std = self.config.logits_std
+        if layer is self.logits and std is not None:
+            nn.init.normal_(layer.weight, std=std)
+        else:
+            nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
+
+        if layer.bias is not None:
+            nn.init.zeros_(layer.bias)
 
     def forward(self, regions: Tensor) -> Tensor:
         return self.logits(F.relu(self.deconv(self.convs(regions))))
