@@ -10,6 +10,7 @@ from pathlib import Path
 from toy import Seen, Toy
 from tubelet.core.errors import WeightsError
 from tubelet.core.types import Clip, Tracks
+from tubelet.inference.many import workers
 
 
 class Fatal(Toy):
@@ -36,6 +37,10 @@ class Slow(Toy):
         return super().step(state, clip)
 
 
+def open_toy(device: str) -> Toy:
+    return Toy()
+
+
 def open_slow(device: str) -> Slow:
     return Slow()
 
@@ -51,3 +56,23 @@ def open_nothing(device: str) -> Toy:
 def end_at_once(device: str) -> Toy:
     os.kill(os.getpid(), signal.SIGKILL)
     raise AssertionError
+
+
+def open_ending(device: str) -> Toy:
+    """Makes this worker end after a message has come and before its video is begun."""
+    workers.decode_job = lambda message: os._exit(3)  # type: ignore[assignment, return-value]
+    return Toy()
+
+
+def open_unsendable(device: str) -> Toy:
+    """Makes this worker fail when it sends an outcome."""
+
+    def refuse(outcome: object) -> str:
+        raise TypeError("this outcome cannot\nbe sent")
+
+    workers.encode_outcome = refuse
+    return Toy()
+
+
+def open_broken(device: str) -> Toy:
+    raise RuntimeError("no memory left on the device")

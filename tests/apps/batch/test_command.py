@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import multiprocessing
 import os
 import random
 from collections.abc import Iterator, Sequence
@@ -24,7 +25,7 @@ from tubelet.core.atomic import scratch_name
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.many import batch, workers
-from tubelet.inference.many.batch import MARKER, MOST_TRIES, TRIES, Settings, VideoJob, VideoOutcome
+from tubelet.inference.many.batch import MARKER, MOST_TRIES, TRIES, OpenModel, Settings, VideoJob, VideoOutcome
 from tubelet.inference.many.workers import share
 from tubelet.video.reader import open_video
 from tubelet.video.writer import ImageWriter, VideoWriter
@@ -158,6 +159,60 @@ def test_workers_that_never_get_ready_end_the_batch(
     jobs = find_jobs([str(films)], (), tmp_path / "out")
     with pytest.raises(InputError, match=r"before they are ready \(exit code -9\)"):
         list(share(jobs, batch_models.end_at_once, tmp_path / "out", SETTINGS, ["cpu"]))
+
+
+def test_a_file_name_that_is_not_utf_8_is_segmented_as_any_other(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name = os.fsdecode(b"bad\xff.mp4")
+    try:
+        film(tmp_path / "films" / "plain.mp4").rename(tmp_path / "films" / name)
+    except OSError:
+        pytest.skip("this file system refuses names that are not UTF-8")
+    (tmp_path / "films" / f"no{name}").write_bytes(b"no video")
+    out = tmp_path / os.fsdecode(b"out\xff")
+    assert command.work([str(tmp_path / "films")], (), out, batch_models.open_toy, SETTINGS, ["cpu"]) == 1
+    assert {row["status"] for row in rows(out).values()} == {"done", "failed"}
+    assert (out / "bad_" / "predictions.json").exists()
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.count(r"nobad\xff.mp4") == 1, "the name is said once"
+    (job,) = find_jobs([str(tmp_path / "films" / name)], (), out)
+    assert batch.earlier(job, out, SETTINGS).outcome is not None
+
+
+def test_a_video_that_ends_its_workers_before_it_is_begun_is_given_up(films: Path, tmp_path: Path) -> None:
+    jobs = find_jobs([str(films / "a.mp4")], (), tmp_path / "out")
+    (outcome,) = share(jobs, batch_models.open_ending, tmp_path / "out", SETTINGS, ["cpu"])
+    assert outcome == batch.gave_up(jobs[0])
+
+
+@pytest.mark.parametrize(
+    ("open_model", "message"),
+    [
+        (batch_models.open_unsendable, "TypeError: this outcome cannot be sent"),
+        (batch_models.open_broken, "RuntimeError: no memory left on the device"),
+    ],
+)
+def test_any_error_of_a_worker_ends_the_batch_with_one_line(
+    films: Path, tmp_path: Path, open_model: OpenModel, message: str
+) -> None:
+    jobs = find_jobs([str(films / "a.mp4")], (), tmp_path / "out")
+    with pytest.raises(InputError, match=f"^{message}$"):
+        list(share(jobs, open_model, tmp_path / "out", SETTINGS, ["cpu"]))
+
+
+def test_an_error_while_outcomes_are_printed_ends_the_workers(
+    films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(line: str) -> None:
+        raise BrokenPipeError
+
+    monkeypatch.setattr(command, "say", fail)
+    films_and_more = [str(films / "broken.mp4"), str(films / "a.mp4")]
+    with pytest.raises(BrokenPipeError) as error:  # which keeps the frames of the failed call alive
+        command.work(films_and_more, (), tmp_path / "out", batch_models.open_slow, SETTINGS, ["cpu"] * 2)
+    assert error.value is not None
+    assert not multiprocessing.active_children()
 
 
 def test_leaving_early_ends_the_workers_and_leaves_nothing_half_written(films: Path, tmp_path: Path) -> None:

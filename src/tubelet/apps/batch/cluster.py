@@ -6,11 +6,9 @@ disk (inference/many/batch.py), so a video that kills its actor again and again 
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,11 +33,12 @@ class RayWorker:
         self.model = open_model(device)
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        from tubelet.inference.many.batch import VideoJob, segment
+        from tubelet.inference.many.batch import segment
+        from tubelet.inference.many.messages import decode_job, encode_outcome
 
-        jobs = [VideoJob(*decode_json(text, "a job")) for text in batch["job"]]
+        jobs = [decode_job(text) for text in batch["job"]]
         outcomes = [segment(self.model, job, self.out, self.settings) for job in jobs]
-        return {"outcome": [json.dumps(asdict(outcome)) for outcome in outcomes]}
+        return {"outcome": [encode_outcome(outcome) for outcome in outcomes]}
 
 
 def share_by_ray(
@@ -82,13 +81,14 @@ def _outcomes(
     import ray
 
     from tubelet.core.errors import InputError
-    from tubelet.inference.many.batch import VideoOutcome, line_of
+    from tubelet.inference.many.batch import line_of
+    from tubelet.inference.many.messages import decode_outcome, encode_job
 
     context = ray.data.DataContext.get_current()
     context.enable_progress_bars = False
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     on_gpu = settings.device == "cuda"
-    rows = [{"job": json.dumps(job)} for job in jobs]
+    rows = [{"job": encode_job(job)} for job in jobs]
     arguments = (open_model, str(out.absolute()), settings.model_dump_json(), "cuda" if on_gpu else devices[0])
     outcomes = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
         RayWorker,
@@ -100,7 +100,7 @@ def _outcomes(
     )
     try:
         for row in outcomes.iter_rows():
-            yield VideoOutcome(**decode_json(row["outcome"], "an outcome"))
+            yield decode_outcome(row["outcome"])
     except ray.exceptions.RayError as error:
         raise InputError(f"Ray has given up: {line_of(error)}") from None
 

@@ -6,8 +6,8 @@ import csv
 import os
 import time
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
 from importlib.util import find_spec
@@ -110,8 +110,11 @@ def work(
     outcomes = list(finished)
     start = time.perf_counter()
     try:
-        with _progress(len(jobs), len(finished)) as tell:
-            for outcome in _run(left, open_model, out, settings, devices, ray):
+        with (
+            _progress(len(jobs), len(finished)) as tell,
+            closing(_run(left, open_model, out, settings, devices, ray)) as results,  # an error ends the workers
+        ):
+            for outcome in results:
                 outcomes.append(outcome)
                 tell(outcome)
     finally:  # also if interrupted
@@ -200,7 +203,8 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
 
     kinds = {"objects": pyarrow.int64(), "frames": pyarrow.int64(), "seconds": pyarrow.float64()}
     schema = pyarrow.schema([(name, kinds.get(name, pyarrow.string())) for name in COLUMNS])
-    parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), path)
+    with path.open("wb") as file:  # pyarrow refuses paths that are not UTF-8
+        parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), file)
 
 
 def _run(
@@ -210,16 +214,17 @@ def _run(
     settings: Settings,
     devices: Sequence[str],
     ray: str | None,
-) -> Iterator[VideoOutcome]:
+) -> Generator[VideoOutcome, None, None]:
     if not jobs:
-        return iter(())
+        return
     if ray is not None:
         from tubelet.apps.batch.cluster import share_by_ray
 
-        return share_by_ray(jobs, open_model, out, settings, devices, ray)
+        yield from share_by_ray(jobs, open_model, out, settings, devices, ray)
+        return
     from tubelet.inference.many.workers import share
 
-    return share(jobs, open_model, out, settings, devices)
+    yield from share(jobs, open_model, out, settings, devices)
 
 
 @contextmanager
@@ -227,6 +232,8 @@ def _progress(total: int, finished: int) -> Iterator[Any]:
     """A progress bar over videos on a terminal; failures are printed as lines of their own in any case."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from tubelet.core.text import printable
 
     console = Console(stderr=True)
     columns = (
@@ -245,7 +252,9 @@ def _progress(total: int, finished: int) -> Iterator[Any]:
             frames += outcome.frames
             bar.update(task, advance=1, rate=f"{frames / (time.perf_counter() - start):.1f} frames/s")
             if outcome.note:
-                say(f"{outcome.video}: {outcome.note.removeprefix(f'{outcome.video}: ')}")
+                video = printable(outcome.video)
+                note = printable(outcome.note)
+                say(f"{video}: {note.removeprefix(f'{video}: ')}")
 
         yield tell
 

@@ -1,8 +1,7 @@
-"""One video of many: its folder of results, and the marker that says with which settings they were made.
+"""One video of many: its folder of results, and the marker that records the settings they were made with.
 
-A marker is written last and atomically, so a folder with one is finished, whatever happened before. What ends a
-process in the middle of a video, in whichever pool of workers, is counted beside the marker: after MOST_TRIES the video
-is given up, so that one that always ends its worker cannot hold up the rest.
+The marker is written last and atomically, so a folder that has one is complete. Each try is counted on disk beside it:
+a video that ended its process MOST_TRIES times fails, so that it cannot hold up the rest.
 """
 
 from __future__ import annotations
@@ -25,7 +24,7 @@ from pydantic import Field
 from tubelet import __version__
 from tubelet.core.atomic import replacing, sweep
 from tubelet.core.config import Config
-from tubelet.core.errors import ConfigError, InputError, TubeletError
+from tubelet.core.errors import ConfigError, TubeletError
 from tubelet.core.text import to_json
 from tubelet.core.untrusted.documents import read_json
 from tubelet.inference.predict import Model, predict
@@ -43,22 +42,30 @@ log = logging.getLogger("tubelet.batch")
 
 
 class Settings(Config):
-    """All that decides what is written for a video; results of other settings are made again."""
+    """Everything that decides what is written for a video; results of other settings are made again.
 
-    model: str  # a hash of its weights, or a name that stands for them
+    >>> Settings(model="default").but(threshold=0.3).threshold
+    0.3
+    """
+
+    model: str  # a hash of its weights, or a name that stands for it
     threshold: float = 0.5
-    window: tuple[str, ...] = ()  # fields of the model's own way of reading to be changed, as key=value
+    window: tuple[str, ...] = ()  # fields of the model's window to change, as key=value
     views: int = 1
     top: int | None = None
-    cuts: bool = True  # scene cuts are looked for
-    video: bool = True  # overlay.mp4 too
-    device: str = "cpu"  # its kind
-    threads: int = Field(default=1, ge=1, le=1024)  # of each worker: how a sum is split decides its last bits
+    cuts: bool = True  # detect scene cuts
+    video: bool = True  # write overlay.mp4
+    device: str = "cpu"  # without its number: "cpu" or "cuda"
+    threads: int = Field(default=1, ge=1, le=1024)  # of each worker; they change the last bits of sums
     version: str = __version__
 
 
 class VideoJob(NamedTuple):
-    """A video and the name of its folder."""
+    """A video and the name of its folder of results.
+
+    >>> VideoJob("/films/dog.mp4", "dog").name
+    'dog'
+    """
 
     source: str  # an absolute path
     name: str
@@ -66,92 +73,120 @@ class VideoJob(NamedTuple):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VideoOutcome:
-    """What became of a video; a row of the summary."""
+    """The result of one video; a row of the summary.
+
+    >>> VideoOutcome(video="/films/dog.mp4", folder="dog", status="done", objects=1, frames=30).note
+    ''
+    """
 
     video: str
     folder: str
     status: Status
     objects: int = 0
     frames: int = 0
-    seconds: float = 0.0  # that this run spent on it
-    note: str = ""  # why it failed, or what was wrong with it
+    seconds: float = 0.0  # spent by this run
+    note: str = ""  # why it failed, or the first warning
 
 
 class Earlier(NamedTuple):
-    """What a folder holds from a run before."""
+    """What an earlier run left in a video's folder.
 
-    outcome: VideoOutcome | None  # where it is finished and as asked for
-    reason: str  # why not, where there was something; else empty
+    >>> Earlier(None, "the video has changed").outcome is None
+    True
+    """
+
+    outcome: VideoOutcome | None  # None if the video must be segmented
+    reason: str  # why finished results cannot be used; empty if there are none, or if they can
 
 
 def earlier(job: VideoJob, out: Path, settings: Settings) -> Earlier:
-    """Whether the video is finished already, with these settings and unchanged since."""
+    """Check whether a video is already finished, with these settings and unchanged since.
+
+    >>> earlier(VideoJob("/films/dog.mp4", "dog"), Path("/no/such/folder"), Settings(model="default"))
+    Earlier(outcome=None, reason='')
+    """
     try:
-        told = read_json(out / job.name / MARKER)
-        held = {name: told[name] for name in ("settings", "source", "objects", "frames", "note")}
-        counts = int(held["objects"]), int(held["frames"])
+        marker = read_json(out / job.name / MARKER)
+        settings_before = marker["settings"]
+        stamp_before = marker["source"]
+        outcome = VideoOutcome(
+            video=job.source,
+            folder=job.name,
+            status="skipped",
+            objects=int(marker["objects"]),
+            frames=int(marker["frames"]),
+            note=str(marker["note"]),
+        )
     except (OSError, ValueError, KeyError, TypeError):
         return Earlier(None, "")
-    if held["settings"] != (wanted := settings.model_dump(mode="json")):
-        return Earlier(None, _difference(held["settings"], wanted))
-    if held["source"] != _stamp(Path(job.source)):
+    settings_now = settings.model_dump(mode="json")
+    if settings_before != settings_now:
+        return Earlier(None, _difference(settings_before, settings_now))
+    if stamp_before != _stamp(Path(job.source)):
         return Earlier(None, "the video has changed")
-    outcome = VideoOutcome(
-        video=job.source,
-        folder=job.name,
-        status="skipped",
-        objects=counts[0],
-        frames=counts[1],
-        note=str(held["note"]),
-    )
     return Earlier(outcome, "")
 
 
 def segment(model: Model, job: VideoJob, out: Path, settings: Settings) -> VideoOutcome:
-    """Predict one video and save it into `out`/`job.name`; whatever goes wrong with it is told, not raised.
+    """Predict one video and save the results into `out`/`job.name`.
 
-    Where an earlier try of this run has finished it, nothing is done again.
+    An error of this video becomes a failed outcome. If an earlier try of this run has finished it, nothing is done
+    again. Raises ConfigError if the settings do not suit the model.
     """
-    found = earlier(job, out, settings).outcome
-    if found is not None:
-        return replace(found, status="done")
-    start, folder = time.perf_counter(), out / job.name
-    told: dict[str, Any] = {}
+    finished = earlier(job, out, settings).outcome
+    if finished is not None:
+        return replace(finished, status="done")
+    folder = out / job.name
+    start = time.perf_counter()
     try:
-        if _count(folder) > MOST_TRIES:
-            raise InputError(f"its worker ended {MOST_TRIES} times in the middle of it")
-        told = _made(model, job, folder, settings)
+        if _count_try(folder) > MOST_TRIES:
+            return gave_up(job)
+        outcome = _predict(model, job, folder, settings)
     except ConfigError:
         raise  # of the settings, the same for every video
     except Exception as error:  # one bad video does not stop the rest
         log.debug("%s", job.source, exc_info=True)
-        told = {"status": "failed", "note": line_of(error)}
-    finally:  # is not reached where the process is killed: the try counts
+        outcome = VideoOutcome(video=job.source, folder=job.name, status="failed", note=line_of(error))
+    finally:  # not reached if the process is killed: the try counts
         _tidy(folder)
-    return VideoOutcome(video=job.source, folder=job.name, seconds=time.perf_counter() - start, **told)
+    return replace(outcome, seconds=time.perf_counter() - start)
+
+
+def gave_up(job: VideoJob) -> VideoOutcome:
+    """The failure of a video that ended its worker MOST_TRIES times.
+
+    >>> gave_up(VideoJob("/films/dog.mp4", "dog")).status
+    'failed'
+    """
+    note = f"its worker ended {MOST_TRIES} times in the middle of it"
+    return VideoOutcome(video=job.source, folder=job.name, status="failed", note=note)
 
 
 def line_of(error: Exception) -> str:
-    """What to say of a fault in one line."""
+    """An error's message in one line of at most 300 characters, after its type if it is not one of ours.
+
+    >>> line_of(OSError("no such file")), line_of(KeyError("a"))
+    ('no such file', "KeyError: 'a'")
+    """
     text = " ".join(str(error).split())[:300]
     return text if isinstance(error, TubeletError | OSError) else f"{type(error).__name__}: {text}"
 
 
 def fresh(job: VideoJob, out: Path) -> None:
-    """Forget how often an earlier run has tried a video."""
+    """Forget how often earlier runs have tried a video."""
     (out / job.name / TRIES).unlink(missing_ok=True)
 
 
 def settle(settings: Settings) -> None:
-    """Make this process compute as every other worker does."""
+    """Set up threads and cuDNN so that every worker computes the same bits."""
     torch.set_num_threads(settings.threads)
     cv2.setNumThreads(settings.threads)
-    torch.backends.cudnn.benchmark = False  # else the first frames decide by the clock which kernels are taken
+    torch.backends.cudnn.benchmark = False  # else kernels are chosen by their speed on the first frames
     torch.backends.cudnn.deterministic = True
 
 
-def _made(model: Model, job: VideoJob, folder: Path, settings: Settings) -> dict[str, Any]:
-    """Results and their marker written; what there is to tell of them."""
+def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> VideoOutcome:
+    """Write the results, then their marker."""
     _clear(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -164,53 +199,80 @@ def _made(model: Model, job: VideoJob, folder: Path, settings: Settings) -> dict
             top=settings.top,
             cuts=settings.cuts,
         )
-        prediction.save(folder, video=settings.video, threads=1)  # of the encoder: their number decides the bytes
-    said = [str(w.message) for w in caught if w.category.__module__.startswith("tubelet")]
-    told = {"objects": len(prediction.tracks), "frames": prediction.length, "note": said[0] if said else ""}
-    terms = {"settings": settings.model_dump(mode="json"), "source": _stamp(Path(job.source))}
-    _write(folder / MARKER, {"video": job.source, **told, **terms})
-    return {"status": "done", **told}
+        prediction.save(folder, video=settings.video, threads=1)  # the encoder's threads decide the bytes
+    outcome = VideoOutcome(
+        video=job.source,
+        folder=job.name,
+        status="done",
+        objects=len(prediction.tracks),
+        frames=prediction.length,
+        note=_first_warning(caught),
+    )
+    _write_marker(folder / MARKER, outcome, settings)
+    return outcome
+
+
+def _first_warning(caught: list[warnings.WarningMessage]) -> str:
+    """The first of tubelet's own warnings, or an empty text."""
+    for warning in caught:
+        if warning.category.__module__.startswith("tubelet"):
+            return str(warning.message)
+    return ""
+
+
+def _write_marker(path: Path, outcome: VideoOutcome, settings: Settings) -> None:
+    marker = {
+        "video": outcome.video,
+        "objects": outcome.objects,
+        "frames": outcome.frames,
+        "note": outcome.note,
+        "settings": settings.model_dump(mode="json"),
+        "source": _stamp(Path(outcome.video)),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(to_json(marker, indent=1) + "\n", encoding="utf-8")
 
 
 def _tidy(folder: Path) -> None:
-    (folder / TRIES).unlink(missing_ok=True)
+    """Remove the count of tries, and the folder if it is empty."""
+    with suppress(OSError):
+        (folder / TRIES).unlink(missing_ok=True)
     with suppress(OSError):  # not empty
         folder.rmdir()
 
 
-def _count(folder: Path) -> int:
-    """This try's number; written down before anything can go wrong."""
+def _count_try(folder: Path) -> int:
+    """The number of this try, recorded on disk before anything can go wrong."""
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / TRIES
     tries = path.stat().st_size + 1 if path.exists() else 1
-    with path.open("ab") as file:  # a byte a try: a process that ends here leaves the old or the new number
+    with path.open("ab") as file:  # a byte a try: a process killed here leaves the old or the new number
         file.write(b".")
     return tries
 
 
 def _clear(folder: Path) -> None:
-    """Remove what an earlier run or try left of ours, the marker first."""
-    sweep(folder)  # of a worker that ended, while this process may have swept there before
+    """Remove our own files of an earlier run or try, the marker first."""
+    sweep(folder)  # scratch of a worker that ended; this process may have swept there before
     for name in _OURS:
         (folder / name).unlink(missing_ok=True)
 
 
-def _write(path: Path, told: dict[str, Any]) -> None:
-    with replacing(path) as temporary:
-        temporary.write_text(to_json(told, indent=1) + "\n", encoding="utf-8")
-
-
 def _stamp(source: Path) -> str:
-    """Changes when the file, or the images of the folder, are exchanged."""
+    """A hash that changes when the file, or an image of the folder, is replaced; empty if there is none."""
+    facts = []
     try:
-        held = sorted(source.iterdir()) if source.is_dir() else [source]
-        facts = [(path.name, (stat := path.stat()).st_size, stat.st_mtime_ns) for path in held]
+        files = sorted(source.iterdir()) if source.is_dir() else [source]
+        for path in files:
+            stat = path.stat()
+            facts.append((path.name, stat.st_size, stat.st_mtime_ns))
     except OSError:
         return ""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
+    """The first setting that has changed, for people."""
     known = before if isinstance(before, dict) else {}
     changed = [name for name in now if known.get(name) != now[name]] or ["settings"]
     name = changed[0]

@@ -2,38 +2,58 @@
 
 Processes are spawned, never forked: CUDA and threads do not survive a fork. Both sides speak JSON over a pipe, so that
 nothing is unpickled from a process that reads files from outside.
+
+Messages to a worker are a video, or EMPTY where none is left. A worker answers with its outcome, or with READY once its
+model is open, or with a refusal: an error that ends the whole job.
 """
 
 from __future__ import annotations
 
-import json
 import multiprocessing
-import os
 import signal
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from dataclasses import asdict
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from types import FrameType
-from typing import Any
 
 from tubelet.core.errors import ConfigError, InputError
+from tubelet.core.text import plain
 from tubelet.core.untrusted.documents import decode_json
-from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome, line_of, segment, settle
+from tubelet.inference.many.batch import (
+    MOST_TRIES,
+    OpenModel,
+    Settings,
+    VideoJob,
+    VideoOutcome,
+    gave_up,
+    line_of,
+    segment,
+    settle,
+)
+from tubelet.inference.many.messages import decode_job, decode_outcome, encode_job, encode_outcome
 
 MOST_BAD_STARTS = 3  # one after another, before a worker has opened its model
-GRACE = 5.0  # seconds to leave in
+GRACE = 5.0  # seconds a process has to end by itself
+
+# the first byte of what a worker says
+READY = b"+"
+OUTCOME = b"="
+BAD_SETTINGS = b"?"
+REFUSED = b"!"
+
+EMPTY = b""  # no video is left
 
 
 def share(
     jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
 ) -> Iterator[VideoOutcome]:
-    """Outcomes as they come, in no order; a process for each of `devices`, which may name one device several times.
+    """Segment videos in one process for each of `devices`, which may name a device several times.
 
-    `open_model(device)` is called in each process and must be picklable. Raises InputError where a model cannot be
-    opened, ConfigError for settings that do not suit it. Left early, it ends its processes, which tidy up.
+    Yields outcomes as they come, in no order. `open_model(device)` is called in each process and must be picklable.
+    Closed early, the generator ends its processes, which remove their scratch files. Raises InputError if a model
+    cannot be opened, ConfigError if the settings do not suit it.
     """
     pool = _Pool(open_model, out, settings, jobs)
     try:
@@ -43,10 +63,11 @@ def share(
 
 
 class _Worker:
-    """The parent's end of a process; `job` is what it is at."""
+    """The parent's end of a process; `job` is the video it works on."""
 
     def __init__(self, device: str, open_model: OpenModel, out: Path, settings: Settings) -> None:
-        self.device, self.ready = device, False
+        self.device = device
+        self.ready = False
         self.job: VideoJob | None = None
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
@@ -55,28 +76,37 @@ class _Worker:
         self.process.start()
         theirs.close()
 
-    def do(self, job: VideoJob | None) -> None:
-        """Hand it a video, or None to let it go; one that has just ended is noticed when it is listened to."""
+    def send(self, job: VideoJob | None) -> None:
+        """Send the next video, or None if there is none; a worker that has just ended is noticed when it is read."""
         self.job = job
+        message = EMPTY if job is None else encode_job(job).encode()
         with suppress(OSError):
-            self.connection.send_bytes(json.dumps(job).encode())
+            self.connection.send_bytes(message)
+
+    def end(self) -> None:
+        """Wait until the process has ended; kill it if it takes too long."""
+        self.process.join(GRACE)
+        if self.process.is_alive():
+            self.process.kill()
+            self.process.join()
 
 
 class _Pool:
     def __init__(self, open_model: OpenModel, out: Path, settings: Settings, jobs: Sequence[VideoJob]) -> None:
-        self._arguments = open_model, out, settings
+        self._arguments = (open_model, out, settings)
         self._waiting = deque(jobs)
         self._workers: dict[Connection, _Worker] = {}
         self._leaving: list[_Worker] = []  # have nothing to do any more
         self._bad_starts = 0
+        self._lost: Counter[VideoJob] = Counter()  # how many workers each video has ended
 
     def run(self, devices: Sequence[str]) -> Iterator[VideoOutcome]:
         for device in devices[: len(self._waiting)]:
-            self._hire(device)
+            self._start(device)
         while self._workers:
             for connection in wait(list(self._workers)):
                 assert isinstance(connection, Connection)
-                outcome = self._hear(self._workers[connection])
+                outcome = self._receive(self._workers[connection])
                 if outcome is not None:
                     yield outcome
 
@@ -84,53 +114,73 @@ class _Pool:
         for worker in self._workers.values():
             worker.process.terminate()
         for worker in (*self._workers.values(), *self._leaving):
-            worker.process.join(GRACE)
-            if worker.process.is_alive():
-                worker.process.kill()
-                worker.process.join()
+            worker.end()
 
-    def _hire(self, device: str) -> None:
+    def _start(self, device: str) -> None:
         worker = _Worker(device, *self._arguments)
         self._workers[worker.connection] = worker
 
-    def _hear(self, worker: _Worker) -> VideoOutcome | None:
-        """What a worker says, or that it has ended; then it has something to do, or is replaced."""
+    def _receive(self, worker: _Worker) -> VideoOutcome | None:
+        """Read one message, or that the worker has ended; then give it the next video, or replace it."""
         try:
-            message = decode_json(worker.connection.recv_bytes(), "a worker")
+            message = worker.connection.recv_bytes()
         except (EOFError, OSError):
-            self._replace(worker)
-            return None
-        if "refused" in message:
-            raise (ConfigError if message["settings"] else InputError)(message["refused"])
-        worker.ready, self._bad_starts = True, 0
-        self._next(worker)
-        return VideoOutcome(**message["outcome"]) if "outcome" in message else None
+            return self._replace(worker)
+        kind = message[:1]
+        text = message[1:]
+        if kind == BAD_SETTINGS:
+            raise ConfigError(text.decode())
+        if kind == REFUSED:
+            raise InputError(text.decode())
+        outcome = decode_outcome(text) if kind == OUTCOME else None
+        worker.ready = True
+        self._bad_starts = 0
+        self._send_next(worker)
+        return outcome
 
-    def _next(self, worker: _Worker) -> None:
+    def _send_next(self, worker: _Worker) -> None:
         if self._waiting:
-            worker.do(self._waiting.popleft())
+            worker.send(self._waiting.popleft())
             return
-        worker.do(None)
+        worker.send(None)
         self._leaving.append(self._workers.pop(worker.connection))
 
-    def _replace(self, worker: _Worker) -> None:
+    def _replace(self, worker: _Worker) -> VideoOutcome | None:
+        """Start another worker for one that has ended, and do its video again; a failure after MOST_TRIES times.
+
+        `segment` counts its own tries on disk. What ends a worker before or after it is counted here alone.
+        """
         del self._workers[worker.connection]
-        worker.process.join()
+        worker.end()
         if not worker.ready:
             self._bad_starts += 1
             if self._bad_starts >= MOST_BAD_STARTS:
                 raise InputError(f"workers end before they are ready (exit code {worker.process.exitcode})")
-        if worker.job is not None:
-            self._waiting.appendleft(worker.job)
+        failure = self._try_again(worker.job)
         if self._waiting:
-            self._hire(worker.device)
+            self._start(worker.device)
+        return failure
+
+    def _try_again(self, job: VideoJob | None) -> VideoOutcome | None:
+        if job is None:
+            return None
+        self._lost[job] += 1
+        if self._lost[job] > MOST_TRIES:
+            return gave_up(job)
+        self._waiting.appendleft(job)
+        return None
 
 
 def _main(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
+    """What a worker's process runs; any error becomes one line for the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
     signal.signal(signal.SIGTERM, _leave)
     try:
         _work(connection, open_model, device, out, settings_json)
+    except ConfigError as error:
+        _send(connection, BAD_SETTINGS, str(error))
+    except Exception as error:
+        _send(connection, REFUSED, line_of(error))
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to tidy up: an end needs no traceback
 
@@ -138,24 +188,24 @@ def _main(connection: Connection, open_model: OpenModel, device: str, out: str, 
 def _work(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
     settings = Settings.from_tree(decode_json(settings_json, "settings"))
     settle(settings)
+    model = open_model(device)
+    _send(connection, READY)
+    while message := _next_message(connection):
+        outcome = segment(model, decode_job(message), Path(out), settings)
+        _send(connection, OUTCOME, encode_outcome(outcome))
+
+
+def _next_message(connection: Connection) -> bytes:
+    """EMPTY too if the parent has gone."""
     try:
-        model = open_model(device)
-    except (ValueError, OSError) as error:
-        _send(connection, {"refused": line_of(error), "settings": False})
-        return
-    _send(connection, {"ready": os.getpid()})
-    with suppress(EOFError, OSError):  # the parent has gone
-        while (told := decode_json(connection.recv_bytes(), "the pool")) is not None:
-            try:
-                outcome = segment(model, VideoJob(*told), Path(out), settings)
-            except ConfigError as error:
-                _send(connection, {"refused": str(error), "settings": True})
-                return
-            _send(connection, {"outcome": asdict(outcome)})
+        return connection.recv_bytes()
+    except (EOFError, OSError):
+        return EMPTY
 
 
-def _send(connection: Connection, message: dict[str, Any]) -> None:
-    connection.send_bytes(json.dumps(message).encode())
+def _send(connection: Connection, kind: bytes, text: str = "") -> None:
+    with suppress(OSError):  # the parent has gone: the next read says so
+        connection.send_bytes(kind + plain(text).encode())
 
 
 def _leave(number: int, frame: FrameType | None) -> None:
