@@ -27,7 +27,7 @@ def window(scores: list[list[float]], ids: list[int], start: int = 0, length: in
 def written(*windows: Tracks, length: int) -> Ledger:
     ledger, stitcher = Ledger(), Stitcher((2, 2))
     for one in windows:
-        ledger.hear(one)
+        ledger.add_window(one)
         stitcher.add(one)
     for frame in stitcher.release(length):
         ledger.add(frame)
@@ -63,7 +63,7 @@ def test_probabilities_are_means_over_the_windows_that_hold_the_object() -> None
 def test_the_best_mean_may_be_a_class_that_no_window_says() -> None:
     tally = Tally()
     for scores in ([0.5, 0.0, 0.45], [0.0, 0.5, 0.45]):
-        tally.hear(np.array(scores))
+        tally.add_window(np.array(scores))
         tally.add(np.array(scores))
     assert tally.verdict("mean") == (2, 0.45)
     assert tally.verdict("majority") == (0, 0.5)

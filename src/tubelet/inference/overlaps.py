@@ -1,8 +1,8 @@
-"""Windows that overlap, made one: frame by frame, each as soon as no later window can touch it.
+"""Join overlapping windows frame by frame, each frame as soon as no later window can change it.
 
-What several windows say of a frame is averaged. Of a frame that no window predicts (a spread window picks a few), what
-its neighbours say is blended; beyond the first and the last it is copied. Masks of objects and maps of classes are
-joined alike: they differ in what is said of a frame, `Said`.
+The predictions of several windows for one frame are averaged. A frame without prediction (a spread window picks a few)
+is blended from its neighbours; before the first and after the last predicted frame, the nearest one is copied. Masks of
+objects and maps of classes are joined alike: each is a `FramePrediction`.
 """
 
 from __future__ import annotations
@@ -11,44 +11,50 @@ from collections.abc import Iterator
 from typing import Generic, Protocol, Self, TypeVar
 
 
-class Said(Protocol):
-    """What windows say of one frame."""
+class FramePrediction(Protocol):
+    """The sum of the windows' predictions for one frame."""
 
     def plus(self, other: Self) -> Self:
-        """Together with what another window says of the same frame."""
+        """The sum with another window's prediction for the same frame."""
         ...
 
     def mean(self) -> Self:
-        """As if one window had said the average of all."""
+        """The average over windows, as a prediction of one window."""
         ...
 
     def towards(self, later: Self, weight: float) -> Self:
-        """The mean of a frame that lies `weight` of the way to a later one."""
+        """Blend linearly with a later frame: `weight` 0 is this one, 1 the later one."""
         ...
 
 
-SoftFrame = TypeVar("SoftFrame", bound=Said)
+SoftFrame = TypeVar("SoftFrame", bound=FramePrediction)
 
 
 class WindowOverlaps(Generic[SoftFrame]):
-    """Joins what windows say. Holds only the frames that a later window may still touch, or that are blended from."""
+    """Joins predictions of windows; keeps only frames that a later window may change, or that are blended from.
+
+    >>> overlaps = WindowOverlaps()
+    >>> list(overlaps.release(2))
+    [(0, None), (1, None)]
+    """
 
     def __init__(self) -> None:
         self.pending: dict[int, SoftFrame] = {}
         self._next = 0
 
-    def add(self, t: int, said: SoftFrame) -> None:
-        """Take in what one window says of frame t."""
-        self.pending[t] = self.pending[t].plus(said) if t in self.pending else said
+    def add(self, t: int, prediction: SoftFrame) -> None:
+        """Add one window's prediction for frame t."""
+        self.pending[t] = self.pending[t].plus(prediction) if t in self.pending else prediction
 
     def release(self, before: int) -> Iterator[tuple[int, SoftFrame | None]]:
-        """Finish the frames up to, not including, `before`, in order; None where no window said anything at all."""
+        """Finish the frames up to, not including, `before`, in order; None if no window has predicted any."""
         while self._next < before:
-            t, self._next = self._next, self._next + 1
+            t = self._next
+            self._next += 1
             yield t, self._frame(t)
 
     def rest(self) -> Iterator[tuple[int, SoftFrame | None]]:
-        """Finish what is left, where no further window comes."""
+        """Finish the remaining frames, after the last window."""
         yield from self.release(1 + max(self.pending, default=-1))
 
     def _frame(self, t: int) -> SoftFrame | None:
@@ -61,5 +67,5 @@ class WindowOverlaps(Generic[SoftFrame]):
         if earlier is not None and later is not None:
             weight = (t - earlier) / (later - earlier)
             return self.pending[earlier].towards(self.pending[later], weight)
-        only = earlier if later is None else later
-        return None if only is None else self.pending[only].mean()
+        nearest = earlier if later is None else later
+        return None if nearest is None else self.pending[nearest].mean()

@@ -1,6 +1,6 @@
-"""From a source to its objects: `predict` reads a whole video, `stream` gives frames as soon as they are settled.
+"""Run a model on a source: `predict` returns a whole video's tracks, `stream` yields frames as soon as they are final.
 
-Both are one loop: windows of frames go through `model.step`, the stitcher joins what comes out. The model's state is
+Both use one loop: windows of frames go through `model.step`, and the stitcher joins their masks. The model's state is
 the only thing that is carried from window to window.
 """
 
@@ -47,13 +47,13 @@ def predict(
 
     `source` is a path to a video, an image or a folder of images, a uint8 array [T, H, W, 3] or tensor [T, 3, H, W] in
     RGB, or a Video. `window` replaces the model's own way of reading. Tracks whose score (the mean over the frames
-    where they appear) is under `threshold` are left out; each object has its best class. With `top`, the answer is what
-    benchmarks take instead: the `top` best (object, class) pairs, in falling order, whatever their scores, so that one
-    object may come several times with the same masks and id. `views`: look at that many sizes and average what is seen
-    (test-time augmentation). `cuts`: after a scene cut an object goes on only if its appearance says so, and
-    `prediction.shots` tells where shots begin; off, the video is taken for one shot. `progress(done, total)` is called
-    as frames are finished. Runs where the model's parameters are. Raises InputError for a source that cannot be read,
-    ConfigError for views of a model that cannot be asked so.
+    where they appear) is under `threshold` are left out; each object has its best class. `top` asks for what
+    benchmarks expect instead: the `top` best (object, class) pairs, best first, whatever their scores; one object may
+    appear several times with the same masks and id. `views` is the number of sizes to average over (test-time
+    augmentation). With `cuts`, scene cuts are detected: an object continues after a cut only if its appearance
+    matches, and `prediction.shots` has the first frame of each shot. Without, the video is one shot.
+    `progress(done, total)` is called as frames are finished. Runs on the device of the model's parameters. Raises
+    InputError if the source cannot be read, ConfigError if the model does not support test-time augmentation.
     """
     threshold = fraction("threshold", threshold)
     top = None if top is None else whole_between("top", top, 1)
@@ -70,7 +70,7 @@ def predict(
         if turn.step is not None and turn.step.clip.shot == len(shots):
             shots.append(min(turn.step.pictures()))
         if turn.tracks is not None:
-            ledger.hear(turn.tracks)
+            ledger.add_window(turn.tracks)
         for frame in turn.finished:
             ledger.add(frame)
             if progress is not None:
@@ -101,12 +101,12 @@ def stream(
     views: int = 1,
     cuts: bool = True,
 ) -> Iterator[Frame]:
-    """Frames with their objects, each as soon as no later frame can change it, in memory that does not grow.
+    """Yield frames with their objects, each as soon as no later frame can change it, in constant memory.
 
     `source` is what `predict` takes, a camera's index or a stream's address. Masks and ids are those that `predict`
     gives; scores and classes are a track's mean and vote up to this frame, and only tracks whose mean so far reaches
-    `threshold` are shown. `cuts` is as in `predict`; each frame tells its `shot`. Raises InputError for a source that
-    cannot be read, ConfigError where the window needs the whole video.
+    `threshold` are shown. `cuts` is as in `predict`; each frame has its `shot`. Raises InputError if the source
+    cannot be read, ConfigError if the window needs the whole video.
     """
     threshold = fraction("threshold", threshold)
     check_model(model)
@@ -129,7 +129,7 @@ def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[
 
 
 class _Turn(NamedTuple):
-    """What one window gave, and the frames that are finished after it; the last turn has no window of its own."""
+    """One window's tracks and finished frames; the last item only flushes, without step and tracks."""
 
     step: WindowStep | None
     tracks: Tracks | None
@@ -138,7 +138,8 @@ class _Turn(NamedTuple):
 
 def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_Turn]:
     """The loop: window after window through the model."""
-    state, device = model.start(), device_of(model)
+    state = model.start()
+    device = device_of(model)
     stitcher: Stitcher | None = None
     for step in steps:
         stitcher = stitcher or Stitcher(step.clip.size, model.traits.average)
@@ -157,7 +158,7 @@ def _shown(model: Model, steps: Iterator[WindowStep], threshold: float) -> Itera
     for step, tracks, finished in _run(model, steps):
         pictures |= {} if step is None else step.pictures()
         if tracks is not None and vote == "mean":
-            tallies.hear(tracks)
+            tallies.add_window(tracks)
         for frame in finished:
             tallies.add(frame)
             known = [tallies[identity] for identity in frame.ids.tolist()]
@@ -180,9 +181,9 @@ def _shown(model: Model, steps: Iterator[WindowStep], threshold: float) -> Itera
 
 
 def _checked(tracks: Tracks, clip: Clip) -> Tracks:
-    wanted = clip.index[clip.key].tolist()
-    if not set(tracks.index.tolist()) <= set(wanted):  # fewer is right: it may know some from the window before
-        raise ValueError(f"the model was to predict frames {wanted} and gave {tracks.index.tolist()}")
+    key_frames = clip.index[clip.key].tolist()
+    if not set(tracks.index.tolist()) <= set(key_frames):  # fewer is fine: the window before may have predicted some
+        raise ValueError(f"the model was to predict frames {key_frames} and gave {tracks.index.tolist()}")
     if len(set(tracks.ids.tolist())) != len(tracks):
         raise ValueError(f"the model gave one id to several objects of a window: {tracks.ids.tolist()}")
     return tracks
