@@ -1,4 +1,4 @@
-"""How a model is run: where its parameters are, without gradients, and in evaluation mode."""
+"""Run a model for inference: on its own device, without gradients, in evaluation mode."""
 
 from __future__ import annotations
 
@@ -11,7 +11,17 @@ from torch import nn
 
 @contextmanager
 def evaluating(model: object) -> Iterator[None]:
-    """Around each step alone: a mode left on while a generator pauses would leak into its caller."""
+    """Switch to evaluation and inference mode for one step; training mode comes back after it.
+
+    Do not hold it across a `yield`: the mode would leak into the generator's caller.
+
+    >>> model = nn.Linear(2, 2)
+    >>> with evaluating(model):
+    ...     model.training
+    False
+    >>> model.training
+    True
+    """
     network = model if isinstance(model, nn.Module) and model.training else None
     if network is not None:
         network.eval()
@@ -24,6 +34,10 @@ def evaluating(model: object) -> Iterator[None]:
 
 
 def device_of(model: object) -> torch.device:
-    """Where a model's parameters are; the CPU for one without."""
+    """The device of a model's parameters; the CPU for a model without any.
+
+    >>> device_of(nn.Linear(2, 2))
+    device(type='cpu')
+    """
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device

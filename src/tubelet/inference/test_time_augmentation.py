@@ -1,4 +1,4 @@
-"""Several views of one clip: a model of queries looks at several sizes, and what belongs together is averaged.
+"""Test-time augmentation: a query model reads each clip at several sizes, and matching queries are averaged.
 
 Source: the IFR paper, Sec. 4 (test-time augmentation by pivot matching). One view, drawn at random, is the pivot. The
 queries of each other view are assigned to the pivot's with the cost of training (Eq. 4), where the pivot's best classes
@@ -30,42 +30,50 @@ SURE = 1e-6  # averaged probabilities closer to 0 or 1 than this have the logit 
 
 
 class QueryOutput(Protocol):
-    """What a model says of one clip."""
+    """A model's prediction for one clip."""
 
     @property
     def probabilities(self) -> Tensor:
-        """Of each class, [Q, K]."""
+        """Class probabilities [Q, K]."""
         ...
 
     @property
     def mask_logits(self) -> Tensor:
-        """Over the whole unpadded frame, at any resolution, [Q, T, h, w]."""
+        """Mask logits [Q, T, h, w] over the whole unpadded frame, at any resolution."""
         ...
 
 
 @runtime_checkable
 class Resizable(VideoSegmenter[State], Protocol[State]):
-    """A segmenter whose step is two: look at a clip, at any size; then settle which objects these are."""
+    """A segmenter whose step has two parts: infer all queries of a clip at any size, then link them to objects."""
 
     def look(self, frames: Tensor, short: int | None = None) -> QueryOutput:
-        """All queries of one clip, frames uint8 [T, 3, H, W], read at a short side, or at the model's own."""
+        """All queries of one clip, frames uint8 [T, 3, H, W], resized to a short side or to the model's default."""
         ...
 
     def settle(self, state: State, answer: QueryOutput, index: Tensor, shot: int = 0) -> tuple[State, Tracks]:
-        """Objects of the frames `index` [T] of a shot, with ids global to the video."""
+        """Link queries to objects: tracks of the frames `index` [T] of a shot, with ids global to the video."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AugmentedView:
-    """An answer on the common grid, or several of them made one."""
+    """A prediction on the common grid, or the average of several.
+
+    >>> view = AugmentedView(probabilities=torch.zeros(5, 2), mask_logits=torch.zeros(5, 1, 120, 160))
+    >>> view.mask_logits.shape
+    torch.Size([5, 1, 120, 160])
+    """
 
     probabilities: Tensor  # [Q, K]
     mask_logits: Tensor  # [Q, T, h, w]
 
 
 def several(model: VideoSegmenter[Any], views: int, *, seed: int = 0) -> VideoSegmenter[Any]:
-    """The model, reading every clip at `views` sizes; itself for one. Raises ConfigError where it cannot be."""
+    """Wrap the model so that it averages over `views` sizes; 1 returns the model itself.
+
+    Raises ConfigError if the model does not support test-time augmentation.
+    """
     views = whole_between("views", views, 1, MOST)
     if views == 1:
         return model
@@ -77,18 +85,26 @@ def several(model: VideoSegmenter[Any], views: int, *, seed: int = 0) -> VideoSe
 
 
 def sides(views: int) -> tuple[int, ...]:
-    """Short sides, evenly from SHORTEST to LONGEST: four are 360, 420, 480 and 540."""
+    """Short sides in pixels, evenly spaced from SHORTEST to LONGEST.
+
+    >>> sides(4)
+    (360, 420, 480, 540)
+    """
     return tuple(np.linspace(SHORTEST, LONGEST, views).round().astype(int).tolist())
 
 
 class Views(nn.Module):
-    """A segmenter that looks at each clip at several sizes before it settles; state and rules are the model's own."""
+    """A segmenter that averages its model's queries over several sizes before they are linked to objects."""
 
     def __init__(self, model: Resizable[Any], shorts: tuple[int, ...], pivot: int) -> None:
         super().__init__()
-        self.model, self.shorts, self.pivot = model, shorts, pivot
-        self.window, self.classes = model.window, model.classes
-        self.traits, self.precision = model.traits, model.precision
+        self.model = model
+        self.shorts = shorts
+        self.pivot = pivot
+        self.window = model.window
+        self.classes = model.classes
+        self.traits = model.traits
+        self.precision = model.precision
         self.training = isinstance(model, nn.Module) and model.training
 
     def forward(self, clips: list[Clip]) -> Losses:
@@ -109,7 +125,7 @@ class Views(nn.Module):
 
 
 class Merging:
-    """The sum of views in the pivot's order; one other view is held at a time."""
+    """The running sum of views, their queries in the pivot's order."""
 
     def __init__(self, pivot: AugmentedView) -> None:
         self._pivot = pivot
@@ -118,7 +134,7 @@ class Merging:
         self._count = 1
 
     def add(self, view: AugmentedView) -> None:
-        """Match a view's queries to the pivot's and count it in."""
+        """Match a view's queries to the pivot's and add it."""
         order = match(view, self._pivot)
         self._probabilities += view.probabilities[order]
         for t in range(self._masks.shape[1]):  # frame by frame: no second copy of all masks
@@ -132,7 +148,13 @@ class Merging:
 
 
 def match(view: AugmentedView, pivot: AugmentedView) -> Tensor:
-    """Which query of `view` belongs to each query of `pivot`, int64 [Q]: the assignment of least cost (Eq. 4)."""
+    """The query of `view` that matches each query of `pivot`, int64 [Q]: the assignment of least cost (Eq. 4).
+
+    >>> logits = torch.tensor([[[[9.0, -9.0]]], [[[-9.0, 9.0]]]])
+    >>> pivot = AugmentedView(probabilities=torch.ones(2, 1), mask_logits=logits)
+    >>> match(AugmentedView(probabilities=torch.ones(2, 1), mask_logits=logits.flip(0)), pivot)
+    tensor([1, 0])
+    """
     rows, columns = assign(matching_cost(view, pivot))
     order = torch.empty_like(rows)
     order[columns] = rows
@@ -159,7 +181,7 @@ def matching_cost(view: AugmentedView, pivot: AugmentedView) -> Tensor:
 
 
 def on_grid(answer: QueryOutput, grid: tuple[int, int]) -> AugmentedView:
-    """An answer with its masks resized to the grid."""
+    """A prediction with its masks resized to the grid (height, width)."""
     masks = answer.mask_logits.float()
     if tuple(masks.shape[-2:]) != grid:
         masks = torch.stack([F.interpolate(m[None], grid, mode="bilinear", align_corners=False)[0] for m in masks])
@@ -167,6 +189,10 @@ def on_grid(answer: QueryOutput, grid: tuple[int, int]) -> AugmentedView:
 
 
 def grid_of(size: tuple[int, int]) -> tuple[int, int]:
-    """The grid for frames of a size (height, width): their shape, the short side GRID cells."""
+    """The grid for frames of a size (height, width): the same shape, GRID cells on the short side.
+
+    >>> grid_of((720, 1280))
+    (120, 213)
+    """
     scale = GRID / min(size)
     return round(size[0] * scale), round(size[1] * scale)
