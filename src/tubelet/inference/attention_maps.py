@@ -1,7 +1,7 @@
-"""Where a model looks in other frames when it decides about one point of one frame.
+"""Attention maps: where a model looks in other frames from one point of one frame.
 
-A model is run up to that frame as in `predict`, then asked; `picture` draws its glances, `film` does so for a whole
-video, following the object under the point.
+The model runs up to that frame as in `predict`; `picture` draws its attention maps, `film` draws them for every frame
+of a video, following the object under the point.
 """
 
 from __future__ import annotations
@@ -33,9 +33,9 @@ SHEET_WIDTH = 1600
 def attention_maps(
     model: VideoSegmenter[Any], video: Video, frame: int, at: Point, *, window: Window | None = None
 ) -> list[Glance]:
-    """Glances of every attention module from a point of a frame.
+    """The attention maps of every attention module, from a point of a frame.
 
-    Raises InputError for a frame or point outside the video, ConfigError for a model without attention modules.
+    Raises InputError if the frame or point is outside the video, ConfigError if the model has no attention modules.
     """
     check(video, frame, at)
     _attentive(model)
@@ -46,7 +46,7 @@ def attention_maps(
 
 
 def check(video: Video, frame: int, at: Point) -> None:
-    """Raise InputError for a frame or a point outside."""
+    """Raise InputError if the frame or the point (x, y) is outside the video."""
     if not isinstance(video, Video):
         raise InputError(f"expected a Video, such as tubelet.open_video gives, got {short(video)}")
     height, width = video.size
@@ -67,7 +67,7 @@ def picture(
     blank: Sequence[np.ndarray] = (),
     width: int = SHEET_WIDTH,
 ) -> np.ndarray:
-    """The frame with the point, then every glance over the frame that it looks at, uint8 [h, width, 3] RGB."""
+    """The frame with the point, then each attention map over the frame it refers to, uint8 [h, width, 3] RGB."""
     images = [mark(_image(video, frame), at)]
     captions = [f"frame {frame}, the point"]
     for glance in glances:
@@ -87,9 +87,9 @@ def film(
     panels: int,
     progress: ProgressCallback | None = None,
 ) -> None:
-    """An H.264 film of such pictures, each with so many panels beside the frame itself.
+    """Write an H.264 video of such pictures, each with `panels` maps beside the frame itself.
 
-    From `frame` on, the point goes with the object that it lies on there; before, and where there is none, it stays.
+    From `frame` on, the point follows the object under it; before, or without an object, it stays where it is.
     """
     check(video, frame, at)
     _attentive(model)
@@ -145,7 +145,7 @@ def _centre(tracks: Tracks, t: int, identity: int, size: tuple[int, int]) -> Poi
 
 
 def _steps(model: VideoSegmenter[Any], video: Video, window: Window | None) -> Iterator[tuple[Any, Clip, Tracks]]:
-    """For each window the state before it, its frames, and what was found in them."""
+    """For each window: the state before it, its clip, and its tracks."""
     device = device_of(model)
     state = model.start()
     for step in read(video, window or model.window, ShotConfig()):

@@ -1,6 +1,6 @@
-"""Which class every pixel shows: what a model with a semantic branch says of a video, and how it is saved.
+"""Semantic segmentation of a video: the class of every pixel, and how class maps are saved.
 
-A model that has no such branch still shows classes: those of its objects, the surer ones on top.
+The maps come from the model's semantic branch, or without one from its objects, the higher scores on top.
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ def semantic_maps(
 ) -> Iterator[np.ndarray]:
     """The class map of every frame of the predicted video, in order: uint8 [H, W], 0 background, k + 1 class k.
 
-    From the model's semantic branch where it has one (read again, window by window), else from the predicted objects.
-    Raises ConfigError for more classes than a map of bytes holds.
+    They come from the model's semantic branch if it has one (the video is read again, window by window), else from the
+    predicted objects. Raises ConfigError if there are more classes than a uint8 map can store.
     """
     if len(prediction.classes) > MOST_CLASSES:
         raise ConfigError(f"a class map holds {MOST_CLASSES} classes, not {len(prediction.classes)}")
@@ -58,8 +58,8 @@ def save_semantic(
 ) -> None:
     """Write semantic/00000.png ... (palette PNG), semantic/classes.json (what the numbers mean) and semantic.mp4.
 
-    They appear together or not at all; maps of an earlier run are replaced. Raises InputError where `semantic` holds
-    other files.
+    All files appear together or not at all; maps of an earlier run are replaced. Raises InputError if `semantic`
+    contains other files.
     """
     names = ("background", *prediction.classes)
     _check_earlier(Path(folder) / MAPS)
@@ -99,7 +99,7 @@ def _from_branch(model: SemanticSegmenter[Any], video: Video, window: Window) ->
 
 @dataclass(frozen=True, slots=True)
 class _Classes:
-    """The sum of what windows said of the classes in one frame."""
+    """The sum of the windows' class probabilities in one frame."""
 
     total: np.ndarray  # [K + 1, h, w]
     count: int
@@ -117,8 +117,11 @@ class _Classes:
 def most_probable(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     """Probabilities float32 [K + 1, h, w] -> the best class of every pixel of a frame of `size`, uint8 [H, W].
 
-    Resized one by one, so that memory does not grow with the classes; one that nowhere reaches an equal share cannot be
-    the best.
+    Classes are resized one by one, so that memory does not grow with them; a class that is below 1 / (K + 1) everywhere
+    cannot be the best.
+
+    >>> most_probable(np.array([[[0.9, 0.2]], [[0.1, 0.8]]], np.float32), (1, 2))
+    array([[0, 1]], dtype=uint8)
     """
     best = np.full(size, -1, np.float32)
     classes = np.zeros(size, np.uint8)

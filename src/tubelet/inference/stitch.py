@@ -1,7 +1,7 @@
-"""From windows to one video: soft masks are averaged where windows overlap, resized once, thresholded once.
+"""Join the windows of a video: average soft masks where windows overlap, resize once, threshold once.
 
-`Stitcher` turns the Tracks of successive windows into finished frames and forgets them. A model chooses by
-`Traits.average` whether overlapping windows agree on the mean of their probabilities, or on that of their logits.
+`Stitcher` turns the Tracks of successive windows into finished frames and then drops them. `Traits.average` of the
+model decides whether probabilities or logits are averaged.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SURE = 1e-6  # probabilities closer to 0 or 1 than this have the logit of this
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finished:
-    """One frame that no later window can touch; only objects that have at least one pixel in it."""
+    """A frame that no later window can change, with the objects that have at least one pixel in it."""
 
     index: int
     ids: np.ndarray  # int64 [N], ascending
@@ -35,7 +35,7 @@ class Finished:
 
 @dataclass(frozen=True, slots=True)
 class _Soft:
-    """The sum of what windows said of one object in one frame, at the model's own resolution."""
+    """The sum of the windows' predictions of one object in one frame, at the model's resolution."""
 
     mask: np.ndarray  # [h, w]
     scores: np.ndarray  # [K]
@@ -55,7 +55,7 @@ class _Soft:
 
 @dataclass(frozen=True, slots=True)
 class _Objects:
-    """What windows said of one frame: of each identity."""
+    """The summed predictions for one frame, by identity."""
 
     soft: Mapping[int, _Soft]
     average: Average
@@ -74,10 +74,16 @@ class _Objects:
 
 
 class Stitcher:
-    """Joins windows into frames. Holds only the frames that a later window may still touch.
+    """Joins windows into frames; keeps only the frames that a later window may still change.
 
-    A frame that several windows predict is the mean of those that hold the identity. A frame that no window predicts
-    (a spread window picks a few) is blended linearly from its neighbours, or copied from the only one.
+    Where several windows predict a frame, an object is the mean over the windows that contain it. A frame without
+    prediction (a spread window picks a few) is blended linearly from its neighbours, or copied from the only one.
+
+    >>> stitcher = Stitcher((2, 2))
+    >>> ids, index = torch.tensor([7]), torch.tensor([0])
+    >>> stitcher.add(Tracks(ids=ids, scores=torch.ones(1, 1), masks=torch.ones(1, 1, 2, 2), index=index))
+    >>> [frame.ids.tolist() for frame in stitcher.release(before=1)]
+    [[7]]
     """
 
     def __init__(self, size: tuple[int, int], average: Average = "probabilities") -> None:
@@ -86,8 +92,9 @@ class Stitcher:
         self._overlaps: WindowOverlaps[_Objects] = WindowOverlaps()
 
     def add(self, tracks: Tracks) -> None:
-        """Take in one window's objects: masks are probabilities [N, T, h, w] over the whole frame, ids global."""
-        masks, scores = _array(tracks.masks), _array(tracks.scores).astype(np.float64)
+        """Add one window's objects: masks are probabilities [N, T, h, w] over the whole frame, ids global."""
+        masks = _array(tracks.masks)
+        scores = _array(tracks.scores).astype(np.float64)
         if self.average == "logits":
             masks = _logits(masks)
         ids = tracks.ids.tolist()
@@ -96,12 +103,12 @@ class Stitcher:
             self._overlaps.add(t, _Objects(soft, self.average))
 
     def release(self, before: int) -> Iterator[Finished]:
-        """Finish the frames up to, not including, `before`, in order: no later window may hold them."""
+        """Finish the frames up to, not including, `before`, in order; no later window may contain them."""
         for t, objects in self._overlaps.release(before):
             yield self._finish(t, {} if objects is None else objects.soft)
 
     def rest(self) -> Iterator[Finished]:
-        """Finish what is left, where no further window comes."""
+        """Finish the remaining frames, after the last window."""
         for t, objects in self._overlaps.rest():
             yield self._finish(t, {} if objects is None else objects.soft)
 
@@ -192,7 +199,7 @@ def _axis(cells: int, pixels: int) -> _Axis:
 def _blend(
     first: Mapping[int, _Soft], second: Mapping[int, _Soft], weight: float, average: Average
 ) -> dict[int, _Soft]:
-    """Each object between two frames, `weight` of the way; one that only one of them holds fades."""
+    """Blend each object of two frames, `weight` of the second; an object that is in only one of them fades."""
     blended = {}
     for identity in first.keys() | second.keys():
         ends = [(first.get(identity), 1 - weight), (second.get(identity), weight)]
