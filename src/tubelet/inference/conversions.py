@@ -1,7 +1,7 @@
-"""Results as other programs take them: supervision, COCO, YouTube-VIS, DAVIS, a table of pandas.
+"""Convert results for other programs: supervision, COCO, YouTube-VIS, DAVIS, pandas.
 
-The methods of `VideoPrediction` of the same names lead here. Pixels are those of the video, boxes are tight around the
-masks; nothing is decoded of the video itself.
+The methods of `VideoPrediction` of the same names call these functions. Coordinates are pixels of the video, boxes are
+tight around the masks; no frame of the video is decoded.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ COLUMNS = ("video", "frame", "time", "track", "class", "score", "x", "y", "width
 
 
 def to_supervision(prediction: Prediction) -> Iterator[Any]:
-    """One `supervision.Detections` per frame, in order, each made when it is asked for.
+    """Yield one `supervision.Detections` per frame, in order, each made on demand.
 
     xyxy float32 [N, 4], mask bool [N, H, W], confidence float32 [N], class_id int [N], tracker_id int [N], and the
-    class names as data["class_name"]. Raises InputError where supervision is not installed.
+    class names as data["class_name"]. Raises InputError if supervision is not installed.
     """
     detections = _module("supervision").Detections
     return (_detections(detections, prediction, t) for t in range(prediction.length))
 
 
 def to_coco(prediction: Prediction) -> dict[str, Any]:
-    """COCO's form with tracks: videos, images, categories, and an annotation for each (object, frame).
+    """COCO's format with tracks: videos, images, categories, and an annotation for each (object, frame).
 
     An annotation has its track_id and score, segmentation (compressed RLE), bbox (x, y, width, height) and area. Ids
     count from 1; images are called `<video>/00000.jpg`, ... .
@@ -76,19 +76,19 @@ def to_coco(prediction: Prediction) -> dict[str, Any]:
 
 
 def to_ytvis(prediction: Prediction) -> dict[str, Any]:
-    """YouTube-VIS's data-set form, exactly what predictions.json holds: videos, categories, annotations with scores."""
-    with tempfile.TemporaryDirectory() as folder:  # the form is written down in one place alone
+    """YouTube-VIS's data-set format, exactly as in predictions.json: videos, categories, annotations with scores."""
+    with tempfile.TemporaryDirectory() as folder:  # one writer defines the format
         path = Path(folder) / "predictions.json"
         write_predictions(path, [prediction])
-        told: dict[str, Any] = read_json(path)
-    return told
+        document: dict[str, Any] = read_json(path)
+    return document
 
 
 def to_davis(prediction: Prediction, source: Video, folder: str | Path) -> Omissions:
     """Write DAVIS's label maps, `folder`/Annotations/<video>/00000.png, ...: pixel value n is the n-th track.
 
-    Where objects overlap, the earlier track has the pixel. Returns what the form cannot hold. Raises InputError for
-    more than 254 objects, and where `folder` holds something already.
+    Where objects overlap, the earlier track has the pixel. Returns what the format cannot store. Raises InputError for
+    more than 254 objects, or if `folder` is not empty.
     """
     tracks = tuple(replace(track, id=number) for number, track in enumerate(prediction.tracks, start=1))
     video = replace(source, id=prediction.video, tracks=tracks)
@@ -99,7 +99,7 @@ def to_davis(prediction: Prediction, source: Video, folder: str | Path) -> Omiss
 def to_pandas(prediction: Prediction, source: Video) -> Any:
     """A DataFrame with one row per (object, frame) and the columns of COLUMNS; seconds and pixels.
 
-    Raises InputError where pandas is not installed.
+    Raises InputError if pandas is not installed.
     """
     rows = [
         (

@@ -25,7 +25,7 @@ from tubelet.video.windows import window_indices, windows
 
 
 class WindowStep(NamedTuple):
-    """One window's frames, when each is shown, and from where on later windows may lie."""
+    """One window's clip, the times of its frames in seconds, and the first frame that a later window may contain."""
 
     clip: Clip
     times: list[float]
@@ -39,7 +39,7 @@ class WindowStep(NamedTuple):
 
 
 class ShownFrame(NamedTuple):
-    """A frame that is read but not finished."""
+    """A frame that is read but not final yet."""
 
     time: float
     image: Tensor
@@ -61,7 +61,7 @@ class _Planned(NamedTuple):
 
 
 def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
-    """Windows of a video with an end, in order; None: the whole video is taken for one shot."""
+    """Yield the windows of a video in order; without `cuts`, the whole video is one shot."""
     if window.spread or (window.context and cuts is None):
         yield from _of_part(video, window, 0, 0)
     elif window.context:
@@ -74,7 +74,7 @@ def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[Wind
 
 
 def listen(live: LiveVideo, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
-    """Windows of a source without a known end: the last one is shorter where the source stops within it."""
+    """Yield the windows of a live source; the last one is shorter if the source stops within it."""
     length = window.length
     assert length is not None, "the whole of a live source is never there"
 
@@ -99,7 +99,7 @@ def find_shots(video: Video, config: ShotConfig | None = None) -> tuple[int, ...
 def _in_order(
     frames: Iterator[_Read], plan: Callable[[int], Iterator[_Planned]], cuts: ShotConfig | None
 ) -> Iterator[WindowStep]:
-    """Windows as planned from the start of each shot; the last one of a shot is cut short by its end."""
+    """Yield the planned windows from the start of each shot; the last one of a shot stops at its end."""
     state, shot = ShotState(), 0
     planned = plan(0)
     window = next(planned, None)

@@ -1,4 +1,4 @@
-"""What `predict` gives back: the tracks, and the video to draw them on."""
+"""The result of `predict`: the tracks, and the video to draw them on."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ SHEET_FRAMES, SHEET_WIDTH = 12, 1600
 
 @dataclass(frozen=True, kw_only=True, repr=False)  # the short one of Prediction
 class VideoPrediction(Prediction):
-    """A prediction that still knows its video: frame by frame to look at, and to be saved."""
+    """A prediction with its source video, to view frame by frame and to save."""
 
     source: Video = field(compare=False)
 
     def at(self, t: int) -> Frame:
-        """Frame t with its objects; decodes the one frame. Raises ConfigError for a frame that is not there."""
+        """Frame t with its objects; decodes that frame only. Raises ConfigError if it does not exist."""
         t = whole_between("a frame", t, 0, self.length - 1)
         return self._frame(t, self.source.frames[t])
 
@@ -54,8 +54,8 @@ class VideoPrediction(Prediction):
     ) -> None:
         """Write predictions.json (YouTube-VIS data-set form), overlay.mp4 unless `video` is false, contact_sheet.png.
 
-        All of them appear at the end, together; an interruption or a full disk leaves the folder as it was. `threads`
-        are the video encoder's, 0: as many as there are processors; their number decides the bytes of the video.
+        All files appear at the end, together; an interruption or a full disk leaves the folder unchanged. `threads` is
+        the number of the video encoder's threads (0: one per processor); it changes the bytes of the video.
         """
         with together(as_path(folder, "the folder of results")) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])
@@ -70,11 +70,11 @@ class VideoPrediction(Prediction):
         return conversions.to_coco(self)
 
     def to_ytvis(self) -> dict[str, Any]:
-        """What predictions.json holds."""
+        """The content of predictions.json."""
         return conversions.to_ytvis(self)
 
     def to_davis(self, folder: str | Path) -> Omissions:
-        """Write label maps as PNG into a new folder; returns what the form cannot hold."""
+        """Write label maps as PNG into a new folder; returns what the format cannot store."""
         return conversions.to_davis(self, self.source, folder)
 
     def to_pandas(self) -> Any:
@@ -118,7 +118,7 @@ class VideoPrediction(Prediction):
 
 
 def render(frame: Frame) -> np.ndarray:
-    """A frame with its objects drawn on it, uint8 [H, W, 3] RGB; an identity keeps its colour."""
+    """Draw a frame's objects on it, uint8 [H, W, 3] RGB; each identity has the same colour in all frames."""
     image = np.ascontiguousarray(frame.image.permute(1, 2, 0).cpu().numpy())
     return draw(image, frame.masks.cpu().numpy(), frame.ids.tolist(), frame.names, frame.scores.tolist())
 
