@@ -1,11 +1,11 @@
-"""tubelet: find, outline, name and follow every object through a video.
+"""tubelet: detect, segment and track objects in videos.
 
     import tubelet
     model = tubelet.load("default")
     prediction = tubelet.predict(model, "dog.mp4")
     prediction.save("out/")
 
-Names are loaded when first used, so that `import tubelet` costs nothing.
+Names are imported when they are first used, so that `import tubelet` is fast.
 """
 
 from __future__ import annotations

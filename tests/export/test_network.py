@@ -120,7 +120,7 @@ def test_cutting_from_every_level_is_cutting_from_the_right_one() -> None:
 @torch.no_grad()
 def test_detections_are_the_models_own(detector: TwoStageConfig | SSDLiteConfig) -> None:
     own = rcnn(detector=detector).detector
-    images = Resize(detector.input, SIZE)(network._picture(SIZE)[None])
+    images = Resize(detector.input, SIZE)(network._test_pattern(SIZE)[None])
     features = own.extract(images)
     (expected,) = own.detect(features, images)
     found, there = own.detect_fixed(features, images)

@@ -1,4 +1,4 @@
-"""What the public translation to ONNX does not have, or has only as a loop."""
+"""Operators that torch.onnx does not translate, or translates into a loop only."""
 
 from __future__ import annotations
 
@@ -25,12 +25,24 @@ def embedding_bag(
     include_last_offset: bool = False,
     padding_idx: int = -1,
 ) -> tuple[Any, Any, Any, Any]:
-    """Weighted sums of rows of a table, bags all of one length: what deformable attention asks for, without a loop.
+    """Translate `embedding_bag` with bags of equal length, as deformable attention uses it, without a loop.
 
-    `indices` and `per_sample_weights` come as [bags * length]; `offsets` are where bags begin, at even distances.
+    It computes weighted sums of the rows of a table. Arguments are ONNX values, named as in torch.
+
+    Args:
+        weight: The table [rows, channels].
+        indices: Rows of all bags [bags * length].
+        offsets: Where each bag begins in `indices` [bags].
+        scale_grad_by_freq: Ignored.
+        mode: Must be 0, a sum.
+        sparse: Ignored.
+        per_sample_weights: Weight of each index [bags * length].
+        include_last_offset: Ignored.
+        padding_idx: Ignored.
     """
-    assert mode == 0, "deformable attention sums"
-    assert per_sample_weights is not None, "with weights"
+    assert mode == 0, "deformable attention uses sums"
+    assert per_sample_weights is not None, "deformable attention uses weights"
+
     rows = op.Mul(op.Gather(weight, indices, axis=0), op.Unsqueeze(per_sample_weights, [1]))
     bags = op.Shape(offsets)
     shape = op.Concat(bags, [-1], op.Shape(weight, start=1), axis=0)
@@ -46,7 +58,14 @@ TRANSLATIONS: dict[Callable[..., Any], Callable[..., Any]] = {
 
 @contextmanager
 def quietly() -> Iterator[None]:
-    """Without what the translation says on the way."""
+    """Silence the warnings and log messages of the translation.
+
+    Example:
+        >>> import warnings
+        >>> from tubelet.export.onnx_operators import quietly
+        >>> with quietly():
+        ...     warnings.warn("not shown")
+    """
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:

@@ -1,4 +1,4 @@
-"""From frames to network input without this package: the same results as `models/inputs.py`."""
+"""Preprocessing as a part of the exported network, with the results of `models/inputs.py`."""
 
 from __future__ import annotations
 
@@ -8,11 +8,22 @@ from torch import Tensor, nn
 
 from tubelet.models.inputs import Images, InputConfig
 
-HALF = 0.501  # a half, and what two programs may differ by in computing one
+HALF = 0.501  # a half plus a tolerance, so that runtimes with other rounding errors agree
 
 
 class Resize(nn.Module):
-    """`InputConfig.prepare` for frames [B, 3, H, W] of one size: two products with matrices, which run anywhere."""
+    """`InputConfig.prepare` for frames of one size, as two matrix products, which all runtimes support.
+
+    Takes frames float32 [B, 3, H, W] of 0 to 255.
+
+    Example:
+        >>> from tubelet.export.parts import Resize
+        >>> from tubelet.models.inputs import InputConfig, Stretch
+        >>> config = InputConfig(resize=Stretch(height=32, width=64))
+        >>> resize = Resize(config, size=(45, 80))
+        >>> resize(torch.zeros(1, 3, 45, 80)).pixels.shape
+        torch.Size([1, 3, 32, 64])
+    """
 
     rows: Tensor  # [h, H]
     columns: Tensor  # [w, W]
@@ -33,7 +44,7 @@ class Resize(nn.Module):
         self.register_buffer("scale", scale[None])
 
     def forward(self, frames: Tensor) -> Images:
-        # in this order, and halves rounded up, as whole numbers are resized
+        # in this order, and with halves rounded up, as uint8 frames are resized
         wide = (frames @ self.columns.T + HALF).floor()
         resized = (self.rows @ wide + HALF).floor().clamp(0, 255)
         pixels = F.pad((resized - self.mean) / self.std, (0, self.padding[0], 0, self.padding[1]))
@@ -41,6 +52,6 @@ class Resize(nn.Module):
 
 
 def _resizing(before: int, after: int) -> Tensor:
-    """The matrix [after, before] of a resize with antialiasing: what becomes of each unit vector."""
+    """The matrix [after, before] of a resize with antialiasing: the resized unit vectors."""
     unit = torch.eye(before)[None, None]
     return F.interpolate(unit, (after, before), mode="bilinear", align_corners=False, antialias=True)[0, 0]
