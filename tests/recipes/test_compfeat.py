@@ -151,7 +151,7 @@ def test_a_batch_of_one_and_a_batch_of_four_agree(name: str) -> None:
 def detected(model: MaskTrackRCNN, clips: list[Clip]) -> list[tuple[torch.Tensor, ...]]:
     """Box logits and codes of the true boxes of each clip's current frame, through neck and object-level attention."""
     images, partners = model._prepare(clips), partners_of(clips)
-    features = model._refined(model.detector.extract(images), images, partners).at(*partners.key)
+    features = model._refine_batch(model.detector.extract(images), images, partners).at(*partners.key)
     boxes = [c.tracks.boxes[:, -1] for c in clips if c.tracks is not None]
     cells = model.detector.cells(features, boxes, 7).split([len(b) for b in boxes])
     maps = [torch.cat([m[n].flatten() for m in features.maps]) for n in range(len(clips))]

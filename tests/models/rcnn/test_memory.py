@@ -7,7 +7,7 @@ from dataclasses import fields, replace
 import pytest
 import torch
 
-from tubelet.models.rcnn.context import Kept
+from tubelet.models.rcnn.context import FrameFeatures
 from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.memory import NO_HISTORY, PER_OBJECT, Memory, entered, forget, remember, resized
 from tubelet.models.rcnn.propagation import History
@@ -100,7 +100,7 @@ def test_an_empty_memory_can_be_forgotten_and_filled() -> None:
 
 def test_at_a_cut_maps_and_history_go_and_objects_stay() -> None:
     history = History(size=(1, 2))
-    before = replace(known(), frames=(Kept(index=8, maps=[], size=(1, 1)),), history=history)
+    before = replace(known(), frames=(FrameFeatures(index=8, maps=[], size=(1, 1)),), history=history)
     assert entered(before, 0, 9) is before
     after = entered(before, 1, 9)
     assert (after.shot, after.shot_start, after.frames, after.history) == (1, 9, (), History())
@@ -124,7 +124,7 @@ def test_objects_of_another_shot_are_remembered_longer_if_they_were_there_at_its
 
 def stored() -> Memory:
     """With what attention and propagation look at, for an input of 10 x 20."""
-    kept = Kept(index=8, maps=[torch.zeros(1, 2, 3, 5)], size=(10, 20))
+    kept = FrameFeatures(index=8, maps=[torch.zeros(1, 2, 3, 5)], size=(10, 20))
     return replace(known(), size=(10, 20), frames=(kept,), history=History(size=(3, 5, 10, 20)))
 
 

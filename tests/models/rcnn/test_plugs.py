@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Glance
 from tubelet.core.types import Clip, Losses, Tracks
-from tubelet.models.rcnn.context import Kept, Size
+from tubelet.models.rcnn.context import FrameFeatures, Size
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features
 from tubelet.models.rcnn.glances import Point, glances_over
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MaskPlug, MatchConfig, MatchPlug, View
@@ -45,10 +45,10 @@ class ScalingNeck(NeckPlug):
     def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
         return self._scaled(raw, raw.maps)
 
-    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+    def refine_frame(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures]) -> Features:
         return self._scaled(raw, past[-1].maps if past else raw.maps)
 
-    def glances(self, raw: Features, frame: Kept, past: list[Kept], at: Point) -> list[Glance]:
+    def glances(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures], at: Point) -> list[Glance]:
         return glances_over("scaling", torch.ones(1, *raw.maps[0].shape[-2:]), past[-1:], 4)
 
     def _scaled(self, raw: Features, before: list[Tensor]) -> Features:

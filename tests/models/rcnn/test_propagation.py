@@ -270,7 +270,7 @@ def test_the_box_is_tight_and_in_input_pixels() -> None:
     rows, columns = masks[0].any(1).nonzero()[:, 0], masks[0].any(0).nonzero()[:, 0]
     tight = torch.stack([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1])
     assert torch.equal(found.boxes[0], tight * 0.5)
-    assert torch.equal(history.sights[-1].boxes, found.boxes)  # and so it is carried on
+    assert torch.equal(history.frames[-1].boxes, found.boxes)  # and so it is carried on
     torch.testing.assert_close(found.boxes[0], torch.tensor(square_box(1, 2)), rtol=0, atol=4)
 
 
@@ -293,7 +293,7 @@ def test_an_object_found_again_is_carried_on_and_its_score_stays() -> None:
         history, again, found, _ = watch(head, history, scene((1, 1, 2)), [], NOTHING)
         assert again == [5], step
         assert float(found.confidence) == pytest.approx(0.8)
-        assert len(history.sights) <= 2
+        assert len(history.frames) <= 2
 
 
 def test_the_score_is_the_mean_and_the_label_the_last() -> None:
@@ -310,7 +310,7 @@ def test_an_object_that_is_nowhere_is_not_found() -> None:
     history, *_ = watch(head, head.start(), scene((1, 1, 2)), [5], detections((square_box(1, 2), 2, 0.8)))
     history, again, _, _ = watch(head, history, scene(), [], NOTHING)
     assert again == []
-    assert len(history.sights[-1].ids) == 0
+    assert len(history.frames[-1].ids) == 0
     _, again, _, _ = watch(head, history, scene((1, 1, 2)), [], NOTHING)
     assert again == [5]  # it is still remembered when it comes back
 
@@ -330,7 +330,7 @@ def test_the_past_is_kept_for_so_many_frames() -> None:
     history, *_ = watch(head, head.start(), scene((1, 1, 2)), [5], detections((square_box(1, 2), 2, 0.8)))
     for _ in range(3):
         history, *_ = watch(head, history, scene(), [], NOTHING)
-    assert len(history.sights) == 3
+    assert len(history.frames) == 3
     _, again, _, _ = watch(head, history, scene((1, 1, 2)), [], NOTHING)
     assert again == []
 
@@ -347,7 +347,7 @@ def test_only_what_was_not_detected_is_looked_for() -> None:
     after, again, found, _ = watch(head, history, maps, [3], both[:1])
     assert again == [8]
     assert found.labels.tolist() == [1]
-    last = after.sights[-1]  # remembers both, each with its own
+    last = after.frames[-1]  # remembers both, each with its own
     assert last.ids.tolist() == [3, 8]
     assert last.labels.tolist() == [0, 1]
     torch.testing.assert_close(last.scores, torch.tensor([0.9, 0.7]))
@@ -382,7 +382,7 @@ def test_masks_are_means_over_the_frames_in_which_the_object_was() -> None:
     current = head.fuse(frames[3])[0]
     lost = history.lost(torch.tensor([8]), 99)
     assert lost.ids.tolist() == [3]
-    alone = [head._probabilities(replace(history, sights=(history.sights[t],)), current, lost) for t in (0, 2)]
+    alone = [head._probabilities(replace(history, frames=(history.frames[t],)), current, lost) for t in (0, 2)]
     torch.testing.assert_close(head._probabilities(history, current, lost), torch.stack(alone).mean(0))
     assert not torch.allclose(alone[0], alone[1], atol=1e-4)
 
@@ -402,7 +402,7 @@ def test_attention_may_be_averaged_instead_of_masks() -> None:
     current, lost = head.fuse(pyramid(seed=2))[0], history.lost(torch.zeros(0), 99)
     bell = spatial_prior(HEIGHT // 8, WIDTH // 8, 8.0)
     contrasts = [
-        head.attend(sight.features, current, sight.boxes, sight.labels, prior=bell) for sight in history.sights
+        head.attend(sight.features, current, sight.boxes, sight.labels, prior=bell) for sight in history.frames
     ]
     mean = torch.stack(contrasts).sigmoid().mean(0)
     wanted = head.decode(current, mean, lost.labels).sigmoid()
@@ -442,7 +442,7 @@ def test_switched_off_it_does_nothing() -> None:
     assert history == head.start()
     history, again, _, _ = watch(head, history, scene((1, 1, 2)), [], NOTHING)
     assert again == []
-    assert history.sights == ()
+    assert history.frames == ()
 
 
 def test_frames_without_any_object_are_no_fault() -> None:
@@ -452,7 +452,7 @@ def test_frames_without_any_object_are_no_fault() -> None:
         history, again, found, _ = watch(head, history, scene(), [], NOTHING)
         assert again == []
         assert found.scores.shape == (0, CLASSES)
-    assert len(history.sights) == 2
+    assert len(history.frames) == 2
 
 
 def test_another_size_in_mid_stream_starts_a_new_history() -> None:
@@ -462,13 +462,13 @@ def test_another_size_in_mid_stream_starts_a_new_history() -> None:
     larger = scene((1, 1, 2), cells=(10, 14))
     after, again, _, masks = head.step(history, larger, (80, 112), SCALE, FRAME, ids[:0], NOTHING)
     assert len(again) == len(masks) == 0
-    assert len(after.sights) == 1
-    assert after.sights[0].features.shape == (10 * 14, CHANNELS)
+    assert len(after.frames) == 1
+    assert after.frames[0].features.shape == (10 * 14, CHANNELS)
     back, again, _, _ = watch(head, after, maps, [], NOTHING)
     assert again == []
-    assert len(back.sights) == 1
+    assert len(back.frames) == 1
     unpadded, again, _, _ = head.step(history, maps, (64, 96), SCALE, FRAME, ids[:0], NOTHING)
-    assert len(unpadded.sights) == 1  # as many cells, but they stand for other places
+    assert len(unpadded.frames) == 1  # as many cells, but they stand for other places
     assert len(again) == 0
 
 
@@ -476,12 +476,12 @@ def test_the_history_that_was_handed_in_stays_as_it_was() -> None:
     head = plain()
     maps = scene((1, 1, 2))
     before, *_ = watch(head, head.start(), maps, [5], detections((square_box(1, 2), 2, 0.8)))
-    kept = [t.clone() for t in (before.sights[0].features, before.sights[0].boxes, before.sights[0].scores)]
+    kept = [t.clone() for t in (before.frames[0].features, before.frames[0].boxes, before.frames[0].scores)]
     first = watch(head, before, maps, [], NOTHING)
     second = watch(head, before, maps, [], NOTHING)
-    assert len(before.sights) == 1
+    assert len(before.frames) == 1
     for now, then in zip(
-        (before.sights[0].features, before.sights[0].boxes, before.sights[0].scores), kept, strict=True
+        (before.frames[0].features, before.frames[0].boxes, before.frames[0].scores), kept, strict=True
     ):
         assert torch.equal(now, then)
     assert torch.equal(first[3], second[3])
@@ -491,8 +491,8 @@ def test_an_id_that_occurs_twice_in_a_frame_is_its_later_detection() -> None:
     head = plain()
     twice = detections((square_box(0, 0), 0, 0.9), (square_box(4, 7), 1, 0.7))
     history, *_ = watch(head, head.start(), scene((1, 0, 0), (2, 4, 7)), [3, 3], twice)
-    assert history.sights[0].ids.tolist() == [3]
-    assert torch.equal(history.sights[0].boxes, twice.boxes[1:])
+    assert history.frames[0].ids.tolist() == [3]
+    assert torch.equal(history.frames[0].boxes, twice.boxes[1:])
 
 
 def test_many_lost_objects_are_decoded_a_few_at_a_time() -> None:
@@ -529,7 +529,7 @@ def test_half_precision_around_changes_little() -> None:
             )
             history, *_ = watch(head, head.start(), pyramid(), [3], found)
             mean = head._probabilities(history, head.fuse(pyramid(seed=1))[0], history.lost(torch.zeros(0), 99))
-        assert history.sights[0].features.dtype == mean.dtype == torch.float32
+        assert history.frames[0].features.dtype == mean.dtype == torch.float32
         answers.append([*losses.values(), mean])
     for one, other in zip(*answers, strict=True):
         torch.testing.assert_close(one, other, rtol=0.05, atol=0.05)

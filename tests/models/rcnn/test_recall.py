@@ -12,7 +12,7 @@ from torch import nn
 from tubelet.core.types import Clip, Tracks
 from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.model import MaskTrackRCNN
-from tubelet.models.rcnn.recall import RecallConfig, faded, missing, own_probability
+from tubelet.models.rcnn.recall import RecallConfig, faded, missing, same_probability
 from tubelet.models.rcnn.recall import follow as follow_masks
 
 Follow = Callable[..., tuple[MaskTrackRCNN, Clip]]
@@ -171,7 +171,7 @@ def test_a_box_never_leaves_the_region_that_its_mask_was_asked_for() -> None:
 
 def test_the_probability_is_that_of_the_objects_own_column() -> None:
     logits = torch.tensor([[0.0, 1.0, 2.0, 3.0], [3.0, 0.0, 0.0, 1.0]])
-    found = own_probability(logits, torch.tensor([0, 2]))
+    found = same_probability(logits, torch.tensor([0, 2]))
     torch.testing.assert_close(found, torch.stack([logits[0].softmax(0)[1], logits[1].softmax(0)[3]]))
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Clip, Tracks
-from tubelet.models.rcnn.context import Context, Kept, inside, positions
+from tubelet.models.rcnn.context import Context, FrameFeatures, inside, positions
 from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.model import MaskTrackRCNN
 from tubelet.models.rcnn.neck import STANeck
@@ -152,7 +152,7 @@ def test_features_of_an_image_do_not_depend_on_the_others_in_the_batch(
 def _refined(model: MaskTrackRCNN, clips: list[Clip]) -> list[Tensor]:
     with torch.no_grad():
         images = model._prepare(clips)
-        return model._refined(model.detector.extract(images), images, partners_of(clips)).maps
+        return model._refine_batch(model.detector.extract(images), images, partners_of(clips)).maps
 
 
 def test_gradients_reach_supports_unless_they_are_stopped(build: Build, make_clip: MakeClip) -> None:
@@ -162,7 +162,7 @@ def test_gradients_reach_supports_unless_they_are_stopped(build: Build, make_cli
         images = model._prepare([clip])
         raw = model.detector.extract(images)
         maps = [level.detach().requires_grad_() for level in raw.maps]
-        refined = model._refined(replace(raw, maps=maps, taps=maps), images, partners_of([clip])).maps
+        refined = model._refine_batch(replace(raw, maps=maps, taps=maps), images, partners_of([clip])).maps
         refined[1][2].sum().backward()
         assert maps[1].grad is not None
         assert bool(maps[1].grad[0].any()) == wanted  # the support's
@@ -174,7 +174,7 @@ def test_proposals_alone_may_read_the_refined_maps(build: Build, make_clip: Make
     clip = make_clip((DOG,), (CAT,), key=[False, True])
     images = model._prepare([clip])
     raw = model.detector.extract(images)
-    refined = model._refined(raw, images, partners_of([clip]))
+    refined = model._refine_batch(raw, images, partners_of([clip]))
     assert all(torch.equal(a, b) for a, b in zip(raw.maps, refined.maps, strict=True))
     assert torch.equal(raw.taps[0], refined.taps[0])  # P2 is not among the levels
     assert not torch.equal(raw.taps[1][1], refined.taps[1][1])
@@ -406,7 +406,7 @@ def test_padding_is_not_looked_at(build: Build) -> None:
     level, stride = 2, 16
     answers = []
     for some in (maps, padded):
-        others, valid = Context.of_kept([Kept(index=0, maps=some, size=(64, 96))]).at(level, stride)
+        others, valid = Context.of_frames([FrameFeatures(index=0, maps=some, size=(64, 96))]).at(level, stride)
         assert (valid is None) == (some is maps)
         with torch.no_grad():
             answers.append(model.neck.attention(maps[level], others, valid))

@@ -1,4 +1,7 @@
-"""What is remembered from frame to frame: the memory queue of the papers, and how detections enter it."""
+"""The memory of an online model: objects of earlier frames, and how detections update it.
+
+It is the papers' memory queue. Letters: M objects in memory, N detections, K classes.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from tubelet.models.rcnn.context import Kept, Size
+from tubelet.models.rcnn.context import FrameFeatures, Size
 from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import NEW
@@ -19,84 +22,181 @@ PER_OBJECT = ("descriptors", "boxes", "labels", "ids", "seen", "scores")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Memory:
-    """What is known of M objects after `time` frames: the memory queue of the papers."""
+    """The M objects known after frame `time`, and the features that attention reads next.
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import Memory
+        >>> memory = Memory(
+        ...     descriptors=torch.zeros(2, 8), boxes=torch.zeros(2, 4), labels=torch.tensor([0, 1]),
+        ...     ids=torch.tensor([1, 2]), seen=torch.tensor([3, 9]), scores=torch.ones(2, 5),
+        ...     time=9, shot=1, shot_start=8,
+        ... )
+        >>> memory.elsewhere  # object 1 was last detected before the cut at frame 8
+        tensor([ True, False])
+    """
 
     descriptors: Tensor  # [M, ...] whatever the match head compares
     boxes: Tensor  # [M, 4] in input pixels
-    labels: Tensor  # [M] of the first sight, never updated (the paper); with persistence, of the scores
+    labels: Tensor  # [M] of the first detection, never updated (the paper); with persistence, of the scores
     ids: Tensor  # [M]
     seen: Tensor  # [M] the last frame in which each was detected
-    scores: Tensor  # [M, K] class probabilities when it was; with persistence, the best so far
+    scores: Tensor  # [M, K] class probabilities in that frame; with persistence, the best so far
     next_id: int = 1
     time: int = -1  # the last frame that was read
     size: Size | None = None  # of the input at that frame
     shot: int = 0  # of that frame
     shot_start: int = 0  # the first frame of this shot that was read
-    frames: tuple[Kept, ...] = ()  # raw maps that attention looks at: of the last frames, or of support frames
+    frames: tuple[FrameFeatures, ...] = ()  # what attention reads: the last frames, or support frames
     history: History = NO_HISTORY  # what propagation starts from
 
     @property
     def elsewhere(self) -> Tensor:
-        """Objects that were last seen in another shot, bool [M]."""
+        """Objects last detected in another shot, bool [M]."""
         return self.seen < self.shot_start
 
 
 def entered(memory: Memory, shot: int, time: int) -> Memory:
-    """The same for a frame of a shot: at its first frame, `time`, maps and history of the shot before are forgotten."""
+    """Return the memory for a frame `time` of `shot`.
+
+    Where this is another shot than before, stored maps and history are dropped; objects stay.
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import Memory, entered
+        >>> none = torch.zeros(0)
+        >>> memory = Memory(descriptors=none, boxes=none, labels=none, ids=none, seen=none, scores=none)
+        >>> entered(memory, shot=1, time=20).shot_start
+        20
+    """
     if shot == memory.shot:
         return memory
     return replace(memory, shot=shot, shot_start=time, frames=(), history=NO_HISTORY)
 
 
 def resized(memory: Memory, size: Size) -> Memory:
-    """The same for an input of another size: boxes are stretched with the frame, maps are forgotten."""
+    """Return the memory for an input of `size` (height, width).
+
+    Where the size changes, boxes are scaled with the frame; stored maps and history are dropped.
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import Memory, resized
+        >>> none = torch.zeros(0)
+        >>> memory = Memory(
+        ...     descriptors=none, boxes=torch.tensor([[10.0, 10.0, 20.0, 20.0]]),
+        ...     labels=none, ids=none, seen=none, scores=none, size=(40, 60),
+        ... )
+        >>> resized(memory, (20, 60)).boxes
+        tensor([[10.,  5., 20., 10.]])
+    """
     if memory.size is None or memory.size == size:
         return replace(memory, size=size)
-    (height, width), (old_height, old_width) = size, memory.size
+
+    height, width = size
+    old_height, old_width = memory.size
     stretch = memory.boxes.new_tensor([width / old_width, height / old_height] * 2)
     return replace(memory, size=size, boxes=memory.boxes * stretch, frames=(), history=NO_HISTORY)
 
 
 def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = None) -> Memory:
-    """Without the objects that were not seen for `keep` frames, or `cut_keep` in another shot; None forgets nothing.
+    """Drop objects that were not detected for too long.
 
-    The frames between a cut and an object's last sight before it count as well.
+    Args:
+        memory: The memory before frame `time`.
+        time: The current frame.
+        keep: Frames without a detection after which an object is dropped; None: never. For an
+            object of another shot only the frames up to the start of this shot count.
+        cut_keep: The same for objects of another shot, where all frames count.
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import Memory, forget
+        >>> memory = Memory(
+        ...     descriptors=torch.zeros(2, 8), boxes=torch.zeros(2, 4), labels=torch.tensor([0, 1]),
+        ...     ids=torch.tensor([1, 2]), seen=torch.tensor([3, 9]), scores=torch.ones(2, 5), time=9,
+        ... )
+        >>> forget(memory, time=10, keep=5).ids
+        tensor([2])
     """
     if (keep is None and cut_keep is None) or len(memory.ids) == 0:
         return memory
+
     recent = torch.ones_like(memory.seen, dtype=torch.bool)
     if keep is not None:
-        recent = memory.seen >= torch.where(memory.elsewhere, memory.shot_start, time) - keep
+        end = torch.where(memory.elsewhere, memory.shot_start, time)
+        recent = memory.seen >= end - keep
     if cut_keep is not None:
         recent &= ~memory.elsewhere | (memory.seen >= time - cut_keep)
+
     return replace(memory, **{name: getattr(memory, name)[recent] for name in PER_OBJECT})
 
 
 def remember(
-    memory: Memory, descriptors: Tensor, found: Detections, decided: Tensor, time: int, persistence: float = 0.0
+    memory: Memory,
+    descriptors: Tensor,
+    found: Detections,
+    decided: Tensor,
+    time: int,
+    persistence: float = 0.0,
 ) -> tuple[Memory, Tensor, Detections]:
-    """Write matched detections over their entries, append new ones; the dropped leave no trace.
+    """Overwrite the entries of matched objects and append new ones.
 
-    Returns the memory, and ids and detections of those kept. `persistence` is the share of its class probabilities that
-    an object keeps from frame to frame where the present ones are lower (0: each frame speaks for itself, the paper).
+    Args:
+        memory: The memory before this frame, with M objects.
+        descriptors: Of the N detections, [N, ...].
+        found: The N detections of frame `time`.
+        decided: For each detection the position of its object in memory, `association.NEW`, or
+            `association.DROPPED`, [N].
+        time: The current frame.
+        persistence: Share of its class probabilities that an object keeps from frame to frame
+            where the current ones are lower. 0: only the current frame counts (the paper).
+
+    Returns:
+        The memory, and ids and detections of those that were not dropped.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> from tubelet.models.rcnn.memory import Memory, remember
+        >>> from tubelet.tracking.association import NEW
+        >>> none = torch.zeros(0, dtype=torch.int64)
+        >>> memory = Memory(
+        ...     descriptors=torch.zeros(0, 8), boxes=torch.zeros(0, 4),
+        ...     labels=none, ids=none, seen=none, scores=torch.zeros(0, 5),
+        ... )
+        >>> found = Detections(boxes=torch.zeros(2, 4), scores=torch.ones(2, 5))
+        >>> memory, ids, _ = remember(memory, torch.zeros(2, 8), found, torch.tensor([NEW, NEW]), time=0)
+        >>> ids, memory.next_id
+        (tensor([1, 2]), 3)
     """
-    matched, new = decided >= 0, decided == NEW
+    matched = decided >= 0
+    new = decided == NEW
+    num_new = int(new.sum())
     entries = decided[matched]
+
     ids = torch.full_like(decided, -1)
     ids[matched] = memory.ids[entries]
-    ids[new] = memory.next_id + torch.arange(int(new.sum()), device=ids.device)
+    ids[new] = memory.next_id + torch.arange(num_new, device=ids.device)
+
     if persistence:
         scores = found.scores.clone()
         scores[matched] = torch.maximum(scores[matched], persistence * memory.scores[entries])
         found = replace(found, scores=scores)
-    updated = {"descriptors": descriptors, "boxes": found.boxes, "seen": torch.full_like(ids, time)}
-    updated |= {"scores": found.scores} | ({"labels": found.labels} if persistence else {})
+
+    # a label, like an id, is that of an object's first detection, unless its scores persist
+    first = {"labels": found.labels, "ids": ids}
+    updated = {
+        "descriptors": descriptors,
+        "boxes": found.boxes,
+        "seen": torch.full_like(ids, time),
+        "scores": found.scores,
+    }
+    if persistence:
+        updated["labels"] = first.pop("labels")
+
     fields: dict[str, Any] = {}
-    for name, values in {"labels": found.labels, "ids": ids, **updated}.items():
+    for name, values in (first | updated).items():
         known = getattr(memory, name).clone()
         if name in updated:
             known[entries] = values[matched]
         fields[name] = torch.cat([known, values[new]])
-    memory = replace(memory, **fields, next_id=memory.next_id + int(new.sum()))
-    kept = matched | new
-    return memory, ids[kept], found[kept]
+
+    memory = replace(memory, **fields, next_id=memory.next_id + num_new)
+    stored = matched | new
+    return memory, ids[stored], found[stored]

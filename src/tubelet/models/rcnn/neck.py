@@ -20,7 +20,7 @@ from tubelet.attention.sta import STA, STAConfig
 from tubelet.core.errors import ConfigError
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.protocol import Glance
-from tubelet.models.rcnn.context import Context, Kept, Size, inside, positions
+from tubelet.models.rcnn.context import Context, FrameFeatures, Size, inside, positions
 from tubelet.models.rcnn.detectors.detector import Detector, Features
 from tubelet.models.rcnn.glances import Point, cell_at, glances_over
 from tubelet.models.rcnn.targets import Partners
@@ -42,17 +42,17 @@ class NeckConfig(PlugConfig):
 class NeckPlug(nn.Module, ABC):
     """Refines the features of frames by the raw maps of others, in training and at test."""
 
-    looks: bool = False  # has `glances` to give
+    has_glances: bool = False  # whether `glances` returns anything
 
     @abstractmethod
     def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
         """Features of a training batch of frames of these sizes, given which frames go together."""
 
     @abstractmethod
-    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+    def refine_frame(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures]) -> Features:
         """Features of one frame of a stream; `past` are the frames to look at, none before the first."""
 
-    def glances(self, raw: Features, frame: Kept, past: list[Kept], at: Point) -> list[Glance]:
+    def glances(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures], at: Point) -> list[Glance]:
         """Where the neck looks from a point of the frame; none by default."""
         return []
 
@@ -69,7 +69,8 @@ class AttentionNeck(NeckPlug):
             raise ConfigError('consumers="proposals" needs a detector whose proposals come from the pyramid')
         self.levels = positions(config.levels, detector.all_strides)
         self.only_proposals = config.consumers == "proposals"
-        self.looks = self.at_test = config.at_test
+        self.at_test = config.at_test
+        self.has_glances = config.at_test
 
     @abstractmethod
     def pairs(self, partners: Partners) -> dict[int, list[int]]:
@@ -98,17 +99,17 @@ class AttentionNeck(NeckPlug):
             features = features.with_rows(rows, self(raw.at(*rows), context, [sizes[i] for i in rows]))
         return features
 
-    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+    def refine_frame(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures]) -> Features:
         if not self.at_test:
             return raw
-        refined: Features = self(raw, Context.of_kept(past or [frame]), [frame.size])
+        refined: Features = self(raw, Context.of_frames(past or [frame]), [frame.size])
         return refined
 
-    def glances(self, raw: Features, frame: Kept, past: list[Kept], at: Point) -> list[Glance]:
+    def glances(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures], at: Point) -> list[Glance]:
         if not self.at_test:
             return []
         glances = []
-        context = Context.of_kept(past or [frame])
+        context = Context.of_frames(past or [frame])
         for level, stride in self.levels.items():
             maps = raw.maps[level]
             others, valid = context.at(level, stride)
@@ -118,7 +119,7 @@ class AttentionNeck(NeckPlug):
             glances += self.further_glances(maps, frame, stride)
         return glances
 
-    def further_glances(self, maps: Tensor, frame: Kept, stride: int) -> list[Glance]:
+    def further_glances(self, maps: Tensor, frame: FrameFeatures, stride: int) -> list[Glance]:
         """What the attention looks at within the frame itself."""
         return []
 
@@ -158,7 +159,7 @@ class STANeck(AttentionNeck):
         refined: Tensor = self.attention(maps, others, valid)
         return refined
 
-    def refine_frame(self, raw: Features, frame: Kept, past: list[Kept]) -> Features:
+    def refine_frame(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures]) -> Features:
         if not past and self.config.first_frame == "identity":
             return raw
         return super().refine_frame(raw, frame, past)
@@ -196,7 +197,7 @@ class DualNeck(AttentionNeck):
         refined: Tensor = self.attention(maps, others, valid, own)
         return refined
 
-    def further_glances(self, maps: Tensor, frame: Kept, stride: int) -> list[Glance]:
+    def further_glances(self, maps: Tensor, frame: FrameFeatures, stride: int) -> list[Glance]:
         """The one weighting of cells that all positions share."""
         spatial: Any = self.attention.spatial
         if spatial is None:

@@ -1,4 +1,4 @@
-"""Objects of single frames, and what becomes of them over the frames of a clip.
+"""Objects of single frames, and how they become the tracks of a clip.
 
 Letters: N objects, T frames, K classes.
 """
@@ -16,44 +16,83 @@ from tubelet.models.rcnn.detectors.detector import Detections
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objects:
-    """The N objects of one frame."""
+    """The N objects of one frame; `+` joins two sets.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> from tubelet.models.rcnn.objects import Objects
+        >>> detections = Detections(boxes=torch.zeros(2, 4), scores=torch.ones(2, 3))
+        >>> objects = Objects(ids=torch.tensor([5, 5]), detections=detections, masks=torch.zeros(2, 4, 6))
+        >>> (objects + objects).ids
+        tensor([5, 5, 5, 5])
+        >>> objects.last_of_each().ids
+        tensor([5])
+    """
 
     ids: Tensor  # [N]
-    found: Detections
+    detections: Detections
     masks: Tensor  # [N, H, W] of the whole frame
 
     def __add__(self, more: Objects) -> Objects:
-        boxes = torch.cat([self.found.boxes, more.found.boxes])
-        scores = torch.cat([self.found.scores, more.found.scores])
+        boxes = torch.cat([self.detections.boxes, more.detections.boxes])
+        scores = torch.cat([self.detections.scores, more.detections.scores])
         return Objects(
             ids=torch.cat([self.ids, more.ids]),
-            found=Detections(boxes=boxes, scores=scores),
+            detections=Detections(boxes=boxes, scores=scores),
             masks=torch.cat([self.masks, more.masks]),
         )
 
     def last_of_each(self) -> Objects:
-        """The same; where an id occurs twice (unique_ids off) the later one stands."""
+        """Return the objects with unique ids: of equal ids (unique_ids off) the last one."""
         ids = self.ids.tolist()
-        last = [i for i, one in enumerate(ids) if one not in ids[i + 1 :]]
+        last = [i for i, track_id in enumerate(ids) if track_id not in ids[i + 1 :]]
         if len(last) == len(ids):
             return self
-        return replace(self, ids=self.ids[last], found=self.found[last], masks=self.masks[last])
+        return replace(self, ids=self.ids[last], detections=self.detections[last], masks=self.masks[last])
 
 
 def tracks_of(frames: list[Objects], index: Tensor, num_classes: int) -> Tracks:
-    """Objects of T single frames as Tracks over all of them; scores are means over the frames of presence."""
+    """Join the objects of T frames into tracks.
+
+    A track's scores are means over the frames in which it is present.
+
+    Args:
+        frames: The objects of each frame.
+        index: The frames' positions in the video, [T].
+        num_classes: K.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> from tubelet.models.rcnn.objects import Objects, tracks_of
+        >>> detections = Detections(boxes=torch.zeros(1, 4), scores=torch.ones(1, 3))
+        >>> frames = [
+        ...     Objects(ids=torch.tensor([i]), detections=detections, masks=torch.ones(1, 4, 6))
+        ...     for i in (7, 8)
+        ... ]
+        >>> tracks = tracks_of(frames, index=torch.tensor([0, 1]), num_classes=3)
+        >>> tracks.ids, tracks.masks.flatten(2).any(2)
+        (tensor([7, 8]), tensor([[ True, False],
+                [False,  True]]))
+    """
     frames = [objects.last_of_each() for objects in frames]
     if len(frames) == 1:
-        (only,) = frames
-        return Tracks(ids=only.ids, scores=only.found.scores, masks=only.masks[:, None], index=index)
+        (objects,) = frames
+        return Tracks(
+            ids=objects.ids,
+            scores=objects.detections.scores,
+            masks=objects.masks[:, None],
+            index=index,
+        )
+
     size = frames[0].masks.shape[-2:]
     ids = torch.unique(torch.cat([objects.ids for objects in frames]))
     scores = torch.zeros(len(ids), num_classes, device=ids.device)
     count = torch.zeros(len(ids), 1, device=ids.device)
-    masks = torch.zeros(len(ids), len(frames), *size, dtype=torch.bool, device=ids.device)  # a byte a pixel, not four
+    # bool: a byte a pixel, not four
+    masks = torch.zeros(len(ids), len(frames), *size, dtype=torch.bool, device=ids.device)
     for t, objects in enumerate(frames):
         rows = torch.searchsorted(ids, objects.ids)
-        scores[rows] += objects.found.scores
+        scores[rows] += objects.detections.scores
         count[rows] += 1
         masks[rows, t] = objects.masks > 0.5
     return Tracks(ids=ids, scores=scores / count.clamp(min=1), masks=masks, index=index)

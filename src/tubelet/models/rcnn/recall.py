@@ -1,8 +1,9 @@
-"""Objects that the detector misses for a few frames are looked for where they were.
+"""Find objects that the detector misses for a few frames, near their last boxes.
 
-Ours, in no paper: a one-stage detector loses an object in single frames (blur, an odd pose), and each gap may cost its
-identity. The mask head, asked at the last box, moves the box with the object; the match head says whether it still is
-that object.
+Ours, in no paper. A one-stage detector loses an object in single frames (blur, an odd pose), and
+each gap may cost its identity. The mask head, run on the last box, moves the box with the object;
+the match head says whether it is still that object.
+Letters: M objects in memory, L lost ones among them, N detections, K classes.
 """
 
 from __future__ import annotations
@@ -19,37 +20,66 @@ from tubelet.models.rcnn.memory import Memory
 
 
 class RecallConfig(Config):
-    """When a missed object is taken to be still there."""
+    """When an undetected object counts as still present.
+
+    Example:
+        >>> from tubelet.models.rcnn.model import MaskTrackConfig
+        >>> from tubelet.models.rcnn.recall import RecallConfig
+        >>> MaskTrackConfig(recall=RecallConfig(frames=4)).recall.frames
+        4
+    """
 
     frames: int = Field(default=8, ge=1)  # after its last detection
     agreement: float = Field(default=0.5, ge=0, le=1)  # match probability of the region with the object itself
-    overlap: float = Field(default=0.5, ge=0, le=1)  # not where a detected object overlaps the box by more (IoU)
+    overlap: float = Field(default=0.5, ge=0, le=1)  # IoU of a detected box with the object's above which it is skipped
     decay: float = Field(default=0.9, gt=0, le=1)  # of its score with every frame
-    change: float = Field(default=2.0, ge=1)  # its box may grow or shrink in area by at most this, from frame to frame
+    change: float = Field(default=2.0, ge=1)  # largest factor by which its box's area may change between frames
 
 
 def missing(memory: Memory, detected: Tensor, config: RecallConfig) -> Tensor:
-    """Positions in the memory of objects that are worth looking for, given the boxes [N, 4] detected in this frame."""
-    lost = (memory.seen < memory.time) & (memory.seen >= memory.time - config.frames) & ~memory.elsewhere
+    """Return the positions in memory of lost objects to search for, [L].
+
+    Args:
+        memory: The memory after the detections of this frame.
+        detected: Boxes of this frame's detections, [N, 4].
+        config: Which objects are skipped.
+    """
+    undetected = memory.seen < memory.time
+    recent = memory.seen >= memory.time - config.frames
+    lost = undetected & recent & ~memory.elsewhere
     if len(detected) and lost.any():
         lost &= box_ops.iou(memory.boxes, detected).amax(1) <= config.overlap
     return lost.nonzero()[:, 0]
 
 
 def faded(memory: Memory, lost: Tensor, decay: float) -> Tensor:
-    """Scores [L, K] of the lost, lower with every frame since they were detected."""
-    return memory.scores[lost] * decay ** (memory.time - memory.seen[lost])[:, None].to(memory.scores.dtype)
+    """Return class scores [L, K] of lost objects, times `decay` per frame without a detection."""
+    gap = (memory.time - memory.seen[lost])[:, None]
+    return memory.scores[lost] * decay ** gap.to(memory.scores.dtype)
 
 
 def follow(
     memory: Memory, lost: Tensor, masks: Tensor, regions: Tensor, scale: Tensor, change: float
 ) -> tuple[Memory, Tensor]:
-    """Move the boxes of the lost [L] to their masks [L, H, W]; also which of them [L] are plausible.
+    """Move the boxes of lost objects to their masks in this frame.
 
-    `regions` [L, 4] are where the masks were asked for: beyond, where pasting blurs them, they say nothing.
+    Args:
+        memory: The memory.
+        lost: Positions of the lost objects in memory, [L].
+        masks: Their mask probabilities in this frame, [L, H, W].
+        regions: Boxes for which the masks were predicted, [L, 4]. Boxes are clipped to them,
+            because pasting blurs a mask beyond its region.
+        scale: input = frame * scale, [4].
+        change: Largest plausible factor between the areas of old and new box.
+
+    Returns:
+        The memory with the plausible boxes, and which of them are plausible, bool [L].
     """
     boxes = box_ops.from_masks(masks > 0.5) * scale
-    boxes = torch.cat([torch.maximum(boxes[:, :2], regions[:, :2]), torch.minimum(boxes[:, 2:], regions[:, 2:])], 1)
+    corner = torch.maximum(boxes[:, :2], regions[:, :2])
+    opposite = torch.minimum(boxes[:, 2:], regions[:, 2:])
+    boxes = torch.cat([corner, opposite], 1)
+
     ratio = box_ops.area(boxes) / box_ops.area(memory.boxes[lost]).clamp(min=1)
     plausible = (ratio <= change) & (ratio >= 1 / change)
     moved = memory.boxes.clone()
@@ -57,6 +87,17 @@ def follow(
     return replace(memory, boxes=moved), plausible
 
 
-def own_probability(logits: Tensor, lost: Tensor) -> Tensor:
-    """Probability [L] that each region is the object it was cut for, from match logits [L, M + 1]."""
-    return logits.float().softmax(1)[torch.arange(len(lost), device=lost.device), lost + 1]
+def same_probability(logits: Tensor, lost: Tensor) -> Tensor:
+    """Return the probability that each region shows the object whose box it was cut at, [L].
+
+    Args:
+        logits: Match logits of the L regions, [L, M + 1]; column 0 is a new object.
+        lost: Positions of the objects in memory, [L].
+
+    Example:
+        >>> from tubelet.models.rcnn.recall import same_probability
+        >>> same_probability(torch.tensor([[0.0, 0.0, 100.0]]), lost=torch.tensor([1]))
+        tensor([1.])
+    """
+    rows = torch.arange(len(lost), device=lost.device)
+    return logits.float().softmax(1)[rows, lost + 1]

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from tubelet.attention.dual import Dual, DualConfig
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.protocol import Glance
-from tubelet.models.rcnn.context import Context, Kept, Support, positions
+from tubelet.models.rcnn.context import Context, FrameFeatures, Support, positions
 from tubelet.models.rcnn.glances import glances_over
 
 LEVEL = "P4"  # of the support maps that are looked at
@@ -37,7 +37,7 @@ class RegionsPlug(nn.Module, ABC):
     """Refines the cells of each box by support frames; plugged into the detector, whose box head reads cells too."""
 
     at_test: bool = True  # off: in training only
-    looks: bool = False  # has `glances` to give
+    has_glances: bool = False  # whether `glances` returns anything
 
     @abstractmethod
     def support(self, context: Context) -> Support:
@@ -47,7 +47,7 @@ class RegionsPlug(nn.Module, ABC):
     def refine(self, cells: Tensor, support: Support) -> Tensor:
         """Cells [P, C, r, r] of the boxes of one image, refined."""
 
-    def glances(self, cells: Tensor, past: list[Kept]) -> list[Glance]:
+    def glances(self, cells: Tensor, past: list[FrameFeatures]) -> list[Glance]:
         """Where the cells [1, C, r, r] of one box look; none by default."""
         return []
 
@@ -70,7 +70,8 @@ class DualRegions(Dual, RegionsPlug):
     def __init__(self, config: DualRegionsConfig, channels: int, strides: list[int]) -> None:
         super().__init__(config, channels)
         ((self.level, self.stride),) = positions((LEVEL,), strides).items()
-        self.looks = self.at_test = config.at_test
+        self.at_test = config.at_test
+        self.has_glances = config.at_test
 
     def support(self, context: Context) -> Support:
         return context.support(self.level, self.stride)
@@ -80,10 +81,10 @@ class DualRegions(Dual, RegionsPlug):
         refined: Tensor = self(cells, support.maps[None], valid)
         return refined
 
-    def glances(self, cells: Tensor, past: list[Kept]) -> list[Glance]:
+    def glances(self, cells: Tensor, past: list[FrameFeatures]) -> list[Glance]:
         if not self.at_test:
             return []
-        others, valid = Context.of_kept(past).at(self.level, self.stride)
+        others, valid = Context.of_frames(past).at(self.level, self.stride)
         every = torch.arange(cells.shape[-1] * cells.shape[-2], device=cells.device)
         weights = self.look(cells, others, every, valid)
         if weights is None:

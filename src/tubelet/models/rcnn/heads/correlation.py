@@ -12,7 +12,7 @@ from torch import Tensor
 from tubelet.attention.correlation import CorrelationConfig, CorrelationMatch
 from tubelet.core.protocol import Glance
 from tubelet.core.types import Losses
-from tubelet.models.rcnn.context import Kept, positions
+from tubelet.models.rcnn.context import FrameFeatures, positions
 from tubelet.models.rcnn.detectors.detector import Features, Targets
 from tubelet.models.rcnn.glances import glances_over
 from tubelet.models.rcnn.heads.sockets import MatchConfig, MatchPlug
@@ -37,7 +37,7 @@ class CorrelationHead(CorrelationMatch, MatchPlug):
         super().__init__(config, channels)
         ((self.level, self.stride),) = positions((config.level,), strides).items()
         self.resolution = config.resolution
-        self.looks = config.frame_branch
+        self.has_glances = config.frame_branch
 
     def compare(self, features: Features, boxes: Tensor, current: Tensor, known: Tensor) -> Tensor:
         logits: Tensor = self(current, known, self._map(features), boxes / self.stride)
@@ -56,7 +56,7 @@ class CorrelationHead(CorrelationMatch, MatchPlug):
         return logits, {"correlation": shown}
 
     def glances(
-        self, features: Features, box: Tensor, current: Tensor, known: Tensor, ids: Tensor, frame: Kept
+        self, features: Features, box: Tensor, current: Tensor, known: Tensor, ids: Tensor, frame: FrameFeatures
     ) -> list[Glance]:
         """The correlation map of the known object that the detection fits best."""
         if self.conv2 is None or len(ids) == 0:

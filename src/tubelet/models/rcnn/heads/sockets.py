@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.protocol import Glance
 from tubelet.core.types import Losses
-from tubelet.models.rcnn.context import Kept
+from tubelet.models.rcnn.context import FrameFeatures
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
 from tubelet.models.rcnn.heads.paste import paste
 from tubelet.models.rcnn.targets import columns_of, crop_masks
@@ -122,7 +122,7 @@ class MatchPlug(nn.Module, ABC):
     """A match head: describes regions, and compares descriptors of this frame with those of known objects."""
 
     resolution: int  # cells of a region's side
-    looks: bool = False  # has `glances` to give
+    has_glances: bool = False  # whether `glances` returns anything
 
     @abstractmethod
     def describe(self, regions: Tensor) -> Tensor:
@@ -171,7 +171,7 @@ class MatchPlug(nn.Module, ABC):
         return {"match": match} | {name: torch.stack(values).mean() for name, values in further.items()}
 
     def glances(
-        self, features: Features, box: Tensor, current: Tensor, known: Tensor, ids: Tensor, frame: Kept
+        self, features: Features, box: Tensor, current: Tensor, known: Tensor, ids: Tensor, frame: FrameFeatures
     ) -> list[Glance]:
         """Where the head looks in the frame for a box [1, 4] with its descriptor; none by default."""
         return []
