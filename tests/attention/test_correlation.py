@@ -259,6 +259,12 @@ def test_both_branches_have_one_scale() -> None:
     torch.testing.assert_close(centre, object_object(region, region)[0])
 
 
+def test_scores_can_start_near_zero_whatever_the_features_scale() -> None:
+    current, known, frame, boxes = scene(0, 2, 3)
+    usual, small = (tracker(score_std=std)(6 * current, 6 * known, 6 * frame, boxes) for std in (None, 0.001))
+    assert small.abs().max() < 0.1 < usual.abs().max()
+
+
 def test_memory_keeps_regions_as_they_are() -> None:
     regions = maps(0, 2, 4, 3, 3)
     assert torch.equal(tracker().describe(regions), regions)

@@ -152,7 +152,12 @@ class CorrelationMatch(nn.Module):
         # conv1 keeps the channels, because v2 is added to v1
         self.conv1 = nn.Conv2d(channels, channels, 3, padding=1) if config.frame_branch else None
         self.conv2 = nn.Conv2d(channels, 1, 1) if config.frame_branch else None
-        self.score = nn.Sequential(nn.Linear(channels, width), nn.ReLU(), nn.Linear(width, 1))
+        first = nn.Linear(channels, width)
+        last = nn.Linear(width, 1)
+        self.score = nn.Sequential(first, nn.ReLU(), last)
+        if config.score_std is not None:
+            nn.init.normal_(last.weight, std=config.score_std)
+            nn.init.zeros_(last.bias)
 
     def describe(self, regions: Float[Tensor, "N C r r"]) -> Float[Tensor, "N C r r"]:
         """Return what memory stores of each object: its region, unchanged."""
@@ -259,6 +264,7 @@ class CorrelationConfig(Config):
     frame_branch: bool = True  # off: object to object alone
     frame_branch_at_test: bool = True  # off: the frame branch helps in training only
     average_frame: bool = True  # divide by r^2 in (b) as in (a), so that v1 and v2 have one scale; off: a plain sum
+    score_std: float | None = Field(default=None, gt=0)  # of the score's last layer's start; None: torch's own
     map_weight: float = Field(default=1.0, ge=0)
 
     def build(self, channels: int) -> CorrelationMatch:
