@@ -1,8 +1,9 @@
-"""The neck: pyramid maps of a frame refined with those of other frames, before proposals or heads read them.
+"""The neck: refine a frame's pyramid by other frames, before proposals or heads read it.
 
-The socket (`NeckConfig`, `NeckPlug`) and its two plugs: STA and the attention neck of ObjProp look at the previous
-frame, CompFeat's dual attention at support frames. Both attention modules have one signature,
-refine(current [B, C, H, W], context [B, S, C, H, W]), so most of a neck is shared.
+The socket (`NeckConfig`, `NeckPlug`) and its two plugs. STA, also the attention neck of ObjProp,
+attends to the previous frame; CompFeat's dual attention attends to support frames. Both attention
+modules have one signature, refine(current [B, C, H, W], context [B, S, C, H, W]), so most of a neck
+is shared.
 Source: docs/papers/sta.md, docs/papers/compfeat.md. Letters: B images, S support frames.
 """
 
@@ -30,35 +31,39 @@ PYRAMID: LevelNames = ("P3", "P4", "P5", "P6")  # by default, all but the finest
 
 
 class NeckConfig(PlugConfig):
-    """What fits the socket `neck`."""
+    """Base of configs for the socket `neck`."""
 
-    reads_supports: ClassVar[bool] = False  # looks at support frames where the window gives any; off: at the last frame
+    reads_supports: ClassVar[bool] = False  # attends to the window's support frames; off: to the last frame
 
     @abstractmethod
     def attach(self, detector: Detector) -> NeckPlug:
-        """The neck for this detector; raises ConfigError where the detector's pyramid does not serve."""
+        """Build the neck for this detector.
+
+        Raises:
+            ConfigError: The detector's pyramid does not fit.
+        """
 
 
 class NeckPlug(nn.Module, ABC):
-    """Refines the features of frames by the raw maps of others, in training and at test."""
+    """Base of modules that refine the features of frames by the raw maps of other frames."""
 
     has_glances: bool = False  # whether `glances` returns anything
 
     @abstractmethod
     def refine_batch(self, raw: Features, sizes: list[Size], partners: Partners) -> Features:
-        """Features of a training batch of frames of these sizes, given which frames go together."""
+        """Refine a training batch; `partners` says which frames each frame attends to."""
 
     @abstractmethod
     def refine_frame(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures]) -> Features:
-        """Features of one frame of a stream; `past` are the frames to look at, none before the first."""
+        """Refine one frame of a stream by `past` frames, which are none for the first frame."""
 
     def glances(self, raw: Features, frame: FrameFeatures, past: list[FrameFeatures], at: Point) -> list[Glance]:
-        """Where the neck looks from a point of the frame; none by default."""
+        """Return the attention weights of a point of the frame; none by default."""
         return []
 
 
 class AttentionNeck(NeckPlug):
-    """Applies one attention module, its weights shared, to the levels that its config names."""
+    """Apply one attention module, with shared weights, to the levels that its config names."""
 
     name: str  # of the attention in the paper's words
     attention: STA | Dual
@@ -74,19 +79,25 @@ class AttentionNeck(NeckPlug):
 
     @abstractmethod
     def pairs(self, partners: Partners) -> dict[int, list[int]]:
-        """Which frames of a training batch are refined, and the frames that each of them looks at."""
+        """Map each frame of a training batch that is refined to the frames that it attends to."""
 
     @abstractmethod
-    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
-        """Maps [B, C, H, W] refined by others [B, S, C, h, w]; masks [B, S, h, w] and [B, H, W] of what is image."""
+    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, current: Tensor | None) -> Tensor:
+        """Refine maps [B, C, H, W] by others [B, S, C, h, w].
+
+        `valid` [B, S, h, w] and `current` [B, H, W] are True for image and False for padding, None
+        without padding.
+        """
 
     def forward(self, features: Features, context: Context, sizes: list[Size]) -> Features:
-        """The maps of B images of these sizes, refined; only those that `consumers` names are exchanged."""
+        """Refine the maps of B images; only those that `consumers` names are replaced."""
         maps = list(features.maps)
         for level, stride in self.levels.items():
             others, valid = context.at(level, stride)
-            own = inside([sizes], (maps[level].shape[-2], maps[level].shape[-1]), stride, others.device)
-            maps[level] = self.attend(maps[level], others, valid, None if own is None else own[0])
+            shape = (maps[level].shape[-2], maps[level].shape[-1])
+            current = inside([sizes], shape, stride, others.device)
+            maps[level] = self.attend(maps[level], others, valid, None if current is None else current[0])
+
         if self.only_proposals:
             return replace(features, taps=maps)
         return replace(features, maps=maps, taps=maps if features.taps is features.maps else features.taps)
@@ -120,12 +131,19 @@ class AttentionNeck(NeckPlug):
         return glances
 
     def further_glances(self, maps: Tensor, frame: FrameFeatures, stride: int) -> list[Glance]:
-        """What the attention looks at within the frame itself."""
+        """Return attention weights within the frame itself; none by default."""
         return []
 
 
 class STANeckConfig(STAConfig, NeckConfig):
-    """STA before the heads: which levels, who reads the refined maps, and what the first frame does."""
+    """Settings of STA before the heads.
+
+    Example:
+        >>> from tubelet.models.rcnn.model import MaskTrackConfig
+        >>> from tubelet.models.rcnn.neck import STANeckConfig
+        >>> MaskTrackConfig(neck=STANeckConfig(consumers="proposals")).neck.consumers
+        'proposals'
+    """
 
     kind: Literal["sta"] = "sta"
     levels: LevelNames = Field(default=PYRAMID, min_length=1)
@@ -139,7 +157,7 @@ class STANeckConfig(STAConfig, NeckConfig):
 
 
 class STANeck(AttentionNeck):
-    """Looks at the previous frame; in training that is the reference."""
+    """Attend to the previous frame, in training to the reference frame."""
 
     name = "STA"
 
@@ -149,13 +167,13 @@ class STANeck(AttentionNeck):
         self.attention = STA(config, detector.channels)
 
     def pairs(self, partners: Partners) -> dict[int, list[int]]:
-        """References stay raw, or look at themselves."""
+        """Key frames attend to their reference; references to themselves, or they stay raw."""
         pairs = {i: [partners.reference[i]] for i in partners.key}
         if self.config.reference == "self":
             pairs |= {i: [i] for i in partners.references}
         return pairs
 
-    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
+    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, current: Tensor | None) -> Tensor:
         refined: Tensor = self.attention(maps, others, valid)
         return refined
 
@@ -166,7 +184,13 @@ class STANeck(AttentionNeck):
 
 
 class DualNeckConfig(DualConfig, NeckConfig):
-    """Dual attention before the heads: which levels, and who reads the refined maps."""
+    """Settings of CompFeat's dual attention before the heads.
+
+    Example:
+        >>> from tubelet.models.rcnn.neck import DualNeckConfig
+        >>> DualNeckConfig(levels=("P4",)).reads_supports
+        True
+    """
 
     reads_supports: ClassVar[bool] = True
 
@@ -180,7 +204,7 @@ class DualNeckConfig(DualConfig, NeckConfig):
 
 
 class DualNeck(AttentionNeck):
-    """Looks at support frames, and at the frame's own cells."""
+    """Attend to support frames, and to the frame's own cells."""
 
     name = "temporal attention of frames"
     attention: Dual
@@ -190,15 +214,15 @@ class DualNeck(AttentionNeck):
         self.attention = Dual(config, detector.channels)
 
     def pairs(self, partners: Partners) -> dict[int, list[int]]:
-        """The memory holds refined objects, so references are refined too."""
+        """References are refined too, because at test the memory holds refined objects."""
         return {i: partners.supports[i] for i in sorted([*partners.key, *partners.references])}
 
-    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, own: Tensor | None) -> Tensor:
-        refined: Tensor = self.attention(maps, others, valid, own)
+    def attend(self, maps: Tensor, others: Tensor, valid: Tensor | None, current: Tensor | None) -> Tensor:
+        refined: Tensor = self.attention(maps, others, valid, current)
         return refined
 
     def further_glances(self, maps: Tensor, frame: FrameFeatures, stride: int) -> list[Glance]:
-        """The one weighting of cells that all positions share."""
+        """Return the spatial attention weights, which all positions share."""
         spatial: Any = self.attention.spatial
         if spatial is None:
             return []
@@ -208,7 +232,7 @@ class DualNeck(AttentionNeck):
 
 
 def _of_equal_length(rows: dict[int, list[int]]) -> list[list[int]]:
-    """Keys in groups whose values are of one length, so that each group makes one batch."""
+    """Group keys whose values have one length, so that each group makes one batch."""
     groups: dict[int, list[int]] = {}
     for key, values in rows.items():
         groups.setdefault(len(values), []).append(key)
