@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.models import losses
-from tubelet.models.mask2former.criterion import Criterion, CriterionConfig, Target, compare
+from tubelet.models.mask2former.criterion import Criterion, CriterionConfig, Target, apply_kernels
 from tubelet.models.mask2former.decoder import Classification, QueryPrediction
 
 Q, D, K, H, W = 5, 8, 3, 12, 16
@@ -97,20 +97,20 @@ def test_costs_that_are_no_numbers_cannot_stop_the_matching() -> None:
 def test_a_kernel_is_compared_in_its_own_frame_and_in_the_others() -> None:
     prediction, features = case(length=3)
     kernels = prediction.kernels[0][:, :2]
-    pairs = compare(kernels, features[0], 0.3)
+    pairs = apply_kernels(kernels, features[0], 0.3)
     assert pairs.maps.shape == (2, 3, 3, H, W)
     for m, a, t in itertools.product(range(2), range(3), range(3)):
         torch.testing.assert_close(pairs.maps[m, a, t], torch.einsum("d,dhw->hw", kernels[a, m], features[0, t]))
         assert float(pairs.weights[a, t]) == pytest.approx(1.0 if a == t else 0.3)
-    own = compare(kernels, features[0], 0.0)
-    torch.testing.assert_close(own.maps[:, 0], pairs.maps[:, pairs.own])
+    own = apply_kernels(kernels, features[0], 0.0)
+    torch.testing.assert_close(own.maps[:, 0], pairs.maps[:, pairs.same_frame])
 
 
 def test_mask_losses_are_sums_over_frames_divided_by_objects() -> None:
     """Against a loop over objects, kernels and frames, each with the points that the criterion draws."""
     prediction, features = case(length=2)
     truth, rule = target(2), criterion()
-    maps = compare(prediction.kernels[0][:, [0, 1]], features[0], 0.3).maps
+    maps = apply_kernels(prediction.kernels[0][:, [0, 1]], features[0], 0.3).maps
     torch.manual_seed(3)
     bce, dice = rule.of_masks(maps, truth)
     torch.manual_seed(3)
@@ -123,7 +123,7 @@ def test_mask_losses_are_sums_over_frames_divided_by_objects() -> None:
         torch.testing.assert_close(dice[m, a, t], losses.dice(x, y))
     torch.manual_seed(4)
     queries, objects = rule.match(prediction, 0, features[0], truth)
-    pairs = compare(prediction.kernels[0][:, queries], features[0], 0.3)
+    pairs = apply_kernels(prediction.kernels[0][:, queries], features[0], 0.3)
     bce, dice = rule.of_masks(pairs.maps, Target(labels=truth.labels, masks=truth.masks[objects], padding=NO_PADDING))
     torch.manual_seed(4)
     found = rule([prediction], features, [truth])

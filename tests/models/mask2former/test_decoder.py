@@ -9,7 +9,7 @@ from torch import Tensor
 
 from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
-from tubelet.models.mask2former.decoder import JointConfig, QueryDecoder, QueryPrediction, seen_by
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoder, QueryPrediction, inside_masks
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.pixel_decoder import Pixels
 
@@ -134,7 +134,7 @@ def test_a_query_that_sees_no_token_of_a_frame_is_unblocked_there() -> None:
             last.bias.fill_(-1)
             given.features.abs_().add_(0.1)
         (prediction,) = decoder(given, T, every=False)
-        assert not seen_by(prediction.kernels, given.features.flatten(2)).any()
+        assert not inside_masks(prediction.kernels, given.features.flatten(2)).any()
         assert prediction.logits.isfinite().all()
         assert prediction.kernels.isfinite().all()
 
@@ -146,7 +146,7 @@ def test_the_mask_of_resized_features_is_the_resized_mask() -> None:
     full = masks(prediction, given)[0].unflatten(-1, (16, 24))
     resized = F.interpolate(full, (4, 6), mode="bilinear", align_corners=False).flatten(2)
     torch.testing.assert_close((prediction.kernels @ level.features)[0], resized, atol=1e-5, rtol=1e-4)
-    seen = seen_by(prediction.kernels, level.features)[0]
+    seen = inside_masks(prediction.kernels, level.features)[0]
     sure = resized.abs() > 1e-4
     assert torch.equal(seen[sure], (resized.sigmoid() >= 0.5)[sure])
 

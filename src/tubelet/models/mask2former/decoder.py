@@ -1,4 +1,4 @@
-"""Decoders of queries: what all have (queries, heads), and Mask2Former-VIS's, which looks at all frames jointly.
+"""Query decoders: the base class (queries, heads), and Mask2Former-VIS's, which attends to all frames jointly.
 
 Source: Cheng et al., Mask2Former for Video Instance Segmentation, 2021. Parameter names are those of transformers'
 Mask2FormerForUniversalSegmentation without their prefixes:
@@ -31,7 +31,7 @@ Classification = Literal["ce", "focal"]  # softmax with a column for "no object"
 
 
 class QueryPrediction(NamedTuple):
-    """What the heads say of B clips after one layer; a mask logit is a kernel times a feature."""
+    """Classes and mask kernels of B clips after one layer; a mask logit is a kernel times a feature."""
 
     logits: Tensor  # [B, Q, K + 1] ("ce") or [B, Q, K] ("focal"), float32
     kernels: Tensor  # [B, T, Q, D], float32; the same in every frame where frames are decoded jointly
@@ -42,23 +42,23 @@ class Level(NamedTuple):
 
     tokens: Tensor  # [B T, L, D]
     position: Tensor  # [L, D], 2-D
-    features: Tensor  # [B T, D, L]: the mask features at this resolution, without gradient
+    features: Tensor  # [B T, D, L]: mask features at this resolution, without gradient
 
 
 class QueryDecoderConfig(PlugConfig):
-    """What fits the socket `decoder`."""
+    """Base class of the configs that fit the socket `decoder`."""
 
     @abstractmethod
     def build(self, channels: int, queries: int, num_classes: int) -> QueryDecoder:
-        """For pixels of so many channels."""
+        """Build the decoder for pixels of this many channels."""
 
 
 class QueryDecoder(nn.Module, ABC):
-    """Learned queries, layers that a subclass gives, and the heads that read queries before and after each of them."""
+    """Learned queries, the layers of a subclass, and the heads that predict before and after each layer."""
 
     layers: nn.ModuleList
-    cross_frame: float = 0.0  # weight of a frame's kernel in the other frames, of the losses (IFR, Eq. 6-7)
-    cross_all_layers: bool = True  # all predictions have that loss, or the last alone
+    cross_frame: float = 0.0  # weight of the loss of a frame's kernel in the other frames (IFR, Eq. 6-7)
+    cross_all_layers: bool = True  # apply that loss to all predictions, or only to the last
 
     def __init__(self, channels: int, queries: int, num_classes: int, classification: Classification) -> None:
         super().__init__()
@@ -69,58 +69,83 @@ class QueryDecoder(nn.Module, ABC):
         self.layernorm = nn.LayerNorm(channels)
         self.mask_predictor = MaskPredictor(channels)
         self.class_predictor = nn.Linear(channels, num_classes + (classification == "ce"))
-        if classification == "focal":  # begins with a probability of 0.01 for every class
+        if classification == "focal":  # every class starts with a probability of 0.01
             nn.init.constant_(self.class_predictor.bias, -4.59512)
 
     def forward(self, pixels: Pixels, length: int, *, every: bool, save_memory: bool = False) -> list[QueryPrediction]:
-        """Predictions for B clips of `length` frames; `every`: before the first layer and after each, else the last.
+        """Predict objects for B clips of `length` frames.
 
-        `save_memory` computes each layer again in the backward pass instead of keeping what is inside it.
+        Args:
+            pixels: Maps of B * length frames.
+            length: Frames of a clip.
+            every: Return the predictions before the first layer and after each layer, else only
+                the last.
+            save_memory: Recompute each layer in the backward pass (gradient checkpointing).
         """
         levels = self.levels(pixels)
         queries = self.queries_features.weight.expand(len(pixels.features) // length, -1, -1)
-        predictions = [self.predict(queries, queries[:, None].expand(-1, length, -1, -1))]
+        prediction = self.predict(queries, queries[:, None].expand(-1, length, -1, -1))
+        predictions = [prediction]
+
         for number in range(len(self.layers)):
-            step = number, queries, levels[number % LEVELS], predictions[-1].kernels
+            inputs = (number, queries, levels[number % LEVELS], prediction.kernels)
             if save_memory:
-                queries, frames = checkpoint(self.advance, *step, use_reentrant=False)
+                queries, frames = checkpoint(self.advance, *inputs, use_reentrant=False)
             else:
-                queries, frames = self.advance(*step)
-            predictions.append(self.predict(queries, frames))
+                queries, frames = self.advance(*inputs)
+            prediction = self.predict(queries, frames)
+            predictions.append(prediction)
             if not every:
-                del predictions[:-1]
+                del predictions[:-1]  # so that the memory is free
         return predictions
 
     @abstractmethod
     def advance(self, number: int, queries: Tensor, level: Level, kernels: Tensor) -> tuple[Tensor, Tensor]:
-        """Layer `number` on clip queries [B, Q, D], given the kernels of the prediction before: the next clip queries,
-        and those that masks come from, [B, T, Q, D].
+        """Apply layer `number`.
+
+        Args:
+            number: Of the layer.
+            queries: Clip queries [B, Q, D].
+            level: The scale that this layer attends to.
+            kernels: Of the prediction before, [B, T, Q, D]; their masks limit the attention.
+
+        Returns:
+            The next clip queries [B, Q, D], and the queries that masks are predicted from,
+            [B, T, Q, D].
         """
 
     @property
     def exclusive(self) -> bool:
-        """Whether classes exclude one another and "no object" is one of them."""
+        """Whether classes are a softmax with a column for "no object"."""
         return self.classification == "ce"
 
     def probabilities(self, logits: Tensor) -> Tensor:
-        """Class logits of queries [Q, K + 1 or K] -> the probability of each class, [Q, K]."""
-        return logits.softmax(-1)[:, :-1] if self.exclusive else logits.sigmoid()
+        """Convert class logits [Q, K + 1] ("ce") or [Q, K] ("focal") to class probabilities [Q, K]."""
+        if self.exclusive:
+            return logits.softmax(-1)[:, :-1]
+        return logits.sigmoid()
 
     def levels(self, pixels: Pixels) -> list[Level]:
-        """The three scales with what all layers need of them."""
-        made = []
+        """Compute once, for each of the three scales, what all layers share."""
+        levels: list[Level] = []
         for scale, embedding in zip(pixels.scales, self.level_embed.weight, strict=True):
             height, width = scale.shape[-2:]
-            # resizing is linear: the mask of resized features is the resized mask, at a fraction of the work
-            small = F.interpolate(pixels.features.detach(), (height, width), mode="bilinear", align_corners=False)
+            tokens = scale.flatten(2).transpose(1, 2) + embedding
             position = sine_position(height, width, scale.shape[1], scale.device).flatten(0, 1)
-            made.append(Level(scale.flatten(2).transpose(1, 2) + embedding, position, small.flatten(2)))
-        return made
+
+            # resizing is linear: the mask of resized features is the resized mask, at a fraction of the work
+            features = pixels.features.detach()
+            small = F.interpolate(features, (height, width), mode="bilinear", align_corners=False)
+            levels.append(Level(tokens, position, small.flatten(2)))
+        return levels
 
     def predict(self, clip: Tensor, frames: Tensor) -> QueryPrediction:
-        """Heads on clip queries [B, Q, D] and frame queries [B, T, Q, D], in float32 also under autocast."""
+        """Apply the heads to clip queries [B, Q, D] and frame queries [B, T, Q, D].
+
+        Computed in float32 even under autocast.
+        """
         length = frames.shape[1]
-        if frames.stride(1) == 0:  # the same in every frame: once is enough
+        if frames.stride(1) == 0:  # expanded: the same in every frame, so compute one
             frames = frames[:, :1]
         with torch.autocast(clip.device.type, enabled=False):
             logits = self.class_predictor(self.layernorm(clip.float()))
@@ -129,22 +154,40 @@ class QueryDecoder(nn.Module, ABC):
 
 
 class MaskPredictor(nn.Module):
-    """A query -> the kernel of its mask."""
+    """Queries [..., D] -> the kernels of their masks [..., D].
+
+    Example:
+        >>> from tubelet.models.mask2former.decoder import MaskPredictor
+        >>> MaskPredictor(channels=8)(torch.zeros(2, 5, 8)).shape
+        torch.Size([2, 5, 8])
+    """
 
     def __init__(self, channels: int) -> None:
         super().__init__()
-        linears = [nn.Linear(channels, channels) for _ in range(3)]
-        activations = [nn.ReLU(), nn.ReLU(), nn.Identity()]
         self.mask_embedder = nn.Sequential(
-            *(nn.Sequential(linear, act) for linear, act in zip(linears, activations, strict=True))
+            nn.Sequential(nn.Linear(channels, channels), nn.ReLU()),
+            nn.Sequential(nn.Linear(channels, channels), nn.ReLU()),
+            nn.Sequential(nn.Linear(channels, channels), nn.Identity()),
         )
 
     def forward(self, queries: Tensor) -> Tensor:
+        """Predict the kernels."""
         return self.mask_embedder(queries)
 
 
 class JointDecoder(QueryDecoder):
-    """A query looks at the tokens of all frames of its clip at once, where its mask of the layer before was."""
+    """A query attends to the tokens of all frames at once, inside its mask of the layer before.
+
+    Example:
+        >>> from tubelet.models.mask2former.decoder import JointConfig
+        >>> from tubelet.models.mask2former.pixel_decoder import Pixels
+        >>> config = JointConfig(layers=1, heads=2, feed_forward=16)
+        >>> decoder = config.build(channels=8, queries=5, num_classes=3)
+        >>> pixels = Pixels(torch.rand(2, 8, 16, 16), [torch.rand(2, 8, n, n) for n in (2, 4, 8)])
+        >>> prediction = decoder(pixels, length=2, every=False)[-1]
+        >>> prediction.logits.shape, prediction.kernels.shape
+        (torch.Size([1, 5, 4]), torch.Size([1, 2, 5, 8]))
+    """
 
     def __init__(self, config: JointConfig, channels: int, queries: int, num_classes: int) -> None:
         super().__init__(channels, queries, num_classes, config.classification)
@@ -154,35 +197,61 @@ class JointDecoder(QueryDecoder):
         )
 
     def advance(self, number: int, queries: Tensor, level: Level, kernels: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply layer `number`; the queries are the same in every frame."""
         layer = self.layers[number]
         assert isinstance(layer, QueryLayer)
         batch, length = kernels.shape[:2]
-        where = level.position
+
+        position = level.position
         if self.config.temporal_position:
-            where = where + sine_time(length, where.shape[-1], where.device)[:, None]  # [T, L, D]
+            time = sine_time(length, position.shape[-1], position.device)
+            position = position + time[:, None]  # [T, L, D]
         tokens = level.tokens.unflatten(0, (batch, length))
-        memory = layer.cross_attn.project((tokens + where).flatten(1, 2), tokens.flatten(1, 2))
-        allowed = unblock(seen_by(kernels, level.features).transpose(1, 2).flatten(2))  # [B, Q, T L]
+        memory = layer.cross_attn.project((tokens + position).flatten(1, 2), tokens.flatten(1, 2))
+
+        inside = inside_masks(kernels, level.features)  # [B, T, Q, L]
+        allowed = unblock(inside.transpose(1, 2).flatten(2))  # [B, Q, T L]
         queries = layer(queries, self.queries_embedder.weight, memory, allowed)
         return queries, queries[:, None].expand(-1, length, -1, -1)
 
 
 class JointConfig(QueryDecoderConfig):
-    """Nine layers, as published."""
+    """Settings of Mask2Former-VIS's decoder; by default nine layers, as published.
+
+    Example:
+        >>> from tubelet.models.mask2former.decoder import JointConfig
+        >>> config = JointConfig(layers=3, heads=4, feed_forward=128)
+        >>> len(config.build(channels=64, queries=10, num_classes=4).layers)
+        3
+    """
 
     kind: Literal["joint"] = "joint"
     layers: int = Field(default=9, ge=1)
     heads: int = Field(default=8, ge=1)
     feed_forward: int = Field(default=2048, ge=1)
-    temporal_position: bool = True  # off: the image model, whose tokens know no time
+    temporal_position: bool = True  # off for the image model, whose tokens have no time
     classification: Classification = "ce"
 
     def build(self, channels: int, queries: int, num_classes: int) -> JointDecoder:
+        """Build the decoder for pixels of this many channels."""
         return JointDecoder(self, channels, queries, num_classes)
 
 
 @torch.no_grad()
-def seen_by(kernels: Tensor, features: Tensor) -> Tensor:
-    """Kernels [B, T, Q, D] on features [B T, D, L] -> where a mask's probability is one half or more, [B, T, Q, L]."""
+def inside_masks(kernels: Tensor, features: Tensor) -> Tensor:
+    """Find the tokens inside each query's mask, where its probability is at least one half.
+
+    Args:
+        kernels: [B, T, Q, D].
+        features: [B T, D, L].
+
+    Returns:
+        bool [B, T, Q, L].
+
+    Example:
+        >>> from tubelet.models.mask2former.decoder import inside_masks
+        >>> inside_masks(torch.ones(1, 1, 1, 1), torch.tensor([[[-1.0, 2.0]]]))
+        tensor([[[[False,  True]]]])
+    """
     with torch.autocast(kernels.device.type, enabled=False):
         return (kernels @ features.unflatten(0, kernels.shape[:2])) >= 0

@@ -1,4 +1,4 @@
-"""IFR's decoder: queries that walk from frame to frame, and clip queries that gather what they found.
+"""IFR's decoder: frame queries that start from those of the frame before, and clip queries that attend to them.
 
 Source: the IFR paper, Sec. 3 (docs/papers/ifr.md). Class from the clip query, mask of frame t from frame query t.
 """
@@ -12,11 +12,23 @@ from torch import Tensor, nn
 
 from tubelet.attention.blocks import unblock
 from tubelet.attention.ifr import InterFrameLayer, RecurrentConfig
-from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, QueryDecoderConfig, seen_by
+from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, QueryDecoderConfig, inside_masks
 
 
 class InterFrameDecoder(QueryDecoder):
-    """Frames one after another; a query looks where its own mask of that frame was after the layer before."""
+    """A query attends to one frame after another, inside its mask of that frame and the layer before.
+
+    Example:
+        >>> from tubelet.attention.ifr import RecurrentConfig
+        >>> from tubelet.models.mask2former.inter_frame import InterFrameConfig
+        >>> from tubelet.models.mask2former.pixel_decoder import Pixels
+        >>> config = InterFrameConfig(layers=1, layer=RecurrentConfig(heads=2, feed_forward=16))
+        >>> decoder = config.build(channels=8, queries=5, num_classes=3)
+        >>> pixels = Pixels(torch.rand(2, 8, 16, 16), [torch.rand(2, 8, n, n) for n in (2, 4, 8)])
+        >>> prediction = decoder(pixels, length=2, every=False)[-1]
+        >>> prediction.logits.shape, prediction.kernels.shape
+        (torch.Size([1, 5, 3]), torch.Size([1, 2, 5, 8]))
+    """
 
     def __init__(self, config: InterFrameConfig, channels: int, queries: int, num_classes: int) -> None:
         super().__init__(channels, queries, num_classes, config.classification)
@@ -26,23 +38,35 @@ class InterFrameDecoder(QueryDecoder):
         self.layers = nn.ModuleList(config.layer.build(channels) for _ in range(config.layers))
 
     def advance(self, number: int, queries: Tensor, level: Level, kernels: Tensor) -> tuple[Tensor, Tensor]:
+        """Apply layer `number`; returns clip queries and frame queries."""
         layer = self.layers[number]
         assert isinstance(layer, InterFrameLayer)
-        # frame by frame, because an object that is absent has no token to look at: routine here, rare jointly
-        allowed = unblock(seen_by(kernels, level.features)).flatten(0, 1)
-        clip, frames = layer(queries, self.queries_embedder.weight, level.tokens, level.position, allowed)
+
+        # unblock each frame, because an absent object has an empty mask there: common here, rare in the joint decoder
+        allowed = unblock(inside_masks(kernels, level.features)).flatten(0, 1)
+        position = self.queries_embedder.weight
+        clip, frames = layer(queries, position, level.tokens, level.position, allowed)
         return clip, frames
 
 
 class InterFrameConfig(QueryDecoderConfig):
-    """The published IFR; the losses that only it has are told here, because its decoder makes them possible."""
+    """Settings of IFR's decoder, as published, with the weight of its cross-frame loss.
+
+    Example:
+        >>> from tubelet.models.mask2former.inter_frame import InterFrameConfig
+        >>> from tubelet.models.mask2former.model import Mask2FormerConfig
+        >>> ifr = Mask2FormerConfig(decoder=InterFrameConfig(cross_frame=0.3))
+        >>> ifr.decoder.kind
+        'inter_frame'
+    """
 
     kind: Literal["inter_frame"] = "inter_frame"
     layers: int = Field(default=9, ge=1)
     layer: RecurrentConfig = RecurrentConfig()
     classification: Classification = "focal"
     cross_frame: float = Field(default=0.3, ge=0)  # lambda_e: weight of a frame's kernel in the other frames (Eq. 6-7)
-    cross_loss_layers: Literal["all", "last"] = "all"  # predictions that have the cross-frame loss
+    cross_loss_layers: Literal["all", "last"] = "all"  # predictions with the cross-frame loss
 
     def build(self, channels: int, queries: int, num_classes: int) -> InterFrameDecoder:
+        """Build the decoder for pixels of this many channels."""
         return InterFrameDecoder(self, channels, queries, num_classes)

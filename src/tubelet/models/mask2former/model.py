@@ -1,6 +1,6 @@
 """Mask2Former for video: frames -> pixels -> queries -> classes and masks through time.
 
-Host of the decoders, whose socket is `QueryDecoderConfig` and `QueryDecoder` (decoder.py).
+The decoder is a plug; its socket is `QueryDecoderConfig` and `QueryDecoder` (decoder.py).
 
 Sources: Cheng et al., Mask2Former-VIS, 2021, and the IFR paper (docs/papers/mask2former_vis.md, ifr.md).
 """
@@ -32,65 +32,81 @@ STRIDE = 4  # of mask features
 
 
 class Mask2FormerConfig(Config):
-    """Defaults: Mask2Former-VIS with ResNet-50, read at a short side of 360 (Swin: 480)."""
+    """Settings of Mask2Former-VIS and IFR; by default Mask2Former-VIS with ResNet-50 at a short side of 360.
+
+    Example:
+        >>> from tubelet.models.mask2former.decoder import JointConfig
+        >>> from tubelet.models.mask2former.model import Mask2FormerConfig
+        >>> config = Mask2FormerConfig(decoder=JointConfig(layers=3), queries=20)
+        >>> config.window.length is None, config.but(top=5).top
+        (True, 5)
+    """
 
     kind: Literal["mask2former"] = "mask2former"
     backbone: BackboneConfig = BackboneConfig(name="resnet50", frozen_stages=0)
-    input: InputConfig = InputConfig(
-        resize=KeepRatio(long=1333, short=360)
-    )  # at test; training takes clips as they are
+    input: InputConfig = InputConfig(resize=KeepRatio(long=1333, short=360))  # at test; training clips are not resized
     pixel_decoder: PixelDecoderConfig = PixelDecoderConfig()
     decoder: QueryDecoderConfig = JointConfig()
     queries: int = Field(default=100, ge=1)
     criterion: CriterionConfig = CriterionConfig()
-    legacy_labels: bool = False  # a label counts only where the object is in the clip's last frame (the original's)
-    window: Window = Window(length=None)  # per video
-    top: int = Field(default=20, ge=1)  # queries kept of a window at most, those with the best scores
-    linking: LinkingConfig = LinkingConfig()  # of clips, where the video is not read as a whole
+    legacy_labels: bool = False  # as the authors' code: an object that is absent from the last frame is "no object"
+    window: Window = Window(length=None)  # the whole video as one clip
+    top: int = Field(default=20, ge=1)  # at most so many queries of a window are objects, those with the best scores
+    linking: LinkingConfig = LinkingConfig()  # of windows, if the video is not one clip
     frames_at_a_time: int = Field(default=8, ge=1)  # through backbone and pixel decoder at test
-    save_memory: bool = False  # training computes layers again in the backward pass (gradient checkpointing)
+    save_memory: bool = False  # in training, recompute layers in the backward pass (gradient checkpointing)
 
     def build(self, classes: tuple[str, ...]) -> Mask2Former:
+        """Build the model for these classes, with random weights."""
         return Mask2Former(self, classes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClipOutput:
-    """What is said of one clip: Q queries, T frames, K classes; masks cover the unpadded frame at about a quarter."""
+    """Predictions for one clip: Q queries, T frames, K classes.
+
+    Masks cover the unpadded frame at about a quarter of the network's resolution.
+    """
 
     probabilities: Tensor  # float32 [Q, K]: of each class, without a column for "no object"
     mask_logits: Tensor  # float32 [Q, T, h, w]
 
 
 class Mask2Former(nn.Module):
-    """A VideoSegmenter: a query is one object through all frames of a clip."""
+    """A VideoSegmenter: each query is one object in all frames of a clip."""
 
     def __init__(self, config: Mask2FormerConfig, classes: tuple[str, ...]) -> None:
         super().__init__()
-        self.config, self.classes = config, classes
+        self.config = config
+        self.classes = classes
         self.window = config.window
         self.precision = torch.float32  # of the network in `predict`; training has its own setting
         self.traits = Traits(vote="mean", average="logits", resizable=True)
+
         self.backbone = config.backbone.build()
         self.backbone.save_memory(config.save_memory)
         self.pixel_decoder = config.pixel_decoder.build(self.backbone.channels)
-        self.decoder = config.decoder.build(config.pixel_decoder.channels, config.queries, len(classes))
-        decoder = self.decoder
+        channels = config.pixel_decoder.channels
+        self.decoder = config.decoder.build(channels, config.queries, len(classes))
         self.criterion = config.criterion.build(
-            decoder.classification, decoder.cross_frame, all_layers=decoder.cross_all_layers
+            self.decoder.classification,
+            self.decoder.cross_frame,
+            all_layers=self.decoder.cross_all_layers,
         )
 
     # training
 
     def forward(self, clips: list[Clip]) -> Losses:
-        """Losses of all predictions for clips of one length; all frames count, whether key or not.
+        """Compute the losses of all layers for clips of one length.
 
-        Clips are read at the size that they have: what is drawn for each is a matter of the transforms.
+        All frames count, key or not. Clips are not resized.
+        Raises InputError if the clips differ in length or have no annotated objects.
         """
         check_clips(clips)
         length = len(clips[0])
         if any(len(clip) != length for clip in clips):
             raise InputError(f"clips of a batch must have one length, got {[len(clip) for clip in clips]} frames")
+
         save_memory = self.config.save_memory and self.training
         images = self._prepare(clips)
         pixels = self.pixel_decoder(self.backbone(images.pixels), save_memory=save_memory)
@@ -99,21 +115,30 @@ class Mask2Former(nn.Module):
         return self.criterion(predictions, pixels.features.unflatten(0, (-1, length)), targets)
 
     def _prepare(self, clips: Sequence[Clip]) -> Images:
-        """Every clip at its own size, all in one batch."""
+        """Put clips, each at its own size, into one batch."""
         parts = [self.config.input.unresized(clip.size).prepare([clip.frames]) for clip in clips]
-        height, width = (max(part.pixels.shape[axis] for part in parts) for axis in (-2, -1))
-        pixels = [F.pad(p.pixels, (0, width - p.pixels.shape[-1], 0, height - p.pixels.shape[-2])) for p in parts]
-        sizes = [size for part in parts for size in part.sizes]
+        height = max(part.pixels.shape[-2] for part in parts)
+        width = max(part.pixels.shape[-1] for part in parts)
+
+        pixels: list[Tensor] = []
+        sizes: list[tuple[int, int]] = []
+        for part in parts:
+            h, w = part.pixels.shape[-2:]
+            pixels.append(F.pad(part.pixels, (0, width - w, 0, height - h)))
+            sizes += part.sizes
         return Images(torch.cat(pixels), sizes, torch.cat([part.scales for part in parts]))
 
     def _target(self, clip: Clip, images: Images, first: int) -> Target:
-        """Objects with a pixel in the clip; crowds are left out."""
+        """Objects with a pixel in the clip, without crowds; `first` is the clip's first image."""
         if clip.tracks is None:
             raise InputError("a clip without annotated objects cannot be learnt from")
-        tracks = clip.tracks[(clip.tracks.scores.sum(1) > 0) & clip.tracks.present.any(1)]
+
+        is_crowd = clip.tracks.scores.sum(1) <= 0
+        tracks = clip.tracks[~is_crowd & clip.tracks.present.any(1)]
         labels = tracks.labels
         if self.config.legacy_labels:
             labels = torch.where(tracks.present[:, -1], labels, len(self.classes))
+
         height, width = images.sizes[first]
         padded = images.pixels.shape
         padding = torch.tensor([padded[-1] / width, padded[-2] / height], device=images.pixels.device)
@@ -122,84 +147,118 @@ class Mask2Former(nn.Module):
     # inference
 
     def start(self) -> Links:
-        """Nothing is known before the first clip."""
+        """Return the state before the first clip of a video."""
         return Links()
 
     def step(self, state: Links, clip: Clip) -> tuple[Links, Tracks]:
-        """Objects of the clip's key frames, which are read as one clip; `look`, then `settle`."""
-        answer = self.look(clip.frames[clip.key], keep=self.config.top)
-        return self.settle(state, answer, clip.index[clip.key], clip.shot)
+        """Find the objects of the clip's key frames and link them to those of earlier clips."""
+        output = self.look(clip.frames[clip.key], keep=self.config.top)
+        return self.settle(state, output, clip.index[clip.key], clip.shot)
 
     @torch.no_grad()
     def look(self, frames: Tensor, short: int | None = None, *, keep: int | None = None) -> ClipOutput:
-        """What the queries say of frames uint8 [T, 3, H, W], taken as one clip.
+        """Predict classes and masks of all queries for one clip.
 
-        `short` reads them at another short side than the configured one (test-time augmentation). `keep` gives masks to
-        so many queries of the best scores alone, in that order: no other query is in as many best (query, class) pairs.
+        Args:
+            frames: uint8 [T, 3, H, W].
+            short: Short side to resize to (test-time augmentation); None for the configured one.
+            keep: Return only so many queries, those with the best scores, the best first. They
+                include every query that is in one of the `keep` best (query, class) pairs.
         """
         size = self.config.input if short is None else self.config.input.at_short(short)
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=self.precision == torch.bfloat16):
+        use_bf16 = self.precision == torch.bfloat16
+        with torch.autocast(frames.device.type, torch.bfloat16, enabled=use_bf16):
             pixels, images = self._read(frames, size)
             prediction = self.decoder(pixels, len(frames), every=False)[-1]
         return self.answer(prediction, pixels, images.sizes[0], keep)
 
     def pixels(self, images: Images) -> Pixels:
-        """Backbone and pixel decoder."""
+        """Apply the backbone and the pixel decoder."""
         pixels: Pixels = self.pixel_decoder(self.backbone(images.pixels))
         return pixels
 
     def answer(
         self, prediction: QueryPrediction, pixels: Pixels, size: tuple[int, int], keep: int | None = None
     ) -> ClipOutput:
-        """The decoder's prediction for one clip, as classes and masks over frames of a size without padding."""
+        """Convert the decoder's prediction for one clip to classes and masks.
+
+        Args:
+            prediction: Of one clip.
+            pixels: Maps of the clip's frames.
+            size: Height and width of the network input without padding, which masks cover.
+            keep: As in `look`.
+        """
         kernels = prediction.kernels[0]
         probabilities = self.decoder.probabilities(prediction.logits[0])
         if keep is not None:
             best = _best(probabilities, keep)
-            probabilities, kernels = probabilities[best], kernels[:, best]
+            probabilities = probabilities[best]
+            kernels = kernels[:, best]
+
         maps = (kernels @ pixels.features.flatten(2)).transpose(0, 1)  # [Q, T, h w]
         maps = maps.unflatten(-1, pixels.features.shape[-2:])
         return ClipOutput(probabilities=probabilities, mask_logits=cut_padding(maps, size))
 
     def settle(self, state: Links, answer: ClipOutput, index: Tensor, shot: int = 0) -> tuple[Links, Tracks]:
-        """The best queries as objects of the frames `index` [T] of a shot, linked to those of its clips before.
+        """Choose the queries that are objects and link them to those of earlier clips of the shot.
 
-        The first clip, which may be the whole video, keeps them whatever they score: which (query, class) pairs are the
-        best is a matter of the whole answer. Of later clips only those that are objects stay.
+        The first clip, which may be the whole video, keeps its `top` queries whatever their scores: evaluation ranks
+        all of them. Later clips keep only queries that are objects (`are_objects`).
+
+        Args:
+            state: Links of the earlier clips.
+            answer: Predictions for this clip.
+            index: Numbers of its frames [T].
+            shot: Number of its shot.
         """
         best = _best(answer.probabilities, self.config.top)
         if state.windows:
-            best = best[are_objects(answer.probabilities[best], self.config.linking, exclusive=self.decoder.exclusive)]
-        ids = torch.zeros(len(best), dtype=torch.int64, device=index.device)
-        masks = answer.mask_logits[best].sigmoid()
-        found = Tracks(ids=ids, scores=answer.probabilities[best], masks=masks, index=index)
-        return link(state, found, self.config.linking, shot)
+            probabilities = answer.probabilities[best]
+            best = best[are_objects(probabilities, self.config.linking, exclusive=self.decoder.exclusive)]
+
+        objects = Tracks(
+            ids=torch.zeros(len(best), dtype=torch.int64, device=index.device),  # `link` gives ids
+            scores=answer.probabilities[best],
+            masks=answer.mask_logits[best].sigmoid(),
+            index=index,
+        )
+        return link(state, objects, self.config.linking, shot)
 
     def _read(self, frames: Tensor, size: InputConfig) -> tuple[Pixels, Images]:
-        """Pixels of all frames, a few at a time; the images are those of the last few."""
-        parts = []
-        for some in frames.split(self.config.frames_at_a_time):
-            images = size.prepare([some])
+        """Pixels of all frames, computed a few frames at a time; the images are the last few."""
+        parts: list[Pixels] = []
+        for chunk in frames.split(self.config.frames_at_a_time):
+            images = size.prepare([chunk])
             parts.append(self.pixels(images))
         return Pixels.cat(parts), images
 
 
 def cut_padding(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Maps [Q, T, h, w] of stride 4 -> the part that covers a frame of `size` (height, width) in network pixels.
+    """Cut maps of stride 4 to the part that covers the frame.
 
-    Where the frame does not end with a cell, cells are taken anew so that they cover the frame and nothing else.
+    If the frame does not end at the border of a cell, the maps are resampled so that they cover the frame exactly.
+
+    Args:
+        maps: [Q, T, h, w] over the padded network input.
+        size: Height and width of the frame in network pixels.
+
+    Example:
+        >>> from tubelet.models.mask2former.model import cut_padding
+        >>> cut_padding(torch.zeros(5, 2, 16, 24), size=(60, 90)).shape
+        torch.Size([5, 2, 15, 22])
     """
     cells = [max(round(side / STRIDE), 1) for side in size]
     if all(side == STRIDE * n for side, n in zip(size, cells, strict=True)):
         return maps[..., : cells[0], : cells[1]]
-    rows, columns = (
-        ((torch.arange(n, device=maps.device) + 0.5) / n * side) / (STRIDE * there) * 2 - 1
-        for n, side, there in zip(cells, size, maps.shape[-2:], strict=True)
-    )
+
+    axes: list[Tensor] = []
+    for n, side, padded in zip(cells, size, maps.shape[-2:], strict=True):
+        centres = (torch.arange(n, device=maps.device) + 0.5) / n * side
+        axes.append(centres / (STRIDE * padded) * 2 - 1)
+    rows, columns = axes
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # [h, w, (x, y)]
-    return F.grid_sample(
-        maps, grid.to(maps.dtype).expand(len(maps), -1, -1, -1), padding_mode="border", align_corners=False
-    )
+    grid = grid.to(maps.dtype).expand(len(maps), -1, -1, -1)
+    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
 
 
 def _best(probabilities: Tensor, count: int) -> Tensor:
