@@ -1,4 +1,4 @@
-"""Where weights come from: a bundled name, a file, a folder of a training, the hub."""
+"""Load weights: bundled models, files, training folders, models of the hub."""
 
 from tubelet.models.weights.loading import (
     BACKBONES,

@@ -1,7 +1,7 @@
-"""Models that can be had from the hub of Hugging Face by name: what they are, and where their files are found.
+"""Published Mask2Former models on the hub of Hugging Face, which can be loaded by name.
 
 Sources: the model zoo of github.com/facebookresearch/Mask2Former (AP, licence) and the models' pages on the hub.
-Nothing is fetched but what is listed, nothing but config.json and safetensors, and only when a name is loaded.
+Only listed models are fetched, only their config.json and safetensors, and only when a name is loaded.
 """
 
 from __future__ import annotations
@@ -18,7 +18,14 @@ _AUTHORS = "CC BY-NC 4.0 (the authors' model zoo"
 
 @dataclass(frozen=True, slots=True)
 class Published:
-    """A model on the hub. `revision` is where its safetensors lie; without one there is only a pickle yet."""
+    """A model on the hub.
+
+    Example:
+        >>> from tubelet.models.weights import hub
+        >>> model = hub.PUBLISHED[0]
+        >>> model.name, model.ap, model.measured_on
+        ('facebook/mask2former-swin-tiny-coco-instance', 45.0, 'COCO')
+    """
 
     name: str
     megabytes: float
@@ -26,7 +33,7 @@ class Published:
     ap: float  # published, in percent
     measured_on: str
     licence: str
-    revision: str | None = "main"
+    revision: str | None = "main"  # that has safetensors; None if the hub only has a pickle
 
 
 def _image(size: str, megabytes: float, ap: float, revision: str = "main") -> Published:
@@ -57,25 +64,33 @@ PUBLISHED = (
 
 
 def names() -> list[str]:
-    """Names that can be given."""
-    return [one.name for one in PUBLISHED]
+    """List the names of the models on the hub.
+
+    Example:
+        >>> from tubelet.models.weights import hub
+        >>> len(hub.names())
+        13
+    """
+    return [model.name for model in PUBLISHED]
 
 
 def fetch(name: str) -> Path:
-    """The safetensors of a listed model, with config.json beside it, from the hub's cache or the network.
+    """Return the safetensors file of a listed model, from the hub's cache or the network.
 
-    Raises WeightsError, which says which files to put where, without a network or without huggingface_hub.
+    Its config.json is in the same folder. Raises WeightsError if there is no network, no huggingface_hub or no
+    safetensors; the message says which files to put where.
     """
-    (model,) = [one for one in PUBLISHED if one.name == name]
+    (model,) = (model for model in PUBLISHED if model.name == name)
     if model.revision is None:
         raise WeightsError(f"{name}: the hub has only a pickle of it, which is never read: {CONVERTING}")
+
     try:
         from huggingface_hub import hf_hub_download
     except ImportError:
         raise WeightsError(f"{name}: fetching needs huggingface_hub (tubelet[hub]); {_by_hand(name)}") from None
     try:
         paths = [Path(hf_hub_download(name, file, revision=model.revision)) for file in FILES]
-    except (OSError, ValueError) as error:  # what the hub raises derives from these, offline and online
+    except (OSError, ValueError) as error:  # the hub's own errors derive from these
         reason = (str(error).strip() or type(error).__name__).splitlines()[0]
         raise WeightsError(f"{name} cannot be fetched ({reason[:120]}); {_by_hand(name)}; {_cached(name)}") from None
     return paths[1]
@@ -88,4 +103,5 @@ def _by_hand(name: str) -> str:
 def _cached(name: str) -> str:
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    return f"or copy another machine's {Path(HF_HUB_CACHE) / ('models--' + name.replace('/', '--'))} to the same place"
+    folder = Path(HF_HUB_CACHE) / ("models--" + name.replace("/", "--"))
+    return f"or copy another machine's {folder} to the same place"

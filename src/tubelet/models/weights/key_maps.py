@@ -1,6 +1,6 @@
-"""Tensors of public models, name by name onto ours. Pure: names and tensors in, names and tensors out.
+"""Rename the tensors of public models to our names.
 
-A name that no rule knows stays as it is, so that whoever checks the fit can say which one it was.
+A name that no rule matches stays as it is, so that an error about unknown tensors can name it.
 """
 
 from __future__ import annotations
@@ -11,19 +11,28 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-COCO_IDS = tuple(i for i in range(1, 91) if i not in {12, 26, 29, 30, 45, 66, 68, 69, 71, 83})  # the 80 in use
+_UNUSED_IDS = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
+COCO_IDS = tuple(i for i in range(1, 91) if i not in _UNUSED_IDS)  # of COCO's 80 classes
 
-Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]  # a pattern for a whole name, and our name
+Rules = Sequence[tuple[str, str | Callable[[re.Match[str]], str]]]  # pattern of the whole name, and our name
 
 
 def from_coco_ssdlite(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The public COCO detector's tensors -> ours: of its 91 class scores the 80 that COCO uses stay."""
-    out = {}
+    """Rename the tensors of the public COCO detector, and keep the 80 used of its 91 class scores.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import from_coco_ssdlite
+        >>> renamed = from_coco_ssdlite({"cls.0.pw.bias": torch.zeros(6 * 91)})
+        >>> {name: len(tensor) for name, tensor in renamed.items()}
+        {'detector.cls.0.pw.bias': 480}
+    """
+    renamed = {}
     for key, tensor in tensors.items():
         if re.fullmatch(r"cls\.\d+\.pw\.(weight|bias)", key):
-            tensor = tensor.reshape(-1, 91, *tensor.shape[1:])[:, list(COCO_IDS)].flatten(0, 1)
-        out[f"detector.{key}"] = tensor
-    return out
+            by_anchor = tensor.reshape(-1, 91, *tensor.shape[1:])
+            tensor = by_anchor[:, list(COCO_IDS)].flatten(0, 1)
+        renamed[f"detector.{key}"] = tensor
+    return renamed
 
 
 def from_nanodet_plus(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -59,69 +68,106 @@ _TORCHVISION = {  # their prefix -> ours
 
 
 def from_torchvision(tensors: Mapping[str, Tensor], norm_eps: float = 1e-5) -> dict[str, Tensor]:
-    """A torchvision Mask R-CNN with FPN, tensor by tensor, onto the two-stage detector and the mask head.
+    """Rename a torchvision Mask R-CNN with FPN to our two-stage detector and mask head.
 
-    `norm_eps` is what its batch norms add to the variance; ours add 1e-5, so a difference goes into the variances.
+    `norm_eps` is the eps of its batch norms; ours have 1e-5, so the difference is added to the variances.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import from_torchvision
+        >>> list(from_torchvision({"roi_heads.mask_head.1.0.bias": torch.zeros(256)}))
+        ['mask.convs.2.bias']
     """
-    out = {}
+    renamed = {}
     for key, tensor in tensors.items():
         if key.endswith("running_var"):
             tensor = tensor + (norm_eps - 1e-5)
         convolution = re.fullmatch(r"roi_heads\.mask_head\.(\d)\.0\.(weight|bias)", key)
-        if convolution:  # each of their blocks is a convolution and a ReLU; ours lie in one sequence
-            out[f"mask.convs.{2 * int(convolution[1])}.{convolution[2]}"] = tensor
+        if convolution:  # theirs are blocks of a convolution and a ReLU, ours are one sequence
+            number, part = convolution.groups()
+            renamed[f"mask.convs.{2 * int(number)}.{part}"] = tensor
+
         for theirs, ours in _TORCHVISION.items():
             if key.startswith(theirs):
-                out[ours + key.removeprefix(theirs)] = tensor
-    return out
+                renamed[ours + key.removeprefix(theirs)] = tensor
+    return renamed
 
 
-# Mask2Former: names of transformers (since 2023, and those of its modules since 2026), and of the authors' Detectron2
+# Mask2Former: names of transformers (of 2023, and its modules' names of 2026), and of the authors' Detectron2
 
 
 def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A transformers Mask2FormerForUniversalSegmentation with a Swin or ResNet backbone -> our Mask2Former."""
+    """Rename transformers' Mask2FormerForUniversalSegmentation with a Swin or ResNet backbone.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import from_transformers
+        >>> list(from_transformers({"class_predictor.bias": torch.zeros(41)}))
+        ['decoder.class_predictor.bias']
+    """
     return _joined(_split(_renamed(tensors, _TRANSFORMERS)))
 
 
 def from_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The authors' Mask2Former, for images or video, with a Swin or ResNet backbone -> our Mask2Former."""
+    """Rename the authors' Mask2Former, for images or video, with a Swin or ResNet backbone.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import from_detectron2
+        >>> list(from_detectron2({"sem_seg_head.predictor.class_embed.bias": torch.zeros(41)}))
+        ['decoder.class_predictor.bias']
+    """
     return _split(_renamed(tensors, _DETECTRON2))
 
 
 def is_transformers(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of transformers' Mask2Former."""
+    """Whether the tensors are named as in transformers' Mask2Former.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import is_transformers
+        >>> is_transformers({"model.pixel_level_module.decoder.level_embed": torch.zeros(3, 8)})
+        True
+    """
     return any(key.startswith("model.pixel_level_module.") for key in tensors)
 
 
 def is_detectron2(tensors: Mapping[str, Tensor]) -> bool:
-    """Whether the names are those of the authors' Mask2Former."""
+    """Whether the tensors are named as in the authors' Mask2Former.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import is_detectron2
+        >>> is_detectron2({"sem_seg_head.predictor.class_embed.bias": torch.zeros(41)})
+        True
+    """
     return any(key.startswith("sem_seg_head.") for key in tensors)
 
 
 def _next_stage(match: re.Match[str]) -> str:
-    """Theirs shrinks the map at the end of a stage, timm at the start of the next."""
+    """Their stages end with the downsampling; timm's start with it."""
     return f"backbone.body.layers_{int(match[1]) + 1}.downsample.{match[2]}"
 
 
 def _resnet_layer(match: re.Match[str]) -> str:
     stage, block, part, kind, rest = match.groups()
-    here = f"backbone.body.layer{int(stage) + 1}.{block}"
+    is_norm = kind == "normalization"
+    prefix = f"backbone.body.layer{int(stage) + 1}.{block}"
     if part == "shortcut":
-        return f"{here}.downsample.{int(kind == 'normalization')}.{rest}"
-    return f"{here}.{'bn' if kind == 'normalization' else 'conv'}{int(part.removeprefix('layer.')) + 1}.{rest}"
+        return f"{prefix}.downsample.{int(is_norm)}.{rest}"
+
+    number = int(part.removeprefix("layer.")) + 1
+    name = "bn" if is_norm else "conv"
+    return f"{prefix}.{name}{number}.{rest}"
 
 
 def _detectron2_resnet(match: re.Match[str]) -> str:
     stage, block, part, norm, rest = match.groups()
-    here = f"backbone.body.layer{int(stage) - 1}.{block}"
+    prefix = f"backbone.body.layer{int(stage) - 1}.{block}"
     if part == "shortcut":
-        return f"{here}.downsample.{int(bool(norm))}.{rest}"
-    return f"{here}.{part.replace('conv', 'bn') if norm else part}.{rest}"
+        return f"{prefix}.downsample.{int(bool(norm))}.{rest}"
+
+    name = part.replace("conv", "bn") if norm else part
+    return f"{prefix}.{name}.{rest}"
 
 
-def _before(name: str) -> Callable[[re.Match[str]], str]:
-    """The norm of stage 1 to 4, counted from 1 there and from 0 here."""
+def _from_one(name: str) -> Callable[[re.Match[str]], str]:
+    """Their stages are numbered from 1, ours from 0."""
     return lambda match: f"{name}.{int(match[1]) - 1}.{match[2]}"
 
 
@@ -133,8 +179,8 @@ _TRANSFORMERS: Rules = [
     (_SWIN + r"embeddings\.patch_embeddings\.projection\.(.*)", r"backbone.body.patch_embed.proj.\1"),
     (_SWIN + r"embeddings\.norm\.(.*)", r"backbone.body.patch_embed.norm.\1"),
     (_SWIN + r"encoder\.layers\.(\d+)\.downsample\.(.*)", _next_stage),
-    (_SWIN + r"hidden_states_norms\.stage(\d)\.(.*)", _before("backbone.norms")),
-    (_SWIN + r"layernorm\.\w+", _DROPPED),  # of the classifier that the backbone once was
+    (_SWIN + r"hidden_states_norms\.stage(\d)\.(.*)", _from_one("backbone.norms")),
+    (_SWIN + r"layernorm\.\w+", _DROPPED),  # only a classifier uses it
     (_BLOCK + r"attention\.\w+\.relative_position_index", _DROPPED),
     (_BLOCK + r"attention\.\w+\.relative_position_bias_table", _OURS + "attn.relative_position_bias_table"),
     (_BLOCK + r"attention\.(?:self\.)?([qkv])(?:uery|ey|alue|_proj)\.(.*)", _OURS + r"attn.\3.\4"),
@@ -157,7 +203,7 @@ _TRANSFORMERS: Rules = [
     (r"criterion\..*", _DROPPED),
 ]
 
-_PIXELS = r"sem_seg_head\.(?:pixel_decoder\.)?"  # the first version had no name for the part
+_PIXELS = r"sem_seg_head\.(?:pixel_decoder\.)?"  # the first version did not name the pixel decoder
 _QUERIES = r"sem_seg_head\.predictor\."
 _DETECTRON2: Rules = [
     (r"backbone\.stem\.conv1\.norm\.(.*)", r"backbone.body.bn1.\1"),
@@ -203,33 +249,40 @@ _DETECTRON2: Rules = [
 
 
 def _renamed(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    named = ((_rename(key, rules), tensor) for key, tensor in tensors.items())
-    return {key: tensor for key, tensor in named if key != _DROPPED}
+    renamed = {_rename(key, rules): tensor for key, tensor in tensors.items()}
+    renamed.pop(_DROPPED, None)
+    return renamed
 
 
 def _rename(key: str, rules: Rules) -> str:
     for pattern, ours in rules:
         if match := re.fullmatch(pattern, key):
-            return match.expand(ours) if isinstance(ours, str) else ours(match)
+            if isinstance(ours, str):
+                return match.expand(ours)
+            return ours(match)
     return key
 
 
 def _split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Fused projections of queries, keys and values -> three."""
-    out: dict[str, Tensor] = {}
+    """Split joint projections of queries, keys and values into three."""
+    separate: dict[str, Tensor] = {}
     for key, tensor in tensors.items():
-        fused = re.fullmatch(r"(decoder\..*)\.in_proj_(weight|bias)", key)
-        if fused and len(tensor) % 3 == 0:
-            out |= {f"{fused[1]}.{n}_proj.{fused[2]}": part for n, part in zip("qkv", tensor.chunk(3), strict=True)}
-        else:
-            out[key] = tensor
-    return out
+        joint = re.fullmatch(r"(decoder\..*)\.in_proj_(weight|bias)", key)
+        if joint is None or len(tensor) % 3:
+            separate[key] = tensor
+            continue
+        module, part = joint.groups()
+        for letter, third in zip("qkv", tensor.chunk(3), strict=True):
+            separate[f"{module}.{letter}_proj.{part}"] = third
+    return separate
 
 
 def _joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Three projections of queries, keys and values -> one, as timm has them."""
-    for key in [key for key in tensors if re.fullmatch(r".*\.attn\.q\.\w+", key)]:
-        names = [re.sub(r"\.q\.(\w+)$", rf".{n}.\1", key) for n in "qkv"]
+    """Join the three projections of queries, keys and values of Swin, as timm does."""
+    of_queries = [key for key in tensors if re.fullmatch(r".*\.attn\.q\.\w+", key)]
+    for key in of_queries:
+        names = [re.sub(r"\.q\.(\w+)$", rf".{letter}.\1", key) for letter in "qkv"]
         if all(name in tensors for name in names):
-            tensors[key.replace(".attn.q.", ".attn.qkv.")] = torch.cat([tensors.pop(name) for name in names])
+            parts = [tensors.pop(name) for name in names]
+            tensors[key.replace(".attn.q.", ".attn.qkv.")] = torch.cat(parts)
     return tensors

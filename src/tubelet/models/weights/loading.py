@@ -1,7 +1,7 @@
-"""Where weights come from: bundled with the package, a file, the hub, or a public model's layout mapped onto ours.
+"""Load models and pretrained weights: bundled with the package, from a file, or from the hub.
 
-Files are safetensors; nothing is ever unpickled. Which of their names is which of ours: key_maps.py. What a published
-file says of its model: published.py. What the hub has: hub.py.
+Files are safetensors; nothing is ever unpickled. key_maps.py renames the tensors of public models, published.py infers
+the config of a published file, hub.py lists the models of the hub.
 """
 
 from __future__ import annotations
@@ -47,14 +47,14 @@ AnyModel = MaskTrackRCNN | Mask2Former | TagModel
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-BACKBONES = ("detector.backbone.body.", "backbone.body.")  # where models keep a backbone's tensors
-SSDLITE = "detector.body."  # where an SSDLite detector keeps its trunk's
-FORMAT = "1"  # of the metadata beside the tensors: tubelet, config, classes
+BACKBONES = ("detector.backbone.body.", "backbone.body.")  # prefixes of a backbone's tensors
+SSDLITE = "detector.body."  # prefix of the trunk of an SSDLite detector
+FORMAT = "1"  # of the metadata of our files: tubelet, config, classes
 
 
 @dataclass(frozen=True, slots=True)
 class ListedModel:
-    """A model that can be named: what `tubelet list models` shows."""
+    """A model that can be loaded by name, as `tubelet list models` shows it."""
 
     name: str
     where: str
@@ -65,7 +65,14 @@ class ListedModel:
 
 
 def list_models() -> list[ListedModel]:
-    """The bundled models, then those of the hub."""
+    """List the bundled models, then those of the hub.
+
+    Example:
+        >>> from tubelet.models.weights import list_models
+        >>> model = list_models()[0]
+        >>> model.name, model.where, model.classes
+        ('default', 'bundled', 80)
+    """
     return [*_bundled(), *(_listed(model) for model in hub.PUBLISHED)]
 
 
@@ -76,12 +83,14 @@ def _listed(model: hub.Published) -> ListedModel:
 
 
 def _bundled() -> list[ListedModel]:
-    rows = []
+    models = []
     for path in sorted(BUNDLED.glob("*.safetensors")):
         metadata = read_metadata(path)
         classes = len(decode_json(metadata["classes"], str(path)))
-        rows.append(ListedModel(path.stem, "bundled", path.stat().st_size / 1e6, classes, metadata.get("licence", "")))
-    return rows
+        megabytes = path.stat().st_size / 1e6
+        licence = metadata.get("licence", "")
+        models.append(ListedModel(path.stem, "bundled", megabytes, classes, licence))
+    return models
 
 
 def load(
@@ -90,11 +99,23 @@ def load(
     device: str | torch.device = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
 ) -> AnyModel:
-    """A model ready to predict: a bundled name, one of the hub, a safetensors file, or the folder of a training run or
-    of a published model (model.safetensors, and config.json where it is transformers').
+    """Load a model that is ready to predict.
 
-    `precision` is that of the network's layers; "auto" is bf16 where the processor computes in it, else fp32.
-    Raises WeightsError for an unknown name, a file of another kind (a pickle is refused unread) or of another model.
+    Args:
+        name: A bundled model, a model of the hub, a safetensors file, or a folder with
+            model.safetensors (of a training run or a published model).
+        device: "auto", or a torch device.
+        precision: Of the network's layers; "auto" is bf16 if the processor computes in it, else fp32.
+
+    Raises:
+        WeightsError: if the name is unknown, or the file is no safetensors file (a pickle is never
+            read) or belongs to another model.
+
+    Example:
+        >>> from tubelet.models import weights
+        >>> model = weights.load("default", device="cpu")
+        >>> len(model.classes), model.training
+        (80, False)
     """
     one_of("precision", precision, ("auto", "fp32", "bf16"))
     target = choose_device(device)
@@ -105,16 +126,17 @@ def load(
     model.load_state_dict(tensors, strict=False)
     if precision == "bf16" or (precision == "auto" and computes_bf16(target)):
         model.precision = torch.bfloat16
-    if not isinstance(model, TagModel):  # whose convolutions have three dimensions, and choose for themselves
+    if not isinstance(model, TagModel):  # its 3-D convolutions choose their own memory format
         model.to(memory_format=torch.channels_last)
     return model.eval().to(target)
 
 
 def _open(path: Path) -> tuple[ModelConfig, tuple[str, ...], dict[str, Tensor]]:
-    """The model of a file, its classes, and its tensors by our names."""
+    """Read a file: the model's config, its classes, and its tensors by our names."""
     metadata = read_metadata(path)
     if "config" in metadata and "classes" in metadata:
-        return *_described(path, metadata), read_tensors(path)
+        return *_config_of(path, metadata), read_tensors(path)
+
     published = describe(path, read_tensors(path), metadata)
     if published is None:
         expected = "expected a model saved by tubelet (config and classes in its metadata) or a published Mask2Former"
@@ -123,7 +145,7 @@ def _open(path: Path) -> tuple[ModelConfig, tuple[str, ...], dict[str, Tensor]]:
 
 
 def computes_bf16(device: torch.device) -> bool:
-    """Whether the device has bfloat16 arithmetic of its own, so that it is faster than float32 and not slower."""
+    """Whether the device has bfloat16 arithmetic; emulated, it would be slower than float32."""
     if device.type == "cuda":
         return torch.cuda.is_bf16_supported(including_emulation=False)
     if device.type == "cpu":
@@ -132,30 +154,43 @@ def computes_bf16(device: torch.device) -> bool:
     return False
 
 
-def _described(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, tuple[str, ...]]:
+def _config_of(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, tuple[str, ...]]:
     try:
         classes = decode_json(metadata["classes"], str(path))
         if not isinstance(classes, list) or not all(isinstance(name, str) for name in classes):
             raise WeightsError(f"{path}: expected a list of class names in its metadata")
-        return _ANY_MODEL.validate_python(decode_json(metadata["config"], str(path))), tuple(classes)
+        config = _ANY_MODEL.validate_python(decode_json(metadata["config"], str(path)))
+        return config, tuple(classes)
     except (ValidationError, FormatError) as error:
         raise WeightsError(f"{path}: its config is not of this version: {str(error).splitlines()[0]}") from None
 
 
 def find(name: str | Path) -> Path:
-    """The file that a name or path stands for; what is on disk goes before a name of the hub."""
+    """Return the safetensors file of a name or path; files on disk come before names of the hub.
+
+    Raises WeightsError if there is none.
+
+    Example:
+        >>> from tubelet.models import weights
+        >>> weights.find("default").name
+        'default.safetensors'
+    """
     if not isinstance(name, str | Path):
         raise WeightsError(f"expected a model's name or a path, got {short(name)}")
     bundled = BUNDLED / f"{name}.safetensors"
     if re.fullmatch(r"[\w.-]+", str(name)) and is_file(bundled):
         return bundled
+
     path = Path(name)
     if is_file(path):
         return path
-    if is_folder(path) and (path / "model.safetensors").is_file():
-        return path / "model.safetensors"
-    if is_folder(path) and (pickles := [p for p in ("pytorch_model.bin", "model.pkl") if (path / p).is_file()]):
-        raise WeightsError(f"{path / pickles[0]} is a pickle, which is never read: {hub.CONVERTING}")
+    if is_folder(path):
+        if (path / "model.safetensors").is_file():
+            return path / "model.safetensors"
+        for pickle in (path / "pytorch_model.bin", path / "model.pkl"):
+            if pickle.is_file():
+                raise WeightsError(f"{pickle} is a pickle, which is never read: {hub.CONVERTING}")
+
     if str(name) in hub.names():
         return hub.fetch(str(name))
     shown = short(str(name)) if len(str(name)) > 200 else repr(str(name))
@@ -164,23 +199,28 @@ def find(name: str | Path) -> Path:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """All tensors, in float32 where they are floating point."""
-    return {k: t.float() if t.is_floating_point() else t for k, t in stored.read_tensors(path).items()}
+    """Read all tensors of a safetensors file; floating point ones become float32."""
+    tensors = stored.read_tensors(path)
+    return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
 def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[str, Tensor], where: str) -> None:
-    """Raise WeightsError, which counts what is missing, unknown or of another shape, unless every tensor fits.
+    """Raise WeightsError unless all tensors fit the model; the message counts those that do not.
 
-    Nothing is allocated, and no more is built than the file has: its config decides the sizes, and may be hostile.
+    The model is built on the meta device, and only as large as the file: its config may be hostile.
+    `where` names the file in messages.
     """
     try:
         with torch.device("meta"), _at_most(2 * len(tensors) + 100):
-            own = config.build(classes).state_dict()
+            expected = config.build(classes).state_dict()
     except (RuntimeError, ConfigError, ValueError) as error:
         raise WeightsError(f"{where}: its config cannot be built: {str(error).splitlines()[0]}") from None
-    missing = sorted(own.keys() - tensors.keys() - {k for k in own if k.endswith("num_batches_tracked")})
-    unknown = sorted(tensors.keys() - own.keys())
-    shapes = sorted(k for k in own.keys() & tensors.keys() if own[k].shape != tensors[k].shape)
+
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}  # a file may leave them out
+    missing = sorted(expected.keys() - tensors.keys() - counters)
+    unknown = sorted(tensors.keys() - expected.keys())
+    common = expected.keys() & tensors.keys()
+    shapes = sorted(name for name in common if expected[name].shape != tensors[name].shape)
     if missing or unknown or shapes:
         raise WeightsError(
             f"{where}: weights of another model: {len(missing)} missing, {len(unknown)} unknown, "
@@ -207,26 +247,39 @@ def _at_most(parameters: int) -> Iterator[None]:
 
 
 def start_from(model: nn.Module, source: str) -> list[str]:
-    """Start a training from pretrained weights; returns the names of the tensors that keep their random start.
+    """Initialise a model for training with all pretrained tensors that fit.
 
-    `source` is what `load` takes, or a safetensors file of an SSDLite detector of COCO, a torchvision Mask R-CNN, a
-    published Mask2Former, torchvision's R(2+1)D or a plain backbone, told apart by their tensor names;
-    `torchvision/maskrcnn_resnet50_fpn` and `torchvision/r2plus1d_18` are fetched by name where there is a network.
+    Args:
+        model: Changed in place.
+        source: What `load` takes, or a safetensors file of an SSDLite detector of COCO, a
+            torchvision Mask R-CNN, a published Mask2Former, torchvision's R(2+1)D or a plain
+            backbone, recognised by their tensors' names. `torchvision/maskrcnn_resnet50_fpn` and
+            `torchvision/r2plus1d_18` are downloaded.
+
+    Returns:
+        The names of the tensors that keep their random values.
+
+    Raises:
+        WeightsError: if no tensor fits.
     """
     if source.startswith("torchvision/"):
         tensors = _fetch_torchvision(source)
     else:
-        tensors = _ours(read_tensors(find(source)), model)
-    own = model.state_dict()
-    tensors = _stretched(_trunks(tensors) | tensors, own)
-    fitting = {k: t for k, t in tensors.items() if k in own and own[k].shape == t.shape}
+        tensors = _renamed(read_tensors(find(source)), model)
+
+    target = model.state_dict()
+    tensors = _resized_positions(_trunks(tensors) | tensors, target)
+    common = [name for name in tensors if name in target]
+    fitting = {name: tensors[name] for name in common if target[name].shape == tensors[name].shape}
     if not fitting:
         raise WeightsError(f"{source}: none of its {len(tensors)} tensors fits this model")
+
     model.load_state_dict(fitting, strict=False)
-    return sorted(k for k in own.keys() - fitting.keys() if not k.endswith("num_batches_tracked"))
+    missing = target.keys() - fitting.keys()
+    return sorted(name for name in missing if not name.endswith("num_batches_tracked"))
 
 
-def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+def _renamed(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     if "extra.0.pw.weight" in tensors:
         return from_coco_ssdlite(tensors)
     if "extra_in.0.weight" in tensors and "heads.0.2.weight" in tensors:
@@ -239,47 +292,54 @@ def _ours(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         return from_transformers(tensors)
     if is_detectron2(tensors):
         return from_detectron2(tensors)
-    own = model.state_dict().keys()
-    for place in BACKBONES:
-        # timm numbers Swin's stages as a list where the network is whole
-        backbone = {place + re.sub(r"^layers\.(\d)\.", r"layers_\1.", k): t for k, t in tensors.items()}
-        if backbone.keys() & own:
+
+    target = model.state_dict().keys()
+    for prefix in BACKBONES:
+        # timm names Swin's stages `layers.0` in a whole network, and `layers_0` in a backbone
+        backbone = {prefix + re.sub(r"^layers\.(\d)\.", r"layers_\1.", k): t for k, t in tensors.items()}
+        if backbone.keys() & target:
             return backbone
     return tensors
 
 
-def _stretched(tensors: dict[str, Tensor], own: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """What a mask head learned of places in its crops (rcnn/crops.py), for crops of another size."""
-    learned, wanted = (held.get("mask.position") for held in (tensors, own))
-    if learned is None or wanted is None or learned.ndim != 4 or learned.shape[:2] != wanted.shape[:2]:
+def _resized_positions(tensors: dict[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Resize a mask head's learned positions (rcnn/heads/crops.py) if the model's crops have another size."""
+    learned = tensors.get("mask.position")
+    position = target.get("mask.position")
+    if learned is None or position is None:
         return tensors
-    size = wanted.shape[-2:]
-    return tensors | {"mask.position": F.interpolate(learned, size, mode="bilinear", align_corners=False)}
+    if learned.ndim != 4 or learned.shape[:2] != position.shape[:2]:
+        return tensors
+    resized = F.interpolate(learned, position.shape[-2:], mode="bilinear", align_corners=False)
+    return tensors | {"mask.position": resized}
 
 
 def _trunks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """An SSDLite detector's trunk, also where another model has such a trunk: a backbone, or the mask head that looks
-    at crops (rcnn/crops.py)."""
-    places = ("mask.encoder.", *BACKBONES)
-    return {
-        key.replace(SSDLITE, place, 1): tensor
-        for key, tensor in tensors.items()
-        for place in places
-        if key.startswith(SSDLITE)
-    }
+    """Copies of an SSDLite detector's trunk, for backbones and for mask heads on crops (rcnn/heads/crops.py)."""
+    copies = {}
+    for key, tensor in tensors.items():
+        if key.startswith(SSDLITE):
+            for prefix in ("mask.encoder.", *BACKBONES):
+                copies[key.replace(SSDLITE, prefix, 1)] = tensor
+    return copies
 
 
 def _fetch_torchvision(source: str) -> dict[str, Any]:
-    """Tensors of torchvision's own files by name, in our names."""
+    """Download weights of torchvision, and rename them."""
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
     from torchvision.models.video import R2Plus1D_18_Weights
 
-    masks, kinetics = MaskRCNN_ResNet50_FPN_Weights.COCO_V1, R2Plus1D_18_Weights.KINETICS400_V1
-    known = {"maskrcnn_resnet50_fpn": masks, "maskrcnn_resnet50_fpn_v1": masks, "r2plus1d_18": kinetics}
-    name = source.removeprefix("torchvision/")
-    if name not in known:
-        raise WeightsError(f"unknown weights {source!r}; {nearest(source, [f'torchvision/{one}' for one in known])}")
-    weights = known[name]
+    masks = MaskRCNN_ResNet50_FPN_Weights.COCO_V1
+    kinetics = R2Plus1D_18_Weights.KINETICS400_V1
+    known = {
+        "torchvision/maskrcnn_resnet50_fpn": masks,
+        "torchvision/maskrcnn_resnet50_fpn_v1": masks,
+        "torchvision/r2plus1d_18": kinetics,
+    }
+    if source not in known:
+        raise WeightsError(f"unknown weights {source!r}; {nearest(source, known)}")
+
+    weights = known[source]
     try:
         tensors = dict(weights.get_state_dict(progress=False, check_hash=True, weights_only=True))
     except OSError as error:
@@ -287,6 +347,7 @@ def _fetch_torchvision(source: str) -> dict[str, Any]:
         raise WeightsError(
             f"{source} cannot be fetched ({error}); without a network put {cache.name} into {cache.parent}"
         ) from None
+
     if weights is kinetics:
         return from_torchvision_video(tensors)
-    return from_torchvision(tensors, norm_eps=0.0)  # these were trained with frozen norms
+    return from_torchvision(tensors, norm_eps=0.0)  # trained with frozen norms, whose eps is 0

@@ -1,7 +1,7 @@
-"""Published Mask2Former checkpoints: what a file's tensors say of the model that they are of.
+"""Published Mask2Former checkpoints: infer the model's config from a file's tensors.
 
-Sizes are read off the tensors, never off a config, so a file can ask for no more than it brings. From transformers'
-config.json come the names of the classes, the number of heads, and whether the model is of images or of video.
+Sizes come from the shapes of the tensors, never from a config, so that a hostile file cannot make us allocate more than
+it holds. transformers' config.json gives the class names, the number of heads, and whether the model is for video.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import LEVELS, PixelDecoderConfig
 from tubelet.models.weights.key_maps import from_detectron2, from_transformers, is_detectron2, is_transformers
 
-POINTS = 4  # that a head of deformable attention looks at on each level
-LARGEST_CONFIG = 10_000_000  # bytes of a config.json; those of 1,000 classes have 100,000
+POINTS = 4  # sampled by a head of deformable attention on each level
+LARGEST_CONFIG = 10_000_000  # bytes of a config.json; 1,000 classes need 100,000
 
 Described = tuple[Mask2FormerConfig, tuple[str, ...], dict[str, Tensor]]  # model, classes, tensors by our names
 
-_RESNETS = {  # blocks of the four stages, and convolutions of a block
+_RESNETS = {  # blocks of the four stages, and convolutions per block
     (2, 2, 2, 2, 2): "resnet18",
     (3, 4, 6, 3, 2): "resnet34",
     (3, 4, 6, 3, 3): "resnet50",
@@ -46,24 +46,38 @@ _SWINS = {  # channels, blocks of the third stage, side of a window
 
 
 def describe(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> Described | None:
-    """The model of a published file with these tensors, or None where their names are not known.
+    """Infer the model of a published file.
 
-    Raises WeightsError where config.json is missing beside a file of transformers, or does not go with the tensors.
+    Args:
+        path: Of the file; its config.json is read if the file is transformers'.
+        tensors: Of the file, by its names.
+        metadata: Of the file; a Detectron2 file may have class names in it.
+
+    Returns:
+        Config, class names, and tensors by our names; None if the tensors' names are unknown.
+
+    Raises:
+        WeightsError: if config.json is missing or does not fit the tensors.
     """
     if is_transformers(tensors):
-        told = _read_config(path)
-        config = _config(path, from_transformers(tensors), video=_is_video(told, path), heads=_heads(told, path))
-        return config, _names(told, path), from_transformers(tensors)
+        description = _read_config(path)
+        video = _is_video(description, path)
+        heads = _heads(description, path)
+        renamed = from_transformers(tensors)
+        return _config(path, renamed, video=video, heads=heads), _names(description, path), renamed
+
     if is_detectron2(tensors):
-        video = not any("static_query" in key for key in tensors)  # as its image models call the queries
-        ours = from_detectron2(tensors)
-        classes = _told_names(metadata, path) or _numbered(len(_tensor(ours, "decoder.class_predictor.bias", path)) - 1)
-        return _config(path, ours, video=video, heads=8), classes, ours
+        video = not any("static_query" in key for key in tensors)  # the queries' name in its image models
+        renamed = from_detectron2(tensors)
+        classes = _names_in_metadata(metadata, path)
+        if not classes:
+            classes = _numbered(len(_tensor(renamed, "decoder.class_predictor.bias", path)) - 1)
+        return _config(path, renamed, video=video, heads=8), classes, renamed
     return None
 
 
 def _config(path: Path, tensors: Mapping[str, Tensor], *, video: bool, heads: int) -> Mask2FormerConfig:
-    """A model of images has no code for time and takes frame by frame; their masks link its objects."""
+    """An image model has no temporal position; it reads one frame at a time, and masks link the objects."""
     queries, channels = _shape(tensors, "decoder.queries_features.weight", path, 2)
     if channels % heads:
         raise WeightsError(f"{path}: expected a number of heads that divides its {channels} channels, got {heads}")
@@ -80,9 +94,10 @@ def _config(path: Path, tensors: Mapping[str, Tensor], *, video: bool, heads: in
         feed_forward=_shape(tensors, "decoder.layers.0.fc1.weight", path, 2)[0],
         temporal_position=video,
     )
+    short = 480 if backbone.startswith("swin") else 360
     return Mask2FormerConfig(
         backbone=BackboneConfig(name=backbone, frozen_stages=0),
-        input=InputConfig(resize=KeepRatio(long=1333, short=480 if backbone.startswith("swin") else 360)),
+        input=InputConfig(resize=KeepRatio(long=1333, short=short)),
         pixel_decoder=pixels.but(attention=pixels.attention.but(heads=max(weights // (LEVELS * POINTS), 1))),
         decoder=decoder,
         queries=queries,
@@ -95,21 +110,27 @@ def _backbone(tensors: Mapping[str, Tensor], path: Path) -> str:
         table = "backbone.body.layers_0.blocks.0.attn.relative_position_bias_table"
         window = (round(_shape(tensors, table, path, 2)[0] ** 0.5) + 1) // 2
         channels = len(tensors["backbone.body.patch_embed.proj.weight"])
-        found: Any = (channels, _count(tensors, r"backbone\.body\.layers_2\.blocks\.(\d+)\."), window)
-        name = _SWINS.get(found)
+        blocks = _count(tensors, r"backbone\.body\.layers_2\.blocks\.(\d+)\.")
+        size: Any = (channels, blocks, window)
+        name = _SWINS.get(size)
     else:
-        blocks = [_count(tensors, rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
-        found = (*blocks, _count(tensors, r"backbone\.body\.layer1\.0\.bn(\d)\.") - 1)
-        name = _RESNETS.get(found)
+        stages = [_count(tensors, rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
+        convolutions = _count(tensors, r"backbone\.body\.layer1\.0\.bn(\d)\.") - 1
+        size = (*stages, convolutions)
+        name = _RESNETS.get(size)
     if name is None:
-        raise WeightsError(f"{path}: expected a Swin or ResNet backbone of a published size, got {found}")
+        raise WeightsError(f"{path}: expected a Swin or ResNet backbone of a published size, got {size}")
     return name
 
 
 def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number at this place of a name."""
-    numbers = [int(found[1]) for key in tensors if (found := re.match(pattern, key)) and len(found[1]) < 9]
-    return min(max(numbers, default=-1) + 1, len(tensors))
+    """One more than the largest number that the pattern's group matches in the tensors' names."""
+    largest = -1
+    for key in tensors:
+        match = re.match(pattern, key)
+        if match and len(match[1]) < 9:
+            largest = max(largest, int(match[1]))
+    return min(largest + 1, len(tensors))
 
 
 def _shape(tensors: Mapping[str, Tensor], name: str, path: Path, sides: int) -> tuple[int, ...]:
@@ -133,42 +154,47 @@ def _read_config(path: Path) -> dict[str, Any]:
     if not beside.is_file():
         raise WeightsError(f"{path}: expected transformers' config.json beside it, which has the names of the classes")
     try:
-        told = read_json(beside, largest=LARGEST_CONFIG)
+        description = read_json(beside, largest=LARGEST_CONFIG)
     except (InputError, FormatError) as error:
         raise WeightsError(str(error)) from None
-    if not isinstance(told, dict) or "mask2former" not in str(told.get("model_type")):
-        kind = told.get("model_type") if isinstance(told, dict) else type(told).__name__
+    kind = description.get("model_type") if isinstance(description, dict) else type(description).__name__
+    if not isinstance(description, dict) or "mask2former" not in str(kind):
         raise WeightsError(f"{beside}: expected the config of a mask2former, got {str(kind)[:40]!r}")
-    return told
+    return description
 
 
-def _is_video(told: Mapping[str, Any], path: Path) -> bool:
-    """By its class, or by the name under which the hub keeps it: not all say so in their config."""
-    where = (told.get("model_type"), told.get("architectures"), told.get("_name_or_path"))
-    return any("video" in str(text).lower() for text in where) or "video-mask2former" in str(path)
+def _is_video(description: Mapping[str, Any], path: Path) -> bool:
+    """By the config, or by the model's name on the hub, because not all configs say so."""
+    fields = ("model_type", "architectures", "_name_or_path")
+    if any("video" in str(description.get(field)).lower() for field in fields):
+        return True
+    return "video-mask2former" in str(path)
 
 
-def _heads(told: Mapping[str, Any], path: Path) -> int:
-    heads = told.get("num_attention_heads", 8)
+def _heads(description: Mapping[str, Any], path: Path) -> int:
+    heads = description.get("num_attention_heads", 8)
     if not isinstance(heads, int) or not 1 <= heads <= 1024:
         raise WeightsError(f"{path.parent / 'config.json'}: expected num_attention_heads from 1 to 1024, got {heads!r}")
     return heads
 
 
-def _names(told: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Class names by id; the number of labels alone where there are no names."""
-    beside, listed = path.parent / "config.json", told.get("id2label")
-    if not isinstance(listed, dict) or not all(isinstance(name, str) for name in listed.values()):
+def _names(description: Mapping[str, Any], path: Path) -> tuple[str, ...]:
+    """Class names, in the order of their ids."""
+    beside = path.parent / "config.json"
+    names = description.get("id2label")
+    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
         raise WeightsError(f"{beside}: expected id2label, the names of the classes")
-    if set(listed) != {str(n) for n in range(len(listed))}:
-        raise WeightsError(f"{beside}: expected id2label to count its {len(listed)} classes from 0")
-    return tuple(listed[str(n)] for n in range(len(listed)))
+
+    ids = [str(n) for n in range(len(names))]
+    if set(names) != set(ids):
+        raise WeightsError(f"{beside}: expected id2label to count its {len(names)} classes from 0")
+    return tuple(names[id] for id in ids)
 
 
-# Detectron2 has no names beside its tensors; whoever converts the file may add them
+# Detectron2 files have no class names, unless the conversion added them to the metadata
 
 
-def _told_names(metadata: Mapping[str, str], path: Path) -> tuple[str, ...] | None:
+def _names_in_metadata(metadata: Mapping[str, str], path: Path) -> tuple[str, ...] | None:
     if "classes" not in metadata:
         return None
     try:
