@@ -148,3 +148,26 @@ def test_the_code_of_time_depends_on_the_length_of_the_clip() -> None:
     device = torch.device("cpu")
     torch.testing.assert_close(sine_time(2, 8, device)[1], sine_time(4, 8, device)[3], atol=1e-5, rtol=0)
     assert not torch.allclose(sine_time(2, 8, device)[0], sine_time(4, 8, device)[0])
+
+
+def test_the_weights_shown_are_those_that_attention_uses() -> None:
+    """With one head, the weights times the projected values are what attention returns."""
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(channels=8, heads=1)
+    tokens, queries = torch.randn(2, 6, 8), torch.randn(2, 3, 8)
+    memory = attention.project(tokens, tokens)
+    allowed = unblock(torch.rand(2, 3, 6) > 0.5)
+    weights = attention.weights(queries, memory, allowed)
+    assert weights[~allowed].eq(0).all()
+    expected = attention.out_proj(weights @ memory.values[:, 0])
+    torch.testing.assert_close(attention(queries, memory, allowed), expected)
+
+
+def test_the_weights_shown_are_the_mean_over_heads() -> None:
+    torch.manual_seed(0)
+    attention = MultiHeadAttention(channels=8, heads=2)
+    tokens, queries = torch.randn(1, 6, 8), torch.randn(1, 3, 8)
+    weights = attention.weights(queries, attention.project(tokens, tokens))
+    q, k = attention.q_proj(queries)[0], attention.k_proj(tokens)[0]
+    heads = [(q[:, c] @ k[:, c].T / 2).softmax(-1) for c in (slice(0, 4), slice(4, 8))]
+    torch.testing.assert_close(weights[0], (heads[0] + heads[1]) / 2)

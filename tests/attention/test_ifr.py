@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from tubelet.attention.blocks import sine_time, unblock
+from tubelet.attention.blocks import MultiHeadAttention, sine_time, unblock
 from tubelet.attention.ifr import InterFrameLayer, RecurrentConfig, multiplied_attention
 
 B, Q, T, L, D = 2, 3, 4, 5, 8
@@ -162,3 +162,42 @@ def reverse(x: dict[str, Tensor]) -> dict[str, Tensor]:
         return of_frames.unflatten(0, (B, T)).flip(1).flatten(0, 1)
 
     return x | {"tokens": turned(x["tokens"]), "allowed": turned(x["allowed"])}
+
+
+def one_clip() -> dict[str, Tensor]:
+    x = case()
+    frames = {name: x[name][:T] for name in ("tokens", "allowed")}
+    return x | frames | {"clip": x["clip"][:1]}
+
+
+@pytest.mark.parametrize("mask_mode", ["additive", "multiplicative"])
+def test_the_weights_shown_rebuild_the_queries_of_a_layer_with_one_head(mask_mode: str) -> None:
+    layer, x = build(heads=1, ffn="none", mask_mode=mask_mode), one_clip()
+    position, frame = x["position"], layer.frame
+    shown = layer.weights(**x)
+    clip, frames = layer(**x)
+
+    def attended(attention: MultiHeadAttention, weights: Tensor, tokens: Tensor) -> Tensor:
+        return attention.out_proj(weights @ attention.v_proj(tokens))
+
+    for t in range(T):
+        before = frames[0, t - 1] if t else x["clip"][0]
+        group = frame.cross_attn_layer_norm(before + attended(frame.cross_attn, shown.from_before[t], x["tokens"][t]))
+        others = frame.cross_attn_layer_norm(
+            x["clip"][0] + attended(frame.cross_attn, shown.from_clip[t], x["tokens"][t])
+        )
+        mixed = attended(frame.self_attn, shown.mixing[t], torch.cat([group, others]))
+        torch.testing.assert_close(frames[0, t], frame.self_attn_layer_norm(group + mixed))
+
+    gathered = attended(layer.clip.cross_attn, shown.over_frames.flatten(1), frames.flatten(0, 2))
+    updated = layer.clip.cross_attn_layer_norm(x["clip"] + gathered)
+    tokens = layer.clip.tokens(updated, position)
+    torch.testing.assert_close(clip, layer.clip.feed(layer.clip.mix(updated, position, tokens)))
+
+
+@pytest.mark.parametrize("recurrence", [True, False])
+def test_weights_shown_of_a_clip_query_that_sees_only_its_own_frames_are_there_alone(recurrence: bool) -> None:
+    shown = build(temporal_scope="same_query", temporal_position=True, recurrence=recurrence).weights(**one_clip())
+    other = ~torch.eye(Q, dtype=torch.bool)
+    assert shown.over_frames.transpose(1, 2)[other].eq(0).all()
+    torch.testing.assert_close(shown.over_frames.sum((1, 2)), torch.ones(Q))

@@ -9,12 +9,17 @@ import pytest
 import torch
 
 from toy import Toy, moving_patches
+from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.protocol import Attentive, Glance, Traits, Window
 from tubelet.core.types import Video
 from tubelet.inference.attention_maps import attention_maps, film, picture
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoderConfig
+from tubelet.models.mask2former.inter_frame import InterFrameConfig
+from tubelet.models.mask2former.model import Mask2FormerConfig
+from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
 from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
@@ -33,6 +38,7 @@ SMALL = MaskTrackConfig(
     mask=MaskHeadConfig(convs=1, channels=16),
     match=FullyConnectedMatchConfig(channels=16),
 )
+INTER_FRAME = InterFrameConfig(layers=3, layer=RecurrentConfig(heads=2, feed_forward=16))
 AT = (20.0, 12.0)
 
 
@@ -150,3 +156,23 @@ def test_the_point_goes_with_the_object_it_lies_on(tmp_path: Path, video: Video)
     for t in range(2, 6):
         x, y = (video.frames[t][0] == 255).nonzero().float().mean(0).flip(0).tolist()
         assert asked[t] == pytest.approx((x + 0.5, y + 0.5), abs=2)
+
+
+@pytest.mark.parametrize("decoder", [JointConfig(layers=3, heads=2, feed_forward=16), INTER_FRAME])
+def test_mask_transformers_have_a_picture_and_a_film(decoder: QueryDecoderConfig, video: Video, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    config = Mask2FormerConfig(
+        backbone=BackboneConfig(name="resnet18"),
+        input=InputConfig(resize=KeepRatio(long=64, short=48)),
+        pixel_decoder=PixelDecoderConfig(channels=16, layers=1, feed_forward=16, groups=4),
+        decoder=decoder,
+        queries=5,
+    )
+    transformer = config.build(("red", "blue")).eval()
+    glances = attention_maps(transformer, video, 3, AT, window=Window(length=2, stride=2))
+    assert {glance.frame for glance in glances} == {2, 3}
+    assert picture(video, 3, AT, glances, width=640).shape[1] == 640
+
+    path = tmp_path / "attention.mp4"
+    film(transformer, video, 3, AT, path, window=Window(length=3, stride=3), panels=len(glances))
+    assert len(open_video(path).frames) == len(video)

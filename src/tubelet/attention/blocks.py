@@ -21,6 +21,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 Attend = Callable[[Tensor, Tensor, Tensor, Tensor | None], Tensor]
+Weigh = Callable[[Tensor, Tensor, Tensor | None], Tensor]
 
 
 def masked_attention(
@@ -40,6 +41,25 @@ def masked_attention(
         tensor([[[[2.]]]])
     """
     return F.scaled_dot_product_attention(queries, keys, values, attn_mask=allowed)
+
+
+def masked_weights(
+    queries: Float[Tensor, "B h Q d"],
+    keys: Float[Tensor, "B h L d"],
+    allowed: Bool[Tensor, "B 1 Q L"] | None,
+) -> Float[Tensor, "B h Q L"]:
+    """Compute the weights of `masked_attention`, to show them: softmax(M + Q K^T / sqrt(d)).
+
+    Example:
+        >>> from tubelet.attention.blocks import masked_weights
+        >>> allowed = torch.tensor([[[[True, False]]]])
+        >>> masked_weights(torch.ones(1, 1, 1, 1), torch.ones(1, 1, 2, 1), allowed)
+        tensor([[[[1., 0.]]]])
+    """
+    logits = (queries / queries.shape[-1] ** 0.5) @ keys.transpose(-1, -2)
+    if allowed is not None:
+        logits = logits.masked_fill(~allowed, float("-inf"))
+    return logits.softmax(-1)
 
 
 def unblock(allowed: Bool[Tensor, "*B Q L"]) -> Bool[Tensor, "*B Q L"]:
@@ -182,6 +202,17 @@ class MultiHeadAttention(nn.Module):
         mask = None if allowed is None else allowed[:, None]
         attended = self.attend(self._split(self.q_proj(queries)), memory.keys, memory.values, mask)
         return self.out_proj(attended.transpose(1, 2).flatten(2))
+
+    def weights(
+        self,
+        queries: Float[Tensor, "B Q D"],
+        memory: PixelMemory,
+        allowed: Bool[Tensor, "B Q L"] | None = None,
+        weigh: Weigh = masked_weights,
+    ) -> Float[Tensor, "B Q L"]:
+        """Return the attention weights, averaged over heads; `weigh` must go with `attend`."""
+        mask = None if allowed is None else allowed[:, None]
+        return weigh(self._split(self.q_proj(queries)), memory.keys, mask).mean(1)
 
     def _split(self, tokens: Tensor) -> Tensor:
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)  # [B, h, L, d]

@@ -16,14 +16,14 @@ Letters: B batch, Q queries, T frames, L tokens of a frame, D channels, h heads,
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 from jaxtyping import Bool, Float
 from pydantic import Field
 from torch import Tensor, nn
 
-from tubelet.attention.blocks import PixelMemory, QueryLayer, masked_attention, sine_time
+from tubelet.attention.blocks import PixelMemory, QueryLayer, masked_attention, masked_weights, sine_time
 from tubelet.core.config import Config
 
 
@@ -42,10 +42,26 @@ def multiplied_attention(
         >>> multiplied_attention(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 2, 1), values, allowed)
         tensor([[[[2.]]]])
     """
+    return multiplied_weights(queries, keys, allowed) @ values
+
+
+def multiplied_weights(
+    queries: Float[Tensor, "B h Q d"],
+    keys: Float[Tensor, "B h L d"],
+    allowed: Bool[Tensor, "B 1 Q L"] | None,
+) -> Float[Tensor, "B h Q L"]:
+    """Compute the weights of `multiplied_attention`.
+
+    Example:
+        >>> from tubelet.attention.ifr import multiplied_weights
+        >>> allowed = torch.tensor([[[[True, False]]]])
+        >>> multiplied_weights(torch.zeros(1, 1, 1, 1), torch.ones(1, 1, 2, 1), allowed)
+        tensor([[[[0.5000, 0.5000]]]])
+    """
     logits = (queries / queries.shape[-1] ** 0.5) @ keys.transpose(-1, -2)
     if allowed is not None:
         logits = torch.where(allowed, logits, 0)  # not a product: a logit may have overflowed
-    return logits.softmax(-1) @ values
+    return logits.softmax(-1)
 
 
 def frame_queries(
@@ -117,6 +133,15 @@ def clip_queries(
     return layer.feed(layer.mix(clip, position, layer.tokens(clip, position)))
 
 
+class LayerWeights(NamedTuple):
+    """All attention weights of one inter-frame layer for one clip, averaged over heads."""
+
+    from_before: Tensor  # [T, Q, L]: cross-attention of Q_i^{t-1} to frame t (U)
+    from_clip: Tensor  # [T, Q, L]: cross-attention of Q_i to frame t (V)
+    mixing: Tensor  # [T, Q, 2 Q]: self-attention of Eq. 3, to U and then V
+    over_frames: Tensor  # [Q, T, Q]: cross-attention of the clip queries to the frame queries
+
+
 class InterFrameLayer(nn.Module):
     """One layer of the recurrent decoder: first the queries of the frames, then those of the clip.
 
@@ -172,6 +197,51 @@ class InterFrameLayer(nn.Module):
             time = sine_time(length, clip.shape[-1], clip.device)
         scope = self.config.temporal_scope
         return clip_queries(self.clip, clip, frames, position, time, scope), frames
+
+    @torch.no_grad()
+    def weights(
+        self,
+        clip: Float[Tensor, "1 Q D"],
+        position: Float[Tensor, "Q D"],
+        tokens: Float[Tensor, "T L D"],
+        token_position: Float[Tensor, "L D"],
+        allowed: Bool[Tensor, "T Q L"] | None = None,
+    ) -> LayerWeights:
+        """Return the attention weights of one clip; arguments as in `forward`."""
+        length = len(tokens)
+        frames = self(clip, position, tokens, token_position, allowed)[1]
+        memories = self.frame.cross_attn.project(tokens + token_position, tokens).by_frame(length)
+        weigh = masked_weights if self.config.mask_mode == "additive" else multiplied_weights
+
+        from_before, from_clip, mixing = [], [], []
+        for t in range(length):
+            mask = None if allowed is None else allowed[t : t + 1]
+            before = frames[:, t - 1] if self.config.recurrence and t > 0 else clip
+            from_before.append(self.frame.cross_attn.weights(before + position, memories[t], mask, weigh))
+            from_clip.append(self.frame.cross_attn.weights(clip + position, memories[t], mask, weigh))
+
+            group = self.frame.look(before, position, memories[t], mask)
+            others = self.frame.look(clip, position, memories[t], mask)
+            both = self.frame.tokens(group, position).and_more(self.frame.tokens(others, position))
+            mixing.append(self.frame.self_attn.weights(group + position, both))
+
+        over_frames = self._weights_over_frames(clip, frames, position)
+        return LayerWeights(torch.cat(from_before), torch.cat(from_clip), torch.cat(mixing), over_frames)
+
+    def _weights_over_frames(self, clip: Tensor, frames: Tensor, position: Tensor) -> Tensor:
+        length, queries = frames.shape[1:3]
+        keys = frames + position
+        if self.config.temporal_position:
+            keys = keys + sine_time(length, clip.shape[-1], clip.device)[:, None]
+
+        attention = self.clip.cross_attn
+        memory = attention.project(keys.flatten(1, 2), frames.flatten(1, 2))
+        allowed = None
+        if self.config.temporal_scope == "same_query":
+            same = torch.eye(queries, dtype=torch.bool, device=clip.device)
+            allowed = same.repeat(1, length)[None]  # [1, Q, T Q]
+        weights = attention.weights(clip + position, memory, allowed)
+        return weights[0].unflatten(-1, (length, queries))
 
     def _recur(
         self,

@@ -168,3 +168,35 @@ def test_focal_heads_begin_with_a_hundredth_for_every_class() -> None:
     decoder = decoder_of(INTER)
     assert decoder.class_predictor.bias.sigmoid().tolist() == pytest.approx([0.01] * K, abs=1e-5)
     assert decoder_of(INTER, "classification=ce").class_predictor.out_features == K + 1
+
+
+def test_the_attention_shown_of_a_joint_query_sums_to_one_over_the_frames() -> None:
+    decoder, given = decoder_of(JOINT), pixels()
+    looks = decoder.looks(given, T, query=2, t=1)
+    assert [look.t for look in looks] == [0, 1, 2]
+    assert float(sum(look.weights.sum() for look in looks)) == pytest.approx(1, abs=1e-5)
+    assert looks[0].weights.shape == (2 * 3,)  # the fourth layer attends to the coarsest scale again
+
+
+@pytest.mark.parametrize("override", ["recurrence=true", "recurrence=false", "mask_mode=multiplicative"])
+def test_the_attention_shown_of_a_frame_query_is_in_its_frame_and_the_one_before(override: str) -> None:
+    decoder, given = decoder_of(INTER, f"layer.{override}"), pixels()
+    looks = decoder.looks(given, T, query=2, t=1)
+    own, over = looks[:-T], looks[-T:]
+    assert [look.t for look in own] == ([1, 1] if override == "recurrence=false" else [1, 1, 0])
+    assert [look.t for look in over] == [0, 1, 2]
+    for look in own[:2]:
+        assert float(look.weights.sum()) == pytest.approx(1, abs=1e-5)
+    assert all(0 < look.weights.sum() < 1 for look in own[2:])  # the share that goes to the frame before
+    assert float(sum(look.weights.sum() for look in over)) == pytest.approx(1, abs=1e-5)
+
+
+def test_nothing_is_before_the_first_frame() -> None:
+    looks = decoder_of(INTER).looks(pixels(length=1), 1, query=0, t=0)
+    assert [look.t for look in looks] == [0, 0, 0]
+
+
+def test_of_a_long_clip_some_frames_are_shown_and_always_the_one_asked_about() -> None:
+    looks = decoder_of(JOINT).looks(pixels(length=20), 20, query=0, t=13)
+    assert len(looks) == 6
+    assert 13 in [look.t for look in looks]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch.nn.functional as F
 from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.protocol import Attentive, VideoSegmenter, Window
 from tubelet.core.types import Clip
 from tubelet.inference.predict import predict
 from tubelet.models.mask2former.decoder import JointConfig
@@ -250,3 +251,30 @@ def test_values_that_make_no_sense_are_refused(override: str) -> None:
     config = Mask2FormerConfig(decoder=InterFrameConfig(layer=RecurrentConfig()))
     with pytest.raises(ConfigError):
         config.override(override)
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_attention_is_shown_for_the_query_whose_mask_covers_the_point(
+    build: Build, make_clip: MakeClip, system: str
+) -> None:
+    model, clip = build(system), make_clip(frames=3, size=(40, 90))  # padded to 64 x 96
+    assert isinstance(model, Attentive)
+    output = model.look(clip.frames)
+    height, width = output.mask_logits.shape[-2:]
+    scores = output.probabilities.amax(1)[:, None, None] * output.mask_logits[:, 1].sigmoid()
+    expected = int(scores[:, 20 * height // 40, 60 * width // 90].argmax())
+
+    glances = model.attend(model.start(), clip, 1, (60.0, 20.0))
+    assert glances[0].name.startswith(f"{'query' if system == 'joint' else 'frame query'} {expected},")
+    assert {glance.frame for glance in glances} == {0, 1, 2}
+    assert all(glance.values.shape == (6, 12) for glance in glances)  # stride 8, of the frame without padding
+
+
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_attention_is_shown_of_one_frame_and_by_the_frames_numbers_in_the_video(
+    build: Build, make_clip: MakeClip, system: str
+) -> None:
+    clip = make_clip(frames=1)
+    clip = replace(clip, index=clip.index + 7, tracks=None)
+    model = build(system)
+    assert {glance.frame for glance in model.attend(model.start(), clip, 7, (95.9, 63.9))} == {7}

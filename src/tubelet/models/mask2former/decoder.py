@@ -23,8 +23,9 @@ from pydantic import Field
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from tubelet.attention.blocks import QueryLayer, sine_position, sine_time, unblock
+from tubelet.attention.blocks import PixelMemory, QueryLayer, sine_position, sine_time, unblock
 from tubelet.core.plugs import PlugConfig
+from tubelet.models.mask2former.looks import QueryLook, shown_frames, with_share
 from tubelet.models.mask2former.pixel_decoder import LEVELS, Pixels
 
 Classification = Literal["ce", "focal"]  # softmax with a column for "no object", or a sigmoid for each class
@@ -114,6 +115,25 @@ class QueryDecoder(nn.Module, ABC):
             [B, T, Q, D].
         """
 
+    @torch.no_grad()
+    def looks(self, pixels: Pixels, length: int, query: int, t: int) -> list[QueryLook]:
+        """Return what a query attends to in the last layer, to decide about frame `t` of one clip."""
+        levels = self.levels(pixels)
+        queries = self.queries_features.weight[None]
+        prediction = self.predict(queries, queries[:, None].expand(-1, length, -1, -1))
+        last = len(self.layers) - 1
+        for number in range(last):
+            queries, frames = self.advance(number, queries, levels[number % LEVELS], prediction.kernels)
+            prediction = self.predict(queries, frames)
+        return self.looks_of_last(queries, levels[last % LEVELS], prediction.kernels, query, t)
+
+    @abstractmethod
+    def looks_of_last(self, queries: Tensor, level: Level, kernels: Tensor, query: int, t: int) -> list[QueryLook]:
+        """Return the attention weights of one query in the last layer; `t` is a frame of the clip, B = 1.
+
+        The other arguments are those of `advance`.
+        """
+
     @property
     def exclusive(self) -> bool:
         """Whether classes are a softmax with a column for "no object"."""
@@ -200,8 +220,13 @@ class JointDecoder(QueryDecoder):
         """Apply layer `number`; the queries are the same in every frame."""
         layer = self.layers[number]
         assert isinstance(layer, QueryLayer)
-        batch, length = kernels.shape[:2]
+        memory, allowed = self._memory(layer, level, kernels)
+        queries = layer(queries, self.queries_embedder.weight, memory, allowed)
+        return queries, queries[:, None].expand(-1, kernels.shape[1], -1, -1)
 
+    def _memory(self, layer: QueryLayer, level: Level, kernels: Tensor) -> tuple[PixelMemory, Tensor]:
+        """Projected tokens of all frames, and which of them each query may attend to, [B, Q, T L]."""
+        batch, length = kernels.shape[:2]
         position = level.position
         if self.config.temporal_position:
             time = sine_time(length, position.shape[-1], position.device)
@@ -210,9 +235,23 @@ class JointDecoder(QueryDecoder):
         memory = layer.cross_attn.project((tokens + position).flatten(1, 2), tokens.flatten(1, 2))
 
         inside = inside_masks(kernels, level.features)  # [B, T, Q, L]
-        allowed = unblock(inside.transpose(1, 2).flatten(2))  # [B, Q, T L]
-        queries = layer(queries, self.queries_embedder.weight, memory, allowed)
-        return queries, queries[:, None].expand(-1, length, -1, -1)
+        return memory, unblock(inside.transpose(1, 2).flatten(2))
+
+    def looks_of_last(self, queries: Tensor, level: Level, kernels: Tensor, query: int, t: int) -> list[QueryLook]:
+        """Return the query's cross-attention in some frames of the clip."""
+        layer = self.layers[-1]
+        assert isinstance(layer, QueryLayer)
+        memory, allowed = self._memory(layer, level, kernels)
+        rows = queries[:, [query]] + self.queries_embedder.weight[[query]]
+        weights = layer.cross_attn.weights(rows, memory, allowed[:, [query]])  # [1, 1, T L]
+
+        length = kernels.shape[1]
+        by_frame = weights[0, 0].unflatten(0, (length, -1))
+        looks = []
+        for frame in shown_frames(length, t):
+            name = with_share(f"query {query}, cross-attention", by_frame[frame].sum())
+            looks.append(QueryLook(name, frame, by_frame[frame]))
+        return looks
 
 
 class JointConfig(QueryDecoderConfig):

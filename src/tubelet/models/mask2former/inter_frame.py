@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from tubelet.attention.blocks import unblock
 from tubelet.attention.ifr import InterFrameLayer, RecurrentConfig
 from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, QueryDecoderConfig, inside_masks
+from tubelet.models.mask2former.looks import QueryLook, shown_frames, with_share
 
 
 class InterFrameDecoder(QueryDecoder):
@@ -47,6 +48,34 @@ class InterFrameDecoder(QueryDecoder):
         position = self.queries_embedder.weight
         clip, frames = layer(queries, position, level.tokens, level.position, allowed)
         return clip, frames
+
+    def looks_of_last(self, queries: Tensor, level: Level, kernels: Tensor, query: int, t: int) -> list[QueryLook]:
+        """Return the frame query's attention in frame `t` and in the frame before, and the clip query's over frames.
+
+        Frame queries and the clip query attend to queries, not to cells. Such weights are shown by the cells that these
+        queries attend to in their frame: sum_m weight(m) cells(m).
+        """
+        layer = self.layers[-1]
+        assert isinstance(layer, InterFrameLayer)
+        allowed = unblock(inside_masks(kernels, level.features)).flatten(0, 1)
+        position = self.queries_embedder.weight
+        weights = layer.weights(queries, position, level.tokens, level.position, allowed)
+
+        looks = [
+            QueryLook(f"frame query {query}, from the frame before", t, weights.from_before[t, query]),
+            QueryLook(f"frame query {query}, from the clip", t, weights.from_clip[t, query]),
+        ]
+        num_queries = queries.shape[1]
+        if t > 0 and layer.config.recurrence:
+            to_before = weights.mixing[t, query, :num_queries]
+            name = with_share("by self-attention to the frame before", to_before.sum())
+            looks.append(QueryLook(name, t - 1, to_before @ weights.from_before[t - 1]))
+
+        for frame in shown_frames(len(allowed), t):
+            to_frame = weights.over_frames[query, frame]
+            name = with_share("clip query over frames", to_frame.sum())
+            looks.append(QueryLook(name, frame, to_frame @ weights.from_before[frame]))
+        return looks
 
 
 class InterFrameConfig(QueryDecoderConfig):

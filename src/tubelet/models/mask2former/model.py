@@ -18,14 +18,15 @@ from torch import Tensor, nn
 
 from tubelet.core.config import Config
 from tubelet.core.errors import InputError
-from tubelet.core.protocol import Traits, Window, check_clips
+from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
 from tubelet.models.mask2former import inter_frame  # noqa: F401 (a decoder that configs name by `kind`)
 from tubelet.models.mask2former.criterion import CriterionConfig, Target
 from tubelet.models.mask2former.decoder import JointConfig, QueryDecoderConfig, QueryPrediction
-from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig, Pixels
+from tubelet.models.mask2former.looks import to_glances
+from tubelet.models.mask2former.pixel_decoder import LEVELS, PixelDecoderConfig, Pixels
 from tubelet.tracking.linking import LinkingConfig, Links, are_objects, link
 
 STRIDE = 4  # of mask features
@@ -81,7 +82,7 @@ class Mask2Former(nn.Module):
         self.classes = classes
         self.window = config.window
         self.precision = torch.float32  # of the network in `predict`; training has its own setting
-        self.traits = Traits(vote="mean", average="logits", resizable=True)
+        self.traits = Traits(vote="mean", average="logits", resizable=True, attention=True)
 
         self.backbone = config.backbone.build()
         self.backbone.save_memory(config.save_memory)
@@ -166,8 +167,7 @@ class Mask2Former(nn.Module):
                 include every query that is in one of the `keep` best (query, class) pairs.
         """
         size = self.config.input if short is None else self.config.input.at_short(short)
-        use_bf16 = self.precision == torch.bfloat16
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=use_bf16):
+        with self._autocast(frames):
             pixels, images = self._read(frames, size)
             prediction = self.decoder(pixels, len(frames), every=False)[-1]
         return self.answer(prediction, pixels, images.sizes[0], keep)
@@ -224,6 +224,31 @@ class Mask2Former(nn.Module):
         )
         return link(state, objects, self.config.linking, shot)
 
+    @torch.no_grad()
+    def attend(self, state: Links, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
+        """Return what the query of the object at a point of a key frame attends to.
+
+        The query is the one with the largest class probability times mask probability at the point. The state is not
+        needed: queries of a clip do not depend on earlier clips.
+        """
+        frames = clip.frames[clip.key]
+        index = clip.index[clip.key]
+        t = index.tolist().index(frame)
+        with self._autocast(frames):
+            pixels, images = self._read(frames, self.config.input)
+            prediction = self.decoder(pixels, len(frames), every=False)[-1]
+            output = self.answer(prediction, pixels, images.sizes[0])
+            query = _query_at(output, t, at, clip.size)
+            looks = self.decoder.looks(pixels, len(frames), query, t)
+
+        scale = pixels.scales[(len(self.decoder.layers) - 1) % LEVELS]
+        padded = (images.pixels.shape[-2], images.pixels.shape[-1])
+        return to_glances(looks, index, padded, (scale.shape[-2], scale.shape[-1]), images.sizes[0])
+
+    def _autocast(self, frames: Tensor) -> torch.autocast:
+        use_bf16 = self.precision == torch.bfloat16
+        return torch.autocast(frames.device.type, torch.bfloat16, enabled=use_bf16)
+
     def _read(self, frames: Tensor, size: InputConfig) -> tuple[Pixels, Images]:
         """Pixels of all frames, computed a few frames at a time; the images are the last few."""
         parts: list[Pixels] = []
@@ -259,6 +284,14 @@ def cut_padding(maps: Tensor, size: tuple[int, int]) -> Tensor:
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # [h, w, (x, y)]
     grid = grid.to(maps.dtype).expand(len(maps), -1, -1, -1)
     return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
+
+
+def _query_at(output: ClipOutput, t: int, at: tuple[float, float], size: tuple[int, int]) -> int:
+    """The query that best explains the point (x, y) in pixels of a frame of this size (height, width)."""
+    masks = output.mask_logits[:, t].sigmoid()  # [Q, h, w]
+    row = int(at[1] * masks.shape[1] / size[0])
+    column = int(at[0] * masks.shape[2] / size[1])
+    return int((output.probabilities.amax(1) * masks[:, row, column]).argmax())
 
 
 def _best(probabilities: Tensor, count: int) -> Tensor:
