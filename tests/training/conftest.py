@@ -30,7 +30,7 @@ def fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Fit:
     def run(out: str, model: ToyModel | None = None, curve: bool = False, **given: Any) -> TrainingOutcome:
         if not curve:
             monkeypatch.setattr(loop, "training_curve", lambda metrics, out: None)
-        own = {name: given.pop(name) for name in ("resume", "describe") if name in given}
+        own = {name: given.pop(name) for name in ("resume", "describe", "validation", "quiet") if name in given}
         optim, clips = given.pop("optim", SGD_TOY), given.pop("clips", ToyClips())
         config = TrainConfig(**{"iterations": 8, "workers": 0, "log_every": 1, **given})
         return train(model or ToyModel(), clips, config, optim, tmp_path / out, device="cpu", **own)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from toy_training import SGD_TOY, ToyClips, ToyModel
+from toy_training import SGD_TOY, Scores, ToyClips, ToyModel, closeness
 
 from tubelet.training import loop
 from tubelet.training.log import read_metrics
@@ -52,23 +52,29 @@ def train_into(out: Path, *, resume: bool, seed: int, kill_at: int) -> None:
 
     for name in WRITES:
         setattr(os, name, counted(getattr(os, name)))
-    train(ToyModel(noise=0.2, seed=seed), ToyClips(), CONFIG, SGD_TOY, out, resume=resume, device="cpu")
+    train_toy(ToyModel(noise=0.2, seed=seed), out, resume=resume)
 
 
-def results(out: Path) -> tuple[list[dict[str, Any]], bytes, list[str]]:
-    """What must be equal: the losses, the model, the names of files."""
+def train_toy(model: ToyModel, out: Path, *, resume: bool = False) -> None:
+    validation = Scores(closeness, every=1)
+    train(model, ToyClips(), CONFIG, SGD_TOY, out, resume=resume, device="cpu", validation=validation)
+
+
+def results(out: Path) -> tuple[list[dict[str, Any]], list[bytes], list[str]]:
+    """What must be equal: the log, the models, the names of files."""
     losses = [
         {key: value for key, value in line.items() if key not in ("samples_per_second", "waiting")}
         for line in read_metrics(out / "metrics.jsonl")
     ]
     names = sorted(str(path.relative_to(out)) for path in out.rglob("*"))
-    return losses, (out / "model.safetensors").read_bytes(), names
+    models = [(out / f"{name}.safetensors").read_bytes() for name in ("model", "best")]
+    return losses, models, names
 
 
 def main(folder: Path) -> None:
     torch.set_num_threads(1)
     loop.training_curve = lambda metrics, out: out.write_text("drawn")  # type: ignore[assignment]
-    train(ToyModel(noise=0.2), ToyClips(), CONFIG, SGD_TOY, folder / "whole", device="cpu")  # imports what torch needs
+    train_toy(ToyModel(noise=0.2), folder / "whole")  # imports what torch needs
     whole = results(folder / "whole")
     kills = 0
     while True:

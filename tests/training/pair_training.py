@@ -18,7 +18,7 @@ from pathlib import Path
 
 import torch
 from torch import nn
-from toy_training import SGD_TOY, ToyClips, ToyModel
+from toy_training import SGD_TOY, Scores, ToyClips, ToyModel, closeness
 
 from tubelet.core.errors import TubeletError
 from tubelet.core.types import Clip, Losses, Tracks
@@ -135,7 +135,16 @@ class Job:
             sharding_units=self.units,
             timeout=60,
         )
-        train(self.model(), self.clips, config, self.optim, folder / self.out, resume=resume, device="cpu")
+        train(
+            self.model(),
+            self.clips,
+            config,
+            self.optim,
+            folder / self.out,
+            resume=resume,
+            device="cpu",
+            validation=Scores(closeness, every=3) if isinstance(self.clips, ToyClips) else None,
+        )
 
 
 MOMENTUM, ADAM = SGD_TOY, AdamW(lr=0.01, warmup=2)

@@ -275,7 +275,7 @@ def test_a_step_that_is_not_finite_is_skipped_and_counted(fit, metrics, caplog: 
 
 def test_too_many_such_steps_in_a_row_end_the_training_with_the_last_losses(fit):
     with pytest.raises(Diverged, match=r"step 5 \(class .*sick nan.*3 steps in a row"):
-        fit("run", Sick(1, 3, 4, 5), patience=3)
+        fit("run", Sick(1, 3, 4, 5), most_skipped=3)
 
 
 def test_the_gradients_norm_is_bounded(fit, metrics):

@@ -169,6 +169,7 @@ def _say_instead_of_log() -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("tubelet: %(message)s"))
     logging.getLogger("tubelet").handlers[:] = [handler]
+    logging.getLogger("tubelet.progress").setLevel(logging.INFO)
     warnings.showwarning = _show_warning
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -23,6 +24,7 @@ from tubelet.formats import coco, registry, ytvis
 from tubelet.formats.classes import class_map, translate
 from tubelet.formats.lazy import JoinedVideos
 from tubelet.models.weights import ModelConfig, start_from
+from tubelet.recipes.validation import ValidationConfig, VideoValidation, check, hold_out, with_classes_of
 from tubelet.synthetic import generator
 from tubelet.synthetic.config import Synthetic
 from tubelet.training import checkpoint
@@ -30,7 +32,32 @@ from tubelet.training.loop import CHECKPOINTS, TrainConfig, TrainingOutcome, tra
 from tubelet.training.optim import OptimConfig
 
 
-class YouTubeVIS(Config):
+class _Data(Config, ABC):
+    """Base of the data sets: videos to train on, and how to get others to validate on."""
+
+    validation: str | None = None  # a data set to validate on while training, in any known form
+    hold_out: float = Field(default=0.0, ge=0, lt=1)  # or this share of the videos, which are then not trained on
+
+    @abstractmethod
+    def read(self) -> VideoSet:
+        """All videos."""
+
+    def read_both(self, seed: int) -> tuple[VideoSet, VideoSet | None]:
+        """The videos to train on, and those to validate on, if any, with the same classes."""
+        return self._separate(self.read(), seed)
+
+    def _separate(self, videos: VideoSet, seed: int) -> tuple[VideoSet, VideoSet | None]:
+        if self.validation is not None and self.hold_out:
+            raise ConfigError("expected data.validation or data.hold_out, got both")
+        if self.hold_out:
+            return hold_out(videos, self.hold_out, seed)
+        if self.validation is None:
+            return videos, None
+        others = registry.open_set(self.validation)
+        return videos, with_classes_of(others, videos.classes, self.validation)
+
+
+class YouTubeVIS(_Data):
     """Videos in YouTube-VIS form: the 2019, 2021, 2022 sets, OVIS, and one's own."""
 
     kind: Literal["ytvis"] = "ytvis"
@@ -47,7 +74,7 @@ class YouTubeVIS(Config):
         return ytvis.read(path, Path(self.frames) if self.frames else None)
 
 
-class AnyForm(Config):
+class AnyForm(_Data):
     """Videos in any form that `tubelet data convert` reads; the form is found out where it is not named."""
 
     kind: Literal["videos"] = "videos"
@@ -58,7 +85,7 @@ class AnyForm(Config):
         return registry.open_set(_given(self.path, "data.path", "a data set in any known form"), self.form)
 
 
-class COCO(Config):
+class COCO(_Data):
     """Annotated images, each the start of a pseudo-video."""
 
     kind: Literal["coco"] = "coco"
@@ -83,7 +110,7 @@ class COCO(Config):
         return set(ids)
 
 
-class Generated(Config):
+class Generated(_Data):
     """Procedural videos: nothing to download."""
 
     kind: Literal["generated"] = "generated"
@@ -95,7 +122,7 @@ class Generated(Config):
         return generator.generate(self.world, self.seed, self.videos)
 
 
-class WithImages(Config):
+class WithImages(_Data):
     """Videos, and COCO images as further one-frame videos, their classes renamed into the videos' (CompFeat).
 
     Objects of classes that the videos do not know are ignored: they may hide what the videos do know.
@@ -107,7 +134,14 @@ class WithImages(Config):
     classes: str = "ytvis2019"  # the list of formats/classes.py that the videos' classes are
 
     def read(self) -> VideoSet:
-        videos = self.videos.read()
+        return self._with_images(self.videos.read())
+
+    def read_both(self, seed: int) -> tuple[VideoSet, VideoSet | None]:
+        """Only videos are held out, no images."""
+        videos, validation = self._separate(self.videos.read(), seed)
+        return self._with_images(videos), validation
+
+    def _with_images(self, videos: VideoSet) -> VideoSet:
         images = translate(self.images.read(), videos.classes, class_map("coco", self.classes))
         return VideoSet(videos=JoinedVideos(videos.videos, images.videos), classes=videos.classes)
 
@@ -133,29 +167,48 @@ class Experiment(Config):
     init: str | None = None  # pretrained weights to start from: a file or a name (models/weights/loading.py)
     optim: OptimConfig
     train: TrainConfig
+    validation: ValidationConfig = ValidationConfig()  # of data.validation or data.hold_out, where either is given
     paper: dict[str, float] = Field(default_factory=dict)  # the published figures of this row, in percent
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
-    def run(self, out: Path, *, resume: bool = False, device: str = "auto") -> TrainingOutcome:
-        """Train; the folder `out` holds checkpoints, metrics.jsonl, curve.png and, at the end, model.safetensors.
+    def run(self, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False) -> TrainingOutcome:
+        """Train into the folder `out`; at the end it holds model.safetensors.
 
-        `resume` goes on from whatever is there, be it nothing. Raises InputError where `out` cannot be written, or
-        where no video holds an object to learn from.
+        Beside it are checkpoints/, metrics.jsonl, curve.png and, with videos to validate on,
+        best.safetensors and validation/. `resume` goes on from what is there, if anything. `quiet`
+        shows no progress.
+
+        Raises InputError if `out` cannot be written, or if no video has an object to learn from.
         """
         check_folder(out)
-        videos = self.data.read()
+        videos, others = self.data.read_both(self.train.seed)
         require_objects(videos)
+        if others is not None:
+            check(videos, others, self.data.validation or "data.hold_out")
+        elif self.train.patience is not None:
+            raise ConfigError("train.patience needs videos to validate on: expected data.validation or data.hold_out")
+
         clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, per=self.per, keep_ignored=True)
         torch.manual_seed(self.train.seed)
         model = self.model.build(videos.classes)
         if self.init is not None and not (resume and checkpoint.saved(out / CHECKPOINTS)):
             start_from(model, self.init)
-        describe = {
-            "config": self.model.model_dump_json(),
-            "classes": json.dumps(videos.classes),
-            "recipe": self.model_dump_json(include={"sampler", "transforms"}),
-        }
-        return train(model, clips, self.train, self.optim, out, resume=resume, device=device, describe=describe)
+        return train(
+            model,
+            clips,
+            self.train,
+            self.optim,
+            out,
+            resume=resume,
+            device=device,
+            describe={
+                "config": self.model.model_dump_json(),
+                "classes": json.dumps(videos.classes),
+                "recipe": self.model_dump_json(include={"sampler", "transforms"}),
+            },
+            validation=None if others is None else VideoValidation(others, self.validation, out),
+            quiet=quiet,
+        )
 
 
 def _holds_images(path: Path) -> bool:

@@ -63,6 +63,12 @@ class TrainingProgress:
     made: int = 0  # steps in the sums
     losses: dict[str, float] = field(default_factory=dict)
     grad_norm: float = 0.0
+    validations: int = 0
+    best: float | None = None  # highest deciding number of a validation
+    best_step: int = 0  # its step
+    without_better: int = 0  # validations since then
+    validated_by: str = ""  # the settings of these validations
+    advised: list[str] = field(default_factory=list)  # names of the advice that was given, each once
 
     def count(self, losses: dict[str, float], grad_norm: float, samples: int, *, finite: bool) -> None:
         """One step more; only a finite one enters the sums."""

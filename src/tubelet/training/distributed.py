@@ -52,6 +52,14 @@ class Processes:
         dist.all_gather_object(values, value)
         return values
 
+    @torch.no_grad()
+    def share(self, model: nn.Module) -> None:
+        """Overwrite the model's parameters and buffers with rank 0's; all processes must call it."""
+        if not dist.is_initialized():
+            return
+        for tensor in model.state_dict().values():
+            dist.broadcast(tensor, 0)
+
     def same(self, value: Any, what: str) -> Any:
         """The value, which must be one on all ranks; raises TubeletError otherwise."""
         values = self.gather(value)

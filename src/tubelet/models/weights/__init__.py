@@ -14,6 +14,7 @@ from tubelet.models.weights.loading import (
     list_models,
     load,
     read_tensors,
+    ready_to_predict,
     start_from,
 )
 
@@ -31,5 +32,6 @@ __all__ = [
     "list_models",
     "load",
     "read_tensors",
+    "ready_to_predict",
     "start_from",
 ]

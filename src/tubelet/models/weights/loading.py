@@ -124,11 +124,20 @@ def load(
     check_fit(config, classes, tensors, str(path))
     model = config.build(classes)
     model.load_state_dict(tensors, strict=False)
-    if precision == "bf16" or (precision == "auto" and computes_bf16(target)):
+    ready_to_predict(model, target, precision)
+    return model.to(target)
+
+
+def ready_to_predict(
+    model: nn.Module, device: torch.device, precision: Literal["auto", "fp32", "bf16"] = "auto"
+) -> None:
+    """Set the evaluation mode, precision and memory layout that `load` gives a model on this device."""
+    is_ours = isinstance(model, MaskTrackRCNN | Mask2Former | TagModel)
+    if is_ours and (precision == "bf16" or (precision == "auto" and computes_bf16(device))):
         model.precision = torch.bfloat16
     if not isinstance(model, TagModel):  # its 3-D convolutions choose their own memory format
         model.to(memory_format=torch.channels_last)
-    return model.eval().to(target)
+    model.eval()
 
 
 def _open(path: Path) -> tuple[ModelConfig, tuple[str, ...], dict[str, Tensor]]:
