@@ -21,9 +21,9 @@ tubelet train masktrack/ytvis2019 data.annotations=train.json --out runs/ytvis
 ```
 
 *Data* is what to name, as in `data.annotations=train.json`; "nothing" means generated videos. *Starts from*
-are weights that are fetched where there is a network; `init=PATH` names others. *Published* are the paper's own figures
-in percent, not ours: AP on YouTube-VIS validation, J&F on DAVIS, unless the description says otherwise. Where a paper
-tests one training in several ways, these stand in brackets.
+are weights that are fetched where there is a network, or what to name, as in `init=runs/r50`; `init=none` trains from
+nothing. *Published* are the paper's own figures in percent, not ours: AP on YouTube-VIS validation, J&F on DAVIS,
+unless the description says otherwise. Where a paper tests one training in several ways, these stand in brackets.
 
 This page is made by `python docs/make_recipes.py`, and the tests compare it with the recipes.
 """
@@ -72,9 +72,14 @@ def _table(names: Iterator[str]) -> Iterator[str]:
     yield "|---|---|---|---|---|"
     for name in names:
         recipe = recipes.find(name)
-        start = f"`{recipe.init}`" if recipe.init else ""
-        cells = (f"`{name}`", recipe.about, NEEDS[type(recipe.data)], start, _published(recipe))
+        cells = (f"`{name}`", recipe.about, NEEDS[type(recipe.data)], _start(recipe), _published(recipe))
         yield "| " + " | ".join(cells) + " |"
+
+
+def _start(recipe: Experiment) -> str:
+    if recipe.init is not None:
+        return "nothing" if recipe.init == "none" else f"`{recipe.init}`"
+    return f"a run of `{recipe.init_recipe}`" if recipe.init_recipe else recipe.init_needs
 
 
 def _published(recipe: Experiment) -> str:

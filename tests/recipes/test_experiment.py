@@ -18,7 +18,7 @@ from tubelet.core.errors import FormatError
 from tubelet.core.types import Clip
 from tubelet.data.clips import ClipDataset
 from tubelet.models.rcnn.model import MaskTrackConfig
-from tubelet.recipes import experiment, find
+from tubelet.recipes import find, starting
 from tubelet.recipes.experiment import Experiment
 from tubelet.training import checkpoint, loop
 from tubelet.training.log import read_metrics
@@ -41,11 +41,12 @@ class Pull(nn.Module):
 def recipe(monkeypatch: pytest.MonkeyPatch) -> Experiment:
     """A recipe of a toy model whose pretrained weights are all 5."""
 
-    def start_from(model: nn.Module, source: str) -> None:
+    def start_from(model: nn.Module, source: str, *, parts: str = "all") -> list[str]:
         nn.init.constant_(next(model.parameters()), 5.0)
+        return []
 
     monkeypatch.setattr(MaskTrackConfig, "build", lambda self, classes: Pull())
-    monkeypatch.setattr(experiment, "start_from", start_from)
+    monkeypatch.setattr(starting, "start_from", start_from)
     monkeypatch.setattr(loop, "training_curve", lambda metrics, out: None)
     small = ("frames=2", "height=32", "width=48")
     return find("small/masktrack").override(
@@ -91,7 +92,7 @@ def test_pretrained_weights_are_not_asked_for_where_a_checkpoint_is(
     recipe: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     recipe.run(tmp_path, device="cpu")
-    monkeypatch.setattr(experiment, "start_from", no_checkpoint)
+    monkeypatch.setattr(starting, "start_from", no_checkpoint)
     recipe.run(tmp_path, device="cpu", resume=True)
 
 

@@ -86,7 +86,8 @@ def test_the_networks_have_as_many_parameters_as_counted_by_hand(name: str, coun
 @pytest.mark.parametrize("backbone", ["r50", "r101", "swin-t", "swin-s", "swin-b", "swin-l-200"])
 def test_the_two_systems_of_a_row_differ_in_their_decoders_alone(table: str, backbone: str) -> None:
     differing = changed(f"ifr/{table}/{backbone}", f"mask2former_vis/{table}/{backbone}")
-    assert {path.split(".")[1] for path in differing} == {"decoder"}
+    # and so less of a published model fits
+    assert {path.split(".")[1] for path in differing - {"init_partial"}} == {"decoder"}
 
 
 def test_the_two_data_sets_differ_in_the_schedule_alone() -> None:
@@ -95,7 +96,7 @@ def test_the_two_data_sets_differ_in_the_schedule_alone() -> None:
 
 
 def test_a_backbone_changes_its_size_at_test_and_its_start_too() -> None:
-    fields = {"model.backbone.name", "model.input.resize.short", "init"}
+    fields = {"model.backbone.name", "model.input.resize.short", "init", "init_needs"}
     assert changed("ifr/table1/swin-b", "ifr/table1/r50") == fields
     assert changed("ifr/table1/r101", "ifr/table1/r50") == {"model.backbone.name"}
     assert changed("ifr/table1/swin-l-200", "ifr/table1/swin-l") == {"model.queries"}

@@ -22,6 +22,7 @@ NECK = {"model.neck"}
 CHANGES = {
     "baseline": set(),
     "tuning-1": {
+        "init_recipe",
         "model.detector.backbone.name",
         "model.detector.box_layers",
         "model.match.layers",
@@ -132,6 +133,8 @@ def test_objprop_differs_from_masktrack_only_in_its_head_and_its_settings() -> N
         "model.detector.score_threshold",
         "model.match.normalise_at_test",
         "model.min_frames",
+        "init",
+        "init_recipe",
     }
     assert masktrack.YTVIS2019.model.propagation is None
 

@@ -211,7 +211,7 @@ def test_generated_data_needs_no_download_and_repeats() -> None:
 
 
 def test_a_recipe_trains_from_its_name_and_the_model_loads(tmp_path: Path) -> None:
-    recipe = find("default").override(*SMALL_WORLD)
+    recipe = find("default").override(*SMALL_WORLD, "init=none")
     recipe.run(tmp_path / "run", device="cpu")
     model = weights.load(tmp_path / "run", device="cpu")
     assert model.config == recipe.model

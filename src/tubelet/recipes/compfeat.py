@@ -1,7 +1,7 @@
 """CompFeat (Fu et al., AAAI 2021): temporal and spatial attention at frame and object level, and a correlation tracker.
 
 tubelet train compfeat/table5/compfeat data.videos.annotations=train.json data.images.annotations=coco.json \
-    init=torchvision/maskrcnn_resnet50_fpn --out runs/compfeat
+    --out runs/compfeat
 
 Tables 1 to 4 do without the cues of score, IoU and class; Table 5 has them. At test four support frames are spread over
 the video, which reads the future; `window.causal=true` takes them from the past alone.

@@ -71,6 +71,7 @@ _FIRST_STAGE = Experiment(
     data=COCO(),
     sampler=Repeat(frames=2),
     transforms=pseudo_videos(300),  # what the detector reads
+    init_needs="the public SSDLite detector of COCO (ssdlite_mobilenetv2_coco.safetensors)",
     optim=AdamW(lr=6e-4, weight_decay=0.02, warmup=100, schedule=Cosine()),
     train=TrainConfig(iterations=1600, batch_size=4, precision="bf16", clip_norm=5.0, checkpoint_every=200, ema=0.998),
 )
@@ -84,6 +85,7 @@ DEFAULT = Experiment(
     data=COCO(),
     sampler=Repeat(frames=2),
     transforms=pseudo_videos(448),  # crops are cut at the images' own resolution
+    init_recipe="default-start",
     optim=AdamW(lr=8e-4, weight_decay=0.02, warmup=50, schedule=Cosine(), parts=_PARTS),
     train=TrainConfig(iterations=5600, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.999),
 )

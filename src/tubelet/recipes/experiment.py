@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 
 import torch
 from pydantic import Field
+from torch import nn
 
 from tubelet.core.atomic import check_folder
 from tubelet.core.config import Config
@@ -23,7 +24,8 @@ from tubelet.data.transforms import AnyTransform
 from tubelet.formats import coco, registry, ytvis
 from tubelet.formats.classes import class_map, translate
 from tubelet.formats.lazy import JoinedVideos
-from tubelet.models.weights import ModelConfig, start_from
+from tubelet.models.weights import ModelConfig
+from tubelet.recipes.starting import Parts, start
 from tubelet.recipes.validation import ValidationConfig, VideoValidation, check, hold_out, with_classes_of
 from tubelet.synthetic import generator
 from tubelet.synthetic.config import Synthetic
@@ -164,7 +166,12 @@ class Experiment(Config):
     sampler: AnySampler = RandomPair()
     per: Literal["video", "frame"] = "video"  # what an epoch visits once
     transforms: tuple[AnyTransform, ...] = ()
-    init: str | None = None  # pretrained weights to start from: a file or a name (models/weights/loading.py)
+    # pretrained weights to start from: a file, a name (models/weights/loading.py), or "none"; null must be replaced
+    init: str | None = None
+    init_recipe: str | None = None  # where `init` is null: the recipe whose run is to be named
+    init_needs: str = ""  # or what else is to be named, in words
+    init_parts: Parts = "all"  # backbone: take the trunk alone, from any model with the same one
+    init_partial: bool = False  # accept weights that fill less than half of the model's tensors
     optim: OptimConfig
     train: TrainConfig
     validation: ValidationConfig = ValidationConfig()  # of data.validation or data.hold_out, where either is given
@@ -191,8 +198,8 @@ class Experiment(Config):
         clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, per=self.per, keep_ignored=True)
         torch.manual_seed(self.train.seed)
         model = self.model.build(videos.classes)
-        if self.init is not None and not (resume and checkpoint.saved(out / CHECKPOINTS)):
-            start_from(model, self.init)
+        if not (resume and checkpoint.saved(out / CHECKPOINTS)):
+            self._start(model)
         return train(
             model,
             clips,
@@ -209,6 +216,12 @@ class Experiment(Config):
             validation=None if others is None else VideoValidation(others, self.validation, out),
             quiet=quiet,
         )
+
+    def _start(self, model: nn.Module) -> None:
+        needs = self.init_needs
+        if self.init_recipe is not None:
+            needs = f"a run of {self.init_recipe} (tubelet train {self.init_recipe} ... --out PATH)"
+        start(model, self.init, needs, parts=self.init_parts, partial=self.init_partial)
 
 
 def _holds_images(path: Path) -> bool:

@@ -31,6 +31,7 @@ BACKBONES = {  # the name in the tables -> timm's, short side at test, and the C
     "swin-b": ("swin_base_patch4_window12_384", 480, "facebook/mask2former-swin-base-IN21k-coco-instance"),
     "swin-l": ("swin_large_patch4_window12_384", 480, "facebook/mask2former-swin-large-coco-instance"),
 }
+_CONVERTED = "a Mask2Former of COCO with this ResNet, converted as docs/published-weights.md says"
 SCHEDULES = {2019: (6000, 4000), 2021: (8000, 5500)}  # iterations, and where the rate falls to a tenth
 
 
@@ -59,6 +60,7 @@ def row(
         sampler=NearbyPair(frames=2, reach=20),
         transforms=(Geometry(steps=(ResizeShortSide(sides=(360, 480)), HorizontalFlip())),),
         init=init,
+        init_needs=_CONVERTED if init is None else "",
         optim=AdamW(
             lr=1e-4,
             weight_decay=0.05,

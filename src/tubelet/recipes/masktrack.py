@@ -1,6 +1,6 @@
 """MaskTrack R-CNN (Yang et al., ICCV 2019): the baseline on YouTube-VIS, and a small one that learns in minutes.
 
-tubelet train masktrack/ytvis2019 data.annotations=train.json init=torchvision/maskrcnn_resnet50_fpn --out runs/r50
+tubelet train masktrack/ytvis2019 data.annotations=train.json --out runs/r50
 tubelet train masktrack/generated --out runs/first
 """
 
@@ -32,6 +32,7 @@ YTVIS2019 = Experiment(
     sampler=RandomPair(),
     per="frame",
     transforms=(Geometry(steps=(ResizeWithin(long=640, short=360), HorizontalFlip())),),
+    init="torchvision/maskrcnn_resnet50_fpn",  # of COCO
     optim=SGD(lr=0.005, schedule=Steps(at=(_ITERATIONS * 8 // 12, _ITERATIONS * 11 // 12))),
     train=TrainConfig(iterations=_ITERATIONS, batch_size=16, workers=4),
     paper={"AP": 30.3, "AP50": 51.1, "AP75": 32.6, "AR1": 31.0, "AR10": 35.5},
@@ -56,6 +57,7 @@ RECIPES = {
     "masktrack/ytvis2019-r101": YTVIS2019.but(
         about="MaskTrack R-CNN, ResNet-101, on YouTube-VIS 2019",
         model=MODEL.but(detector=DETECTOR.but(backbone=RESNET101)),
+        init="torchvision/resnet101",  # of ImageNet: torchvision has no such detector
         paper={},
     ),
     "masktrack/generated": Experiment(
@@ -64,6 +66,7 @@ RECIPES = {
         data=Generated(videos=100, world=Synthetic()),
         sampler=RandomPair(context=0),
         transforms=(Geometry(steps=(HorizontalFlip(),)),),
+        init="none",
         optim=AdamW(lr=5e-4, weight_decay=0.02, warmup=50, schedule=Cosine()),
         train=TrainConfig(iterations=1000, batch_size=2, clip_norm=10.0, checkpoint_every=250),
     ),

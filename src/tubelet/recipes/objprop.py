@@ -24,6 +24,8 @@ MODEL = masktrack.MODEL.but(detector=DETECTOR, match=MATCH, propagation=PROPAGAT
 YTVIS2019 = masktrack.YTVIS2019.but(
     about="ObjProp, ResNet-50, on YouTube-VIS 2019; start it from a trained MaskTrack",
     model=MODEL,
+    init=None,
+    init_recipe="masktrack/ytvis2019",
     paper={"AP": 36.0},
 )
 

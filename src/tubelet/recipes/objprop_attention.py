@@ -43,6 +43,7 @@ TABLE_1 = {
         "ResNet-101, four layers in box and match head, six convolutions in the mask head",
         (50.56, 34.58, 34.4, 39.2, 31.39),
         model=_TUNED,
+        init_recipe="masktrack/ytvis2019-r101",
     ),
     "tuning-2": _row(
         "classification weighs 1.5, and a region needs an overlap of 0.6 to be its object's",

@@ -1,6 +1,6 @@
 """STA on MaskTrack R-CNN: spatio-temporal attention between backbone and heads, and the baseline that it is put on.
 
-tubelet train sta/ytvis2019 data.annotations=train.json init=torchvision/maskrcnn_resnet50_fpn --out runs/sta
+tubelet train sta/ytvis2019 data.annotations=train.json --out runs/sta
 
 The paper's only pair of figures, of the test set, is 29.3 and 40.0; backbone, data and schedule of the second are not
 stated, so the difference is not attention's alone (docs/papers/sta.md). There is no ablation table; the rows under

@@ -159,6 +159,7 @@ GENERATED = Experiment(
     data=Generated(videos=60, seed=100, world=Synthetic(height=96, width=160, frames=12, objects=(2, 3))),
     sampler=DroppedClip(frames=8, drop=(1, 2), stride=(1, 1)),
     transforms=(Geometry(steps=(HorizontalFlip(),)), TemporalFlip()),
+    init="none",
     optim=AdamW(lr=3e-3, weight_decay=0.0, warmup=20, schedule=Cosine()),
     train=TrainConfig(iterations=400, batch_size=1, clip_norm=10.0, checkpoint_every=200, log_every=50),
 )

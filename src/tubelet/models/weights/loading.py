@@ -48,6 +48,7 @@ _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
 BACKBONES = ("detector.backbone.body.", "backbone.body.")  # prefixes of a backbone's tensors
+ENCODER = "network.encoder."  # prefix of the trunk of a tag model
 SSDLITE = "detector.body."  # prefix of the trunk of an SSDLite detector
 FORMAT = "1"  # of the metadata of our files: tubelet, config, classes
 
@@ -132,8 +133,8 @@ def ready_to_predict(
     model: nn.Module, device: torch.device, precision: Literal["auto", "fp32", "bf16"] = "auto"
 ) -> None:
     """Set the evaluation mode, precision and memory layout that `load` gives a model on this device."""
-    is_ours = isinstance(model, MaskTrackRCNN | Mask2Former | TagModel)
-    if is_ours and (precision == "bf16" or (precision == "auto" and computes_bf16(device))):
+    wants_bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
+    if wants_bf16 and isinstance(model, MaskTrackRCNN | Mask2Former | TagModel):
         model.precision = torch.bfloat16
     if not isinstance(model, TagModel):  # its 3-D convolutions choose their own memory format
         model.to(memory_format=torch.channels_last)
@@ -255,15 +256,16 @@ def _at_most(parameters: int) -> Iterator[None]:
         handle.remove()
 
 
-def start_from(model: nn.Module, source: str) -> list[str]:
+def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone"] = "all") -> list[str]:
     """Initialise a model for training with all pretrained tensors that fit.
 
     Args:
         model: Changed in place.
-        source: What `load` takes, or a safetensors file of an SSDLite detector of COCO, a
+        source: What `load` takes, or a safetensors file of an SSDLite or NanoDet-Plus detector of COCO, a
             torchvision Mask R-CNN, a published Mask2Former, torchvision's R(2+1)D or a plain
-            backbone, recognised by their tensors' names. `torchvision/maskrcnn_resnet50_fpn` and
-            `torchvision/r2plus1d_18` are downloaded.
+            backbone, recognised by their tensors' names. `torchvision/maskrcnn_resnet50_fpn`,
+            `torchvision/r2plus1d_18`, `torchvision/resnet50` and `torchvision/resnet101` are downloaded.
+        parts: `backbone` takes the trunk alone, from any model with the same one.
 
     Returns:
         The names of the tensors that keep their random values.
@@ -271,13 +273,15 @@ def start_from(model: nn.Module, source: str) -> list[str]:
     Raises:
         WeightsError: if no tensor fits.
     """
+    target = model.state_dict()
     if source.startswith("torchvision/"):
-        tensors = _fetch_torchvision(source)
+        tensors = _renamed(_fetch_torchvision(source), model)
     else:
         tensors = _renamed(read_tensors(find(source)), model)
 
-    target = model.state_dict()
     tensors = _resized_positions(_trunks(tensors) | tensors, target)
+    if parts == "backbone":
+        tensors = _backbone_of(tensors, target)
     common = [name for name in tensors if name in target]
     fitting = {name: tensors[name] for name in common if target[name].shape == tensors[name].shape}
     if not fitting:
@@ -286,6 +290,30 @@ def start_from(model: nn.Module, source: str) -> list[str]:
     model.load_state_dict(fitting, strict=False)
     missing = target.keys() - fitting.keys()
     return sorted(name for name in missing if not name.endswith("num_batches_tracked"))
+
+
+def is_backbone(name: str) -> bool:
+    """Whether a tensor of one of our models belongs to its trunk.
+
+    Example:
+        >>> from tubelet.models.weights.loading import is_backbone
+        >>> is_backbone("detector.backbone.body.conv1.weight"), is_backbone("match.layers.0.weight")
+        (True, False)
+    """
+    return name.startswith((*BACKBONES, ENCODER))
+
+
+def _backbone_of(tensors: Mapping[str, Tensor], target: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Keep the tensors of the trunk, under the names that this model has for it."""
+    prefixes = (*BACKBONES, ENCODER)
+    here = [prefix for prefix in prefixes if any(key.startswith(prefix) for key in target)]
+    return {
+        new_prefix + key.removeprefix(prefix): tensor
+        for key, tensor in tensors.items()
+        for prefix in prefixes
+        for new_prefix in here
+        if key.startswith(prefix)
+    }
 
 
 def _renamed(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
@@ -334,7 +362,8 @@ def _trunks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _fetch_torchvision(source: str) -> dict[str, Any]:
-    """Download weights of torchvision, and rename them."""
+    """Download weights of torchvision; those of an image classifier keep torchvision's names."""
+    from torchvision.models import ResNet50_Weights, ResNet101_Weights
     from torchvision.models.detection import MaskRCNN_ResNet50_FPN_Weights
     from torchvision.models.video import R2Plus1D_18_Weights
 
@@ -344,6 +373,8 @@ def _fetch_torchvision(source: str) -> dict[str, Any]:
         "torchvision/maskrcnn_resnet50_fpn": masks,
         "torchvision/maskrcnn_resnet50_fpn_v1": masks,
         "torchvision/r2plus1d_18": kinetics,
+        "torchvision/resnet50": ResNet50_Weights.IMAGENET1K_V1,
+        "torchvision/resnet101": ResNet101_Weights.IMAGENET1K_V1,
     }
     if source not in known:
         raise WeightsError(f"unknown weights {source!r}; {nearest(source, known)}")
@@ -359,4 +390,6 @@ def _fetch_torchvision(source: str) -> dict[str, Any]:
 
     if weights is kinetics:
         return from_torchvision_video(tensors)
+    if weights is not masks:
+        return tensors
     return from_torchvision(tensors, norm_eps=0.0)  # trained with frozen norms, whose eps is 0
