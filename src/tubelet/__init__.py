@@ -19,6 +19,7 @@ _HOMES = {
     "load": "tubelet.models.weights.loading",
     "predict": "tubelet.inference.predict",
     "stream": "tubelet.inference.predict",
+    "evaluate": "tubelet.inference.evaluate",
     "open_video": "tubelet.video.reader",
     "Video": "tubelet.core.types",
     "Clip": "tubelet.core.types",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from tubelet.core.types import Track as Track
     from tubelet.core.types import Tracks as Tracks
     from tubelet.core.types import Video as Video
+    from tubelet.inference.evaluate import evaluate as evaluate
     from tubelet.inference.predict import predict as predict
     from tubelet.inference.predict import stream as stream
     from tubelet.inference.results import VideoPrediction as VideoPrediction

@@ -8,12 +8,13 @@ import pytest
 
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import Prediction, Track, VideoSet
-from tubelet.evaluation.measures import METRICS, measure
+from tubelet.evaluation import identity
+from tubelet.evaluation.measures import FIGURES, METRICS, measure, metrics_of
 from tubelet.synthetic.config import Synthetic
 from tubelet.synthetic.generator import generate
 
 WORLD = Synthetic(height=72, width=96, frames=4, objects=(2, 2), look_alikes=0, occluders=(0, 0), leaving=0)
-ALL = tuple(METRICS)
+ALL = ("ap", "jf", "identity")
 
 
 @pytest.fixture(scope="module")
@@ -81,3 +82,24 @@ def test_only_the_named_metrics_are_computed(test_set: VideoSet) -> None:
 def test_an_unknown_metric_is_refused_with_the_nearest_name(test_set: VideoSet) -> None:
     with pytest.raises(ConfigError, match="unknown metric 'identiy'; did you mean 'identity'"):
         measure(test_set.videos, as_predictions(test_set), ["identiy"])
+
+
+def test_identities_of_boxes_are_those_of_the_evaluator_of_files(test_set: VideoSet) -> None:
+    predictions = as_predictions(test_set)
+    cut = [replace(p, tracks=p.tracks[:1]) for p in predictions]
+    numbers = measure(test_set.videos, cut, ["mot"])
+    whole = identity.evaluate(test_set.videos, cut)
+    assert numbers == {name: whole[name] for name in FIGURES["mot"]}
+    assert numbers["IDP"] == 1 > numbers["IDR"]
+
+
+def test_two_metrics_with_numbers_of_one_name_are_refused(test_set: VideoSet) -> None:
+    with pytest.raises(ConfigError, match="choose one of the two"):
+        measure(test_set.videos, as_predictions(test_set), ["identity", "mot"])
+
+
+def test_the_figures_of_papers_name_their_metrics(test_set: VideoSet) -> None:
+    for metric, figures in FIGURES.items():
+        assert metrics_of(figures) == (metric,)
+        assert tuple(METRICS[metric](test_set.videos, as_predictions(test_set))) == figures
+    assert metrics_of(["AP", "IDs", "FPS"]) == ("ap", "mot")

@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from tubelet.apps.console import progress_bar, show
-from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP
+from tubelet.apps.option_texts import DEVICE_HELP, MODEL_HELP
 
 PICTURE, FILM = "attention.png", "attention.mp4"
 

@@ -16,6 +16,7 @@ from tubelet import __version__
 from tubelet.apps import attend, bench, data, demo, evaluate, export, predict, serve, stream
 from tubelet.apps.batch.command import batch
 from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
+from tubelet.apps.option_texts import DEVICE_HELP
 
 app = typer.Typer(
     name="tubelet",
@@ -69,7 +70,7 @@ def train(
     *,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where checkpoints, metrics and the model go.")],
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint in DIR.")] = False,
-    device: Annotated[str, typer.Option(help=predict.DEVICE_HELP)] = "auto",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
 ) -> None:
     """Train a recipe, one row of a paper's table or our own."""
     from tubelet import recipes

@@ -8,7 +8,8 @@ from typing import Annotated
 import typer
 
 from tubelet.apps.console import show
-from tubelet.apps.predict import DEVICE_HELP, segment
+from tubelet.apps.option_texts import DEVICE_HELP
+from tubelet.apps.predict import segment
 
 VIDEO = Path(__file__).with_name("demo.mp4")
 

@@ -2,23 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tubelet.apps import evaluate_model
 from tubelet.apps.console import say, show
+from tubelet.apps.numbers import check_outputs, print_sheets, write_text
 
 if TYPE_CHECKING:
     from tubelet.core.records import Prediction
-    from tubelet.evaluation.tables import Sheet
     from tubelet.formats.ytvis.document import Faults
     from tubelet.formats.ytvis.numbering import AnnotatedSet
 
 app = typer.Typer(
     no_args_is_help=True, rich_markup_mode=None, help="Measure predictions against truth; nothing leaves the machine."
 )
+
+app.command()(evaluate_model.model)
 
 TruthArgument = Annotated[Path, typer.Argument(metavar="TRUTH", help="A YouTube-VIS JSON.", show_default=False)]
 Predictions = Annotated[
@@ -64,7 +67,7 @@ def ytvis(
     from tubelet.evaluation.partners import match
     from tubelet.evaluation.tables import sheet
 
-    _check(json)
+    check_outputs(json)
     videos, answers = _read(truth, predictions, lenient)
     splits = (*measure.AREAS, *(subsets.occlusion_splits(videos.occlusion) if videos.occlusion else ()))
     pairs = pair(videos.videos, answers)
@@ -81,7 +84,7 @@ def ytvis(
         classes = ("all",) if agnostic else videos.classes
         listed |= {"classes": measure.per_class(curves, classes), "thresholds": measure.per_threshold(curves)}
         sheets += [sheet(name, rows, list(next(iter(rows.values()), ()))) for name, rows in listed.items()]
-    _tell(sheets, {**numbers, **listed}, json, markdown=markdown, latex=latex)
+    print_sheets(sheets, {**numbers, **listed}, json, markdown=markdown, latex=latex)
 
 
 @app.command()
@@ -113,7 +116,7 @@ def davis(
     from tubelet.formats import davis_masks as files
     from tubelet.formats.ytvis.document import Faults
 
-    _check(json)
+    check_outputs(json)
     faults = Faults(lenient=lenient)
     folder, answers = files.annotation_folder(truth), files.annotation_folder(predictions)
     sequences = []
@@ -128,7 +131,9 @@ def davis(
     by_sequence = {name: measure.numbers([s for s in scores if s.sequence == name]) for name, *_ in sequences}
     if details:
         sheets += [sheet("sequence", by_sequence, list(numbers)), sheet("object", objects, list(numbers))]
-    _tell(sheets, {**numbers, "objects": objects, "sequences": by_sequence}, json, markdown=markdown, latex=latex)
+    print_sheets(
+        sheets, {**numbers, "objects": objects, "sequences": by_sequence}, json, markdown=markdown, latex=latex
+    )
 
 
 @app.command()
@@ -153,7 +158,7 @@ def identity(
     from tubelet.evaluation import identity as measure
     from tubelet.evaluation.tables import sheet
 
-    _check(json, curve)
+    check_outputs(json, curve)
     videos, answers = _read(truth, predictions, lenient)
     thresholds = (threshold, *(t for t in measure.SWEEP if t != threshold)) if sweep or curve else (threshold,)
     swept = measure.sweep(
@@ -167,7 +172,7 @@ def identity(
         sheets.append(sheet("threshold", rows, keys))
     if curve is not None:
         _draw_curve(curve, rows)
-    _tell(sheets, {**numbers, "sweep": rows} if sweep else numbers, json, markdown=markdown, latex=latex)
+    print_sheets(sheets, {**numbers, "sweep": rows} if sweep else numbers, json, markdown=markdown, latex=latex)
 
 
 @app.command()
@@ -197,7 +202,7 @@ def semantic(
     from tubelet.evaluation import semantic as measure
     from tubelet.evaluation.tables import sheet
 
-    _check(json)
+    check_outputs(json)
     if predictions.is_dir():
         videos, answers = _read_truth(truth, lenient), None
     else:
@@ -209,7 +214,7 @@ def semantic(
     classes = measure.per_class(table, videos.classes)
     if details:
         sheets.append(sheet("class", classes, ["IoU", "share"]))
-    _tell(sheets, {**numbers, "classes": classes} if details else numbers, json, markdown=markdown, latex=latex)
+    print_sheets(sheets, {**numbers, "classes": classes} if details else numbers, json, markdown=markdown, latex=latex)
 
 
 @app.command()
@@ -229,7 +234,7 @@ def failures(
     """Why AP is not higher: every failure named and counted, and what mending each kind would bring."""
     from dataclasses import asdict
 
-    _check(json)
+    check_outputs(json)
     from tubelet.evaluation import cases, diagnosis, oracles
     from tubelet.evaluation.pairing import pair
     from tubelet.evaluation.tables import sheet
@@ -243,7 +248,7 @@ def failures(
     table = sheet("failure", rows, ["times", "AP if mended", "share of lost AP"], title=f"AP {100 * base:.1f}")
     kept = ("kind", "video", "frames", "truths", "tracks", "score")
     listed = [{key: value for key, value in asdict(failure).items() if key in kept} for failure in named]
-    _tell([table], {"AP": base, "costs": rows, "failures": listed}, json, markdown=markdown, latex=latex)
+    print_sheets([table], {"AP": base, "costs": rows, "failures": listed}, json, markdown=markdown, latex=latex)
 
 
 def report(
@@ -292,15 +297,6 @@ def submission(
     show(f"{out}: {tracks} tracks of {sum(bool(p.tracks) for p in held)} videos")
 
 
-def _check(*outputs: Path | None) -> None:
-    """Raise InputError, before anything is measured, where a file cannot be written."""
-    from tubelet.core.atomic import check_file
-
-    for path in outputs:
-        if path is not None:
-            check_file(path)
-
-
 def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list[Prediction]]:
     from tubelet.formats import ytvis as files
     from tubelet.formats.ytvis.document import Faults
@@ -337,28 +333,9 @@ def _draw_curve(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
     from tubelet.apps.report.charts import drawing
 
     series = {key: [(float(t), row[key]) for t, row in rows.items()] for key in ("IDF1", "MOTA", "HOTA")}
-    _write(path, drawing(series, "threshold of score", low=-0.5))
+    write_text(path, drawing(series, "threshold of score", low=-0.5))
 
 
 def _tell_faults(faults: Faults) -> None:
     for kind, count in faults.counts.items():
         say(f"left out {count} for {kind}, the first: {faults.first[kind]}")
-
-
-def _tell(
-    sheets: Sequence[Sheet], numbers: Mapping[str, object], json: Path | None, *, markdown: bool, latex: bool
-) -> None:
-    from tubelet.core.text import to_json
-    from tubelet.evaluation import tables
-
-    if json is not None:
-        _write(json, to_json(numbers, indent=2) + "\n")
-    for one in sheets:
-        show(tables.markdown(one) if markdown else tables.latex(one) if latex else tables.screen(one))
-
-
-def _write(path: Path, text: str) -> None:
-    from tubelet.core.atomic import replacing
-
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 from tubelet.apps.console import show
-from tubelet.apps.predict import MODEL_HELP
+from tubelet.apps.option_texts import MODEL_HELP
 
 
 class Format(StrEnum):

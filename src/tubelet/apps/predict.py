@@ -9,22 +9,25 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from tubelet.apps.console import progress_bar, rows_of, show, table
+from tubelet.apps.option_texts import (
+    CUTS_HELP,
+    DEVICE_HELP,
+    MODEL_HELP,
+    THRESHOLD_HELP,
+    TOP_HELP,
+    VIEWS_HELP,
+)
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
     from tubelet.inference.predict import Model
     from tubelet.inference.results import VideoPrediction
 
-MODEL_HELP = "A name that `tubelet list models` shows, a .safetensors file or the folder of a training run."
-THRESHOLD_HELP = "Leave out objects whose score is lower."
-VIEWS_HELP = "Look at N sizes and average (models of queries; 4 as in the IFR paper)."
-TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their scores."
-CUTS_HELP = "Take the video for one shot: objects go on through scene cuts."
-DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
-
 
 def predict(
-    source: Annotated[str, typer.Argument(metavar="SOURCE", help="A video file, an image or a folder of images.")],
+    source: Annotated[
+        str, typer.Argument(metavar="SOURCE", help="A video file, an image, a folder of images, or a data set.")
+    ],
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="runs/NAME OF SOURCE")
@@ -43,8 +46,16 @@ def predict(
         bool, typer.Option("--semantic", help="Also write which class every pixel shows: semantic/ and semantic.mp4.")
     ] = False,
 ) -> None:
-    """Find, outline, name and follow every object of a video."""
+    """Find, outline, name and follow every object of a video, or of all videos of a data set."""
+    from tubelet.apps.batch.sets import Option, is_data_set, predict_set
+
     folder = out or Path("runs") / Path(source).resolve().stem
+    if is_data_set(source):
+        options: dict[str, Option] = {"threshold": threshold, "window": tuple(window or ()), "views": views, "top": top}
+        options |= {"cuts": not no_cuts, "video": not no_video}
+        predict_set(Path(source), folder, model, device, semantic=semantic, options=options)
+        return
+
     segment(
         source,
         folder,

@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 import typer
 
 from tubelet.apps.console import say, show
-from tubelet.apps.predict import DEVICE_HELP, MODEL_HELP
+from tubelet.apps.option_texts import DEVICE_HELP, MODEL_HELP
 
 if TYPE_CHECKING:
     import uvicorn

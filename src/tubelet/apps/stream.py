@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tubelet.apps.console import say
-from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
+from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
 
 if TYPE_CHECKING:
     from torch import Tensor

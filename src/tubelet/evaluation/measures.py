@@ -6,7 +6,7 @@ during training, and `tubelet evaluate model`. The details of each metric are in
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
 
@@ -30,18 +30,20 @@ def measure(
     - `jf`: J&F J F by the rules of DAVIS, unsupervised, at most 20 proposals per video.
     - `identity`: IDF1 MOTA IDs HOTA on masks, of tracks with a score of at least 0.3, and IDF1_best, the
       same at the best of all thresholds, chosen on these videos: an upper bound.
+    - `mot`: IDF1 MOTA IDP IDR IDs on the tight boxes of masks, of tracks with a score of at least 0.3,
+      as in Table 3 of the IFR paper. Its names are those of `identity`, so only one of the two can be asked for.
 
     Args:
         videos: with truth, in the order of `predictions`.
         predictions: one per video.
         metrics: names out of `METRICS`.
 
-    Raises ConfigError if a metric is unknown.
+    Raises ConfigError if a metric is unknown, or if two give numbers of the same name.
 
     Example:
         >>> from tubelet.evaluation.measures import METRICS, measure
         >>> list(METRICS)
-        ['ap', 'jf', 'identity']
+        ['ap', 'jf', 'identity', 'mot']
         >>> measure([], [], metrics=[])
         {}
     """
@@ -54,7 +56,7 @@ def measure(
 
 
 def check(metrics: Sequence[str]) -> None:
-    """Raise ConfigError, with the nearest right name, if a metric is unknown.
+    """Raise ConfigError, with the nearest right name, if a metric is unknown, or for `identity` beside `mot`.
 
     Example:
         >>> from tubelet.evaluation.measures import check
@@ -63,17 +65,31 @@ def check(metrics: Sequence[str]) -> None:
     for name in metrics:
         if name not in METRICS:
             raise ConfigError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
+    if "identity" in metrics and "mot" in metrics:
+        raise ConfigError("identity (masks) and mot (boxes) give numbers of the same names: choose one of the two")
+
+
+def metrics_of(figures: Iterable[str]) -> tuple[str, ...]:
+    """The metrics that give these figures, as papers name them; unknown figures are passed over.
+
+    Example:
+        >>> from tubelet.evaluation.measures import metrics_of
+        >>> metrics_of(["AP", "AR10", "J&F"])
+        ('ap', 'jf')
+    """
+    known = {figure: metric for metric, given in FIGURES.items() for figure in given}
+    return tuple(dict.fromkeys(known[figure] for figure in figures if figure in known))
 
 
 def _average_precision(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
     averages = ytvis.evaluate(videos, predictions)
-    return {name: averages[name] for name in ("AP", "AP50", "AP75", "AR1", "AR10")}
+    return {name: averages[name] for name in FIGURES["ap"]}
 
 
 def _regions_and_contours(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
     pairs = zip(videos, predictions, strict=True)
     scores = davis.evaluate([_label_maps(video.tracks or (), prediction) for video, prediction in pairs])
-    return {name: scores[name] for name in ("J&F", "J", "F")}
+    return {name: scores[name] for name in FIGURES["jf"]}
 
 
 def _identity(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
@@ -83,12 +99,26 @@ def _identity(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dic
     return numbers | {"IDF1_best": max(row["IDF1"] for row in swept.values())}
 
 
+def _identity_of_boxes(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
+    threshold = identity.THRESHOLD
+    numbers = identity.sweep(videos, predictions, thresholds=(threshold,))[threshold]
+    return {name: float(numbers[name]) for name in FIGURES["mot"]}
+
+
+# what papers print of each metric
+FIGURES: Mapping[str, tuple[str, ...]] = {
+    "ap": ("AP", "AP50", "AP75", "AR1", "AR10"),
+    "jf": ("J&F", "J", "F"),
+    "mot": ("IDF1", "MOTA", "IDP", "IDR", "IDs"),
+}
+
 Metric = Callable[[Sequence[Video], Sequence[Prediction]], dict[str, float]]
 
 METRICS: Mapping[str, Metric] = {
     "ap": _average_precision,
     "jf": _regions_and_contours,
     "identity": _identity,
+    "mot": _identity_of_boxes,
 }
 
 

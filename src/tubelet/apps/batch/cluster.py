@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from tubelet.core.untrusted.documents import decode_json
 
 if TYPE_CHECKING:
-    from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome
+    from tubelet.inference.many.batch import OpenModel, Segment, Settings, VideoJob, VideoOutcome
 
 LOCAL = "local"
 STORE_BYTES = 128 << 20  # of a local Ray: what passes through it are names and counts
@@ -25,37 +25,46 @@ MOST_BLOCKS = 4096
 class RayWorker:
     """An actor: loads its model once, then segments videos. Jobs and outcomes are JSON in columns of strings."""
 
-    def __init__(self, open_model: OpenModel, out: str, settings: str, device: str) -> None:
+    def __init__(self, open_model: OpenModel, out: str, settings: str, device: str, segment: Segment) -> None:
         from tubelet.inference.many.batch import Settings, settle
 
         self.out, self.settings = Path(out), Settings.from_tree(decode_json(settings, "settings"))
         settle(self.settings)
         self.model = open_model(device)
+        self.segment = segment
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, list[str]]:
-        from tubelet.inference.many.batch import segment
         from tubelet.inference.many.messages import decode_job, encode_outcome
 
         jobs = [decode_job(text) for text in batch["job"]]
-        outcomes = [segment(self.model, job, self.out, self.settings) for job in jobs]
+        outcomes = [self.segment(self.model, job, self.out, self.settings) for job in jobs]
         return {"outcome": [encode_outcome(outcome) for outcome in outcomes]}
 
 
 def share_by_ray(
-    jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str], address: str
+    jobs: Sequence[VideoJob],
+    open_model: OpenModel,
+    out: Path,
+    settings: Settings,
+    devices: Sequence[str],
+    address: str,
+    segment: Segment | None = None,
 ) -> Iterator[VideoOutcome]:
     """Segment videos with one actor per device; yields outcomes as they finish, in no order.
 
+    An actor calls `segment(model, job, out, settings)` for each video; None: write a folder of results.
     `address` is "local" (start Ray on this machine), "auto" or the address of a cluster. If Ray is connected
     already, that connection is used and left open. Raises InputError if there is no cluster or no actor can start.
     """
     import ray
 
+    from tubelet.inference.many import batch
+
     ours = not ray.is_initialized()
     if ours:
         _connect(address, len(devices) * settings.threads)
     try:
-        yield from _outcomes(jobs, open_model, out, settings, devices)
+        yield from _outcomes(jobs, open_model, out, settings, devices, segment or batch.segment)
     finally:
         if ours:
             ray.shutdown()
@@ -76,7 +85,12 @@ def _connect(address: str, cpus: int) -> None:
 
 
 def _outcomes(
-    jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
+    jobs: Sequence[VideoJob],
+    open_model: OpenModel,
+    out: Path,
+    settings: Settings,
+    devices: Sequence[str],
+    segment: Segment,
 ) -> Iterator[VideoOutcome]:
     import ray
 
@@ -89,7 +103,8 @@ def _outcomes(
     logging.getLogger("ray.data").setLevel(logging.ERROR)
     on_gpu = settings.device == "cuda"
     rows = [{"job": encode_job(job)} for job in jobs]
-    arguments = (open_model, str(out.absolute()), settings.model_dump_json(), "cuda" if on_gpu else devices[0])
+    device = "cuda" if on_gpu else devices[0]
+    arguments = (open_model, str(out.absolute()), settings.model_dump_json(), device, segment)
     outcomes = ray.data.from_items(rows, override_num_blocks=min(len(rows), MOST_BLOCKS)).map_batches(
         RayWorker,
         fn_constructor_args=arguments,

@@ -6,7 +6,7 @@ import csv
 import os
 import time
 from collections import Counter
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import asdict
 from functools import partial
@@ -18,10 +18,10 @@ import typer
 
 from tubelet.apps.console import Leave, rows_of, say, show, table
 from tubelet.apps.opening import load_model
-from tubelet.apps.predict import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
+from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
 
 if TYPE_CHECKING:
-    from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome
+    from tubelet.inference.many.batch import OpenModel, Segment, Settings, VideoJob, VideoOutcome
 
 SUMMARY = "summary"  # .csv and .parquet
 SOME_FAILED = 1
@@ -98,11 +98,24 @@ def work(
     *,
     ray: str | None = None,
 ) -> int:
-    """Segment the videos that are not finished, write the summary, print a report; returns the number that failed."""
+    """Find the videos of the inputs and segment those that are not finished; returns the number that failed."""
     from tubelet.apps.batch.inputs import find_jobs
+
+    return work_through(find_jobs(inputs, lists, out), out, open_model, settings, devices, ray=ray)
+
+
+def work_through(
+    jobs: Sequence[VideoJob],
+    out: Path,
+    open_model: OpenModel,
+    settings: Settings,
+    devices: Sequence[str],
+    *,
+    ray: str | None = None,
+) -> int:
+    """Segment the videos that are not finished, write the summary, print a report; returns the number that failed."""
     from tubelet.inference.many.batch import fresh
 
-    jobs = find_jobs(inputs, lists, out)
     finished, left = sort(jobs, out, settings)
     for job in left:
         fresh(job, out)
@@ -111,8 +124,8 @@ def work(
     start = time.perf_counter()
     try:
         with (
-            _progress(len(jobs), len(finished)) as tell,
-            closing(_run(left, open_model, out, settings, devices, ray)) as results,  # an error ends the workers
+            videos_progress(len(jobs), len(finished)) as tell,
+            closing(outcomes_of(left, open_model, out, settings, devices, ray)) as results,  # an error ends the workers
         ):
             for outcome in results:
                 outcomes.append(outcome)
@@ -207,28 +220,34 @@ def _write_parquet(path: Path, rows: list[dict[str, Any]]) -> None:
         parquet.write_table(pyarrow.Table.from_pylist(rows, schema=schema), file)
 
 
-def _run(
+def outcomes_of(
     jobs: Sequence[VideoJob],
     open_model: OpenModel,
     out: Path,
     settings: Settings,
     devices: Sequence[str],
     ray: str | None,
+    segment: Segment | None = None,
 ) -> Generator[VideoOutcome, None, None]:
+    """Share videos among processes, or by Ray; yields each outcome as it comes.
+
+    `segment(model, job, out, settings)` is called for each video; None: write a folder of results.
+    """
     if not jobs:
         return
     if ray is not None:
         from tubelet.apps.batch.cluster import share_by_ray
 
-        yield from share_by_ray(jobs, open_model, out, settings, devices, ray)
+        yield from share_by_ray(jobs, open_model, out, settings, devices, ray, segment)
         return
-    from tubelet.inference.many.workers import share
 
-    yield from share(jobs, open_model, out, settings, devices)
+    from tubelet.inference.many import batch, workers
+
+    yield from workers.share(jobs, open_model, out, settings, devices, segment or batch.segment)
 
 
 @contextmanager
-def _progress(total: int, finished: int) -> Iterator[Any]:
+def videos_progress(total: int, finished: int) -> Iterator[Callable[[VideoOutcome], None]]:
     """A progress bar over videos on a terminal; failures are printed as lines of their own in any case."""
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn

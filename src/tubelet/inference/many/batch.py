@@ -14,6 +14,7 @@ import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -26,12 +27,15 @@ from tubelet.core.atomic import replacing, sweep
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, TubeletError
 from tubelet.core.text import to_json
+from tubelet.core.types import Video, VideoSet
 from tubelet.core.untrusted.documents import read_json
+from tubelet.formats.registry import open_set
 from tubelet.inference.predict import Model, predict
 from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
 from tubelet.video.reader import open_video
 
 OpenModel = Callable[[str], Model]  # given a device
+Segment = Callable[["Model", "VideoJob", Path, "Settings"], "VideoOutcome"]  # what a worker does with a video
 Status = Literal["done", "skipped", "failed"]
 
 MARKER, TRIES = "finished.json", ".tries"
@@ -61,14 +65,30 @@ class Settings(Config):
 
 
 class VideoJob(NamedTuple):
-    """A video and the name of its folder of results.
+    """A video, by itself or in a data set, and the name of its results.
 
-    >>> VideoJob("/films/dog.mp4", "dog").name
-    'dog'
+    >>> VideoJob("/films/dog.mp4", "dog").title
+    '/films/dog.mp4'
+    >>> VideoJob("/sets/val.json", "00003-dog", number=2).title
+    '/sets/val.json: 00003-dog'
     """
 
-    source: str  # an absolute path
+    source: str  # an absolute path, to the video or to the data set
     name: str
+    number: int | None = None  # position in the data set; None: `source` is the video
+    form: str | None = None  # of the data set; None: find out
+    frames: str | None = None  # where the data set's frames are, if not beside its annotations
+
+    @property
+    def title(self) -> str:
+        """How messages and the summary name the video."""
+        return self.source if self.number is None else f"{self.source}: {self.name}"
+
+    def video(self) -> Video:
+        """Open the video; its frames are decoded later. Raises InputError if it cannot be read."""
+        if self.number is None:
+            return open_video(self.source)
+        return opened_set(self.source, self.form, self.frames).videos[self.number]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -86,6 +106,15 @@ class VideoOutcome:
     frames: int = 0
     seconds: float = 0.0  # spent by this run
     note: str = ""  # why it failed, or the first warning
+
+
+@lru_cache(maxsize=1)
+def opened_set(path: str, form: str | None = None, frames: str | None = None) -> VideoSet:
+    """Open a data set, once in each process: a worker takes many videos of one set.
+
+    Raises InputError or FormatError as `formats.registry.open_set` does.
+    """
+    return open_set(path, form, frames)
 
 
 class Earlier(NamedTuple):
@@ -110,7 +139,7 @@ def earlier(job: VideoJob, out: Path, settings: Settings) -> Earlier:
         settings_before = marker["settings"]
         stamp_before = marker["source"]
         outcome = VideoOutcome(
-            video=job.source,
+            video=job.title,
             folder=job.name,
             status="skipped",
             objects=int(marker["objects"]),
@@ -136,19 +165,35 @@ def segment(model: Model, job: VideoJob, out: Path, settings: Settings) -> Video
     finished = earlier(job, out, settings).outcome
     if finished is not None:
         return replace(finished, status="done")
+
     folder = out / job.name
+    try:
+        return attempt(job, folder / TRIES, lambda: _predict(model, job, folder, settings))
+    finally:
+        with suppress(OSError):  # not empty
+            folder.rmdir()
+
+
+def attempt(job: VideoJob, tries: Path, make: Callable[[], VideoOutcome]) -> VideoOutcome:
+    """Make a video's results; every error but ConfigError becomes a failed outcome.
+
+    Args:
+        job: The video.
+        tries: A file that counts attempts; an attempt that the process does not survive stays counted,
+            and after MOST_TRIES of them the video fails.
+        make: Writes the results and returns the outcome.
+    """
     start = time.perf_counter()
     try:
-        if _count_try(folder) > MOST_TRIES:
-            return gave_up(job)
-        outcome = _predict(model, job, folder, settings)
+        outcome = make() if _count_try(tries) <= MOST_TRIES else gave_up(job)
     except ConfigError:
         raise  # of the settings, the same for every video
     except Exception as error:  # one bad video does not stop the rest
-        log.debug("%s", job.source, exc_info=True)
-        outcome = VideoOutcome(video=job.source, folder=job.name, status="failed", note=line_of(error))
+        log.debug("%s", job.title, exc_info=True)
+        outcome = VideoOutcome(video=job.title, folder=job.name, status="failed", note=line_of(error))
     finally:  # not reached if the process is killed: the try counts
-        _tidy(folder)
+        with suppress(OSError):
+            tries.unlink(missing_ok=True)
     return replace(outcome, seconds=time.perf_counter() - start)
 
 
@@ -159,7 +204,7 @@ def gave_up(job: VideoJob) -> VideoOutcome:
     'failed'
     """
     note = f"its worker ended {MOST_TRIES} times in the middle of it"
-    return VideoOutcome(video=job.source, folder=job.name, status="failed", note=note)
+    return VideoOutcome(video=job.title, folder=job.name, status="failed", note=note)
 
 
 def line_of(error: Exception) -> str:
@@ -192,7 +237,7 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
         warnings.simplefilter("always")
         prediction = predict(
             model,
-            open_video(job.source),
+            job.video(),
             window=model.window.override(*settings.window),
             threshold=settings.threshold,
             views=settings.views,
@@ -201,14 +246,14 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
         )
         prediction.save(folder, video=settings.video, threads=1)  # the encoder's threads decide the bytes
     outcome = VideoOutcome(
-        video=job.source,
+        video=job.title,
         folder=job.name,
         status="done",
         objects=len(prediction.tracks),
         frames=prediction.length,
         note=_first_warning(caught),
     )
-    _write_marker(folder / MARKER, outcome, settings)
+    _write_marker(folder / MARKER, outcome, settings, Path(job.source))
     return outcome
 
 
@@ -220,35 +265,26 @@ def _first_warning(caught: list[warnings.WarningMessage]) -> str:
     return ""
 
 
-def _write_marker(path: Path, outcome: VideoOutcome, settings: Settings) -> None:
+def _write_marker(path: Path, outcome: VideoOutcome, settings: Settings, source: Path) -> None:
     marker = {
         "video": outcome.video,
         "objects": outcome.objects,
         "frames": outcome.frames,
         "note": outcome.note,
         "settings": settings.model_dump(mode="json"),
-        "source": _stamp(Path(outcome.video)),
+        "source": _stamp(source),
     }
     with replacing(path) as temporary:
         temporary.write_text(to_json(marker, indent=1) + "\n", encoding="utf-8")
 
 
-def _tidy(folder: Path) -> None:
-    """Remove the count of tries, and the folder if it is empty."""
-    with suppress(OSError):
-        (folder / TRIES).unlink(missing_ok=True)
-    with suppress(OSError):  # not empty
-        folder.rmdir()
-
-
-def _count_try(folder: Path) -> int:
+def _count_try(tries: Path) -> int:
     """The number of this try, recorded on disk before anything can go wrong."""
-    folder.mkdir(parents=True, exist_ok=True)
-    path = folder / TRIES
-    tries = path.stat().st_size + 1 if path.exists() else 1
-    with path.open("ab") as file:  # a byte a try: a process killed here leaves the old or the new number
+    tries.parent.mkdir(parents=True, exist_ok=True)
+    count = tries.stat().st_size + 1 if tries.exists() else 1
+    with tries.open("ab") as file:  # a byte a try: a process killed here leaves the old or the new number
         file.write(b".")
-    return tries
+    return count
 
 
 def _clear(folder: Path) -> None:

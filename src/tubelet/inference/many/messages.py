@@ -20,19 +20,20 @@ def encode_job(job: VideoJob) -> str:
 
     >>> from tubelet.inference.many.batch import VideoJob
     >>> encode_job(VideoJob("/bad\udcff.mp4", "bad"))
-    '["/bad%ED%B3%BF.mp4", "bad"]'
+    '["/bad%ED%B3%BF.mp4", "bad", null, null, null]'
     """
-    return to_json([_encode_source(job.source), job.name])
+    frames = None if job.frames is None else _encode_source(job.frames)
+    return to_json([_encode_source(job.source), job.name, job.number, job.form, frames])
 
 
 def decode_job(message: Buffer | str) -> VideoJob:
     r"""The video of `encode_job`, unchanged. Raises FormatError for a message that is not JSON.
 
-    >>> decode_job('["/bad%ED%B3%BF.mp4", "bad"]')
-    VideoJob(source='/bad\udcff.mp4', name='bad')
+    >>> decode_job('["/bad%ED%B3%BF.mp4", "bad", null, null, null]').source
+    '/bad\udcff.mp4'
     """
-    source, name = decode_json(message, "a video to segment")
-    return VideoJob(_decode_source(source), name)
+    source, name, number, form, frames = decode_json(message, "a video to segment")
+    return VideoJob(_decode_source(source), name, number, form, None if frames is None else _decode_source(frames))
 
 
 def encode_outcome(outcome: VideoOutcome) -> str:

@@ -24,6 +24,7 @@ from tubelet.core.untrusted.documents import decode_json
 from tubelet.inference.many.batch import (
     MOST_TRIES,
     OpenModel,
+    Segment,
     Settings,
     VideoJob,
     VideoOutcome,
@@ -47,15 +48,22 @@ EMPTY = b""  # no video is left
 
 
 def share(
-    jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, devices: Sequence[str]
+    jobs: Sequence[VideoJob],
+    open_model: OpenModel,
+    out: Path,
+    settings: Settings,
+    devices: Sequence[str],
+    segment: Segment = segment,
 ) -> Iterator[VideoOutcome]:
     """Segment videos in one process for each of `devices`, which may name a device several times.
 
-    Yields outcomes as they come, in no order. `open_model(device)` is called in each process and must be picklable.
-    Closed early, the generator ends its processes, which remove their scratch files. Raises InputError if a model
+    Yields outcomes as they come, in no order. `open_model(device)` is called in each process, then
+    Yields outcomes as they come, in no order. `open_model(device)` is called in each process, then
+    `segment(model, job, out, settings)` for each video; both must be picklable. Closed early, the generator ends its
+    processes, which remove their scratch files. Raises InputError if a model
     cannot be opened, ConfigError if the settings do not suit it.
     """
-    pool = _Pool(open_model, out, settings, jobs)
+    pool = _Pool(jobs, open_model, out, settings, segment)
     try:
         yield from pool.run(devices)
     finally:
@@ -65,13 +73,13 @@ def share(
 class _Worker:
     """The parent's end of a process; `job` is the video it works on."""
 
-    def __init__(self, device: str, open_model: OpenModel, out: Path, settings: Settings) -> None:
+    def __init__(self, device: str, open_model: OpenModel, out: Path, settings: Settings, segment: Segment) -> None:
         self.device = device
         self.ready = False
         self.job: VideoJob | None = None
         context = multiprocessing.get_context("spawn")
         self.connection, theirs = context.Pipe()
-        arguments = (theirs, open_model, device, str(out), settings.model_dump_json())
+        arguments = (theirs, open_model, device, str(out), settings.model_dump_json(), segment)
         self.process = context.Process(target=_main, args=arguments, name=f"tubelet batch {device}", daemon=True)
         self.process.start()
         theirs.close()
@@ -92,8 +100,10 @@ class _Worker:
 
 
 class _Pool:
-    def __init__(self, open_model: OpenModel, out: Path, settings: Settings, jobs: Sequence[VideoJob]) -> None:
-        self._arguments = (open_model, out, settings)
+    def __init__(
+        self, jobs: Sequence[VideoJob], open_model: OpenModel, out: Path, settings: Settings, segment: Segment
+    ) -> None:
+        self._arguments = (open_model, out, settings, segment)
         self._waiting = deque(jobs)
         self._workers: dict[Connection, _Worker] = {}
         self._leaving: list[_Worker] = []  # have nothing to do any more
@@ -171,12 +181,14 @@ class _Pool:
         return None
 
 
-def _main(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
+def _main(
+    connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str, segment: Segment
+) -> None:
     """What a worker's process runs; any error becomes one line for the parent."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent says when to end
     signal.signal(signal.SIGTERM, _leave)
     try:
-        _work(connection, open_model, device, out, settings_json)
+        _work(connection, open_model, device, out, settings_json, segment)
     except ConfigError as error:
         _send(connection, BAD_SETTINGS, str(error))
     except Exception as error:
@@ -185,7 +197,9 @@ def _main(connection: Connection, open_model: OpenModel, device: str, out: str, 
         signal.signal(signal.SIGTERM, signal.SIG_DFL)  # nothing is left to tidy up: an end needs no traceback
 
 
-def _work(connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str) -> None:
+def _work(
+    connection: Connection, open_model: OpenModel, device: str, out: str, settings_json: str, segment: Segment
+) -> None:
     settings = Settings.from_tree(decode_json(settings_json, "settings"))
     settle(settings)
     model = open_model(device)

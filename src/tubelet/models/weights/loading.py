@@ -208,6 +208,11 @@ def find(name: str | Path) -> Path:
     raise WeightsError(f"no model {shown}: neither a bundled name nor a file; {nearest(str(name), known)}")
 
 
+def recipe_of(path: Path) -> str | None:
+    """The recipe that a model's file says it was trained with; None if it does not say."""
+    return read_metadata(path).get("recipe_name")
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a safetensors file; floating point ones become float32."""
     tensors = stored.read_tensors(path)

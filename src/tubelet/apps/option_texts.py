@@ -1,0 +1,8 @@
+"""Help texts of options that several commands have."""
+
+MODEL_HELP = "A name that `tubelet list models` shows, a .safetensors file or the folder of a training run."
+THRESHOLD_HELP = "Leave out objects whose score is lower."
+VIEWS_HELP = "Look at N sizes and average (models of queries; 4 as in the IFR paper)."
+TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their scores."
+CUTS_HELP = "Take the video for one shot: objects go on through scene cuts."
+DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
