@@ -19,6 +19,24 @@ from tubelet.models.tags.network import TagOutput
 
 Build = Callable[..., TagModel]
 MakeClip = Callable[..., Clip]
+TRUNK = (
+    "encoder.kind=trunk",
+    "encoder.backbone.name=mobilenetv2_050",
+    "encoder.backbone.frozen_stages=0",
+    "encoder.widths=[8,8,8]",
+)
+# all switches of the recipes that are to work, together
+WORKING = (
+    *TRUNK,
+    "input_size=[48,80]",
+    "upsampling=resize",
+    "bottleneck_skip=true",
+    "finer_maps=true",
+    'tag_decoder={"widths": [8, 6, 4]}',
+    "tag_dim=4",
+    "tag_places=20",
+    "norm=clip",
+)
 
 
 @pytest.mark.parametrize(("size", "pool"), [((224, 224), True), ((112, 112), False)])
@@ -26,7 +44,7 @@ def test_the_named_sizes_have_the_papers_shapes(size: tuple[int, int], pool: boo
     with torch.device("meta"):
         network = TagConfig(input_size=size).override(f"encoder.pool={str(pool).lower()}").build(("a",) * 40).network
         answer = network(torch.zeros(1, 3, 32, *size))
-        cells = network.encoder(torch.zeros(1, 3, 32, *size))
+        cells = network.encoder(torch.zeros(1, 3, 32, *size))[-1]
     assert cells.shape == (1, 256, 32, 14, 14)
     assert answer.tags.shape == (1, 1, 32, 112, 112)
     assert answer.logits.shape == (1, 41, 32, 112, 112)
@@ -54,6 +72,7 @@ def test_another_size_is_refused_when_the_model_is_described(size: str) -> None:
         (("tag_link=false", "self_link=false"), "no input"),
         (("decoder=null",), "agnostic"),
         (("tag_range=sigmoid",), "0.0526"),
+        (("tag_places=20",), "tag_dim >= 2"),
     ],
 )
 def test_switches_that_contradict_each_other_are_one_line(overrides: tuple[str, ...], message: str) -> None:
@@ -88,11 +107,14 @@ def test_with_norms_of_the_clip_training_and_test_are_alike(
 # training
 
 
-@pytest.mark.parametrize("labels", [(), (1,), (0, 2), (0, -1), (-1,), tuple(n % 3 for n in range(25))])
+@pytest.mark.parametrize("switches", [("agnostic=true",), WORKING])
+@pytest.mark.parametrize(
+    "labels", [(), (1,), (0, 2), (2, 2, 2), (0, -1), (-1,), (1,) * 20, tuple(n % 3 for n in range(25))]
+)
 def test_any_number_of_objects_gives_losses_and_gradients(
-    build: Build, make_clip: MakeClip, labels: tuple[int, ...]
+    build: Build, make_clip: MakeClip, labels: tuple[int, ...], switches: tuple[str, ...]
 ) -> None:
-    model = build("agnostic=true").train()
+    model = build(*switches).train()
     losses = model([make_clip(labels), make_clip((0,), frames=4, first=7)])
     assert set(losses) == {*TERMS, "semantic"}
     assert all(loss.isfinite() and loss >= 0 for loss in losses.values())
@@ -110,6 +132,12 @@ def test_any_number_of_objects_gives_losses_and_gradients(
         ("spatio_temporal=null", "loc_embed=false"),
         ("tag_range=sigmoid", "loss.gap=0.05"),
         ("agnostic=true", "tag_link=false", "self_link=false", "decoder=null"),
+        ("upsampling=resize",),
+        ("bottleneck_skip=true", "finer_maps=true"),
+        ('tag_decoder={"widths": [8, 6, 4]}', "finer_maps=true", "upsampling=resize"),
+        ("tag_dim=4", "tag_places=20"),
+        TRUNK,
+        WORKING,
     ],
 )
 def test_every_switch_builds_a_model_that_learns_with_all_of_it(
@@ -183,6 +211,40 @@ def test_perfect_or_noisy_tags_give_the_objects_back(build: Build, noise: float,
         assert any(torch.equal(mask > 0.5, owners == n) for mask in found.masks)
 
 
+def divided(model: TagModel, classes: list[float], size: tuple[int, int] = (10, 12)) -> TagOutput:
+    """An output whose cells all have the same class probabilities, background first, and the same tag."""
+    probabilities = torch.tensor(classes).view(1, -1, 1, 1, 1).expand(-1, -1, 2, *size)
+    return TagOutput(torch.zeros(1, 1, 2, *size), probabilities.log())
+
+
+def test_an_object_whose_class_is_doubtful_is_foreground_by_what_is_not_background(build: Build) -> None:
+    doubtful = [0.4, 0.2, 0.2, 0.2]  # each class is less probable than the background, all together are more
+    model = build()
+    found = model.group(divided(model, doubtful))
+    assert found.masks.shape[0] == 1
+    assert float(found.masks.min()) == pytest.approx(0.6, abs=1e-5)
+    assert len(build("foreground=best_class").group(divided(model, doubtful)).masks) == 0
+
+
+def test_soft_edges_keep_the_probability_of_cells_beside_an_object(build: Build) -> None:
+    foreground = torch.tensor([0.1, 0.3, 0.4, 0.9, 0.8, 0.4, 0.2]).expand(1, 1, 1, 5, 7)
+    for soft, expected in (("true", [0, 0, 0.4, 0.9, 0.8, 0.4, 0]), ("false", [0, 0, 0, 0.9, 0.8, 0, 0])):
+        model = build(f"soft_edges={soft}", "agnostic=true")
+        logits = torch.cat([1 - foreground, foreground], 1).log()
+        masks = model.group(TagOutput(torch.zeros(1, 1, 1, 5, 7), logits)).masks
+        assert masks[0, 0, 2].tolist() == pytest.approx(expected, abs=1e-5)
+
+
+def test_tags_with_places_differ_by_place_before_anything_is_learned(build: Build, make_clip: MakeClip) -> None:
+    clip = make_clip()
+    without, with_places = (build("tag_dim=3", f"tag_places={n}").look(clip).tags for n in (0, 20))
+    added = (with_places - without)[0, :, 0]  # [D, h, w]
+    height, width = added.shape[1:]
+    assert float(added[0, 0, -1] - added[0, 0, 0]) == pytest.approx(20, rel=1e-4)
+    assert float(added[1, -1, 0] - added[1, 0, 0]) == pytest.approx(20 * height / width, rel=1e-4)
+    assert float(added[2].abs().max()) < 1e-5
+
+
 def test_nothing_in_the_foreground_is_no_object(build: Build, make_clip: MakeClip) -> None:
     model = build()
     found = model.group(scripted(model, torch.zeros(4, 32, 48), torch.zeros(4, 32, 48, dtype=torch.bool)))
@@ -196,10 +258,13 @@ def test_a_class_agnostic_model_says_nothing_of_classes(build: Build, make_clip:
     assert (tracks.scores == tracks.scores[:, :1]).all()
 
 
+@pytest.mark.parametrize("switches", [(), ("interpolation=signed_distance",), WORKING])
 @pytest.mark.parametrize("frames", [1, 2, 5])
 @pytest.mark.parametrize("size", [(40, 60), (61, 33), (200, 37)])
-def test_a_video_of_any_length_and_shape_is_predicted_whole(build: Build, frames: int, size: tuple[int, int]) -> None:
-    model = build("window.length=4")
+def test_a_video_of_any_length_and_shape_is_predicted_whole(
+    build: Build, frames: int, size: tuple[int, int], switches: tuple[str, ...]
+) -> None:
+    model = build("window.length=4", *switches)
     assert isinstance(model, VideoSegmenter)
     video = np.random.default_rng(0).integers(0, 256, (frames, *size, 3)).astype(np.uint8)
     for window in (None, Window(length=4, stride=2), Window(length=1)):

@@ -58,7 +58,6 @@ def share(
     """Segment videos in one process for each of `devices`, which may name a device several times.
 
     Yields outcomes as they come, in no order. `open_model(device)` is called in each process, then
-    Yields outcomes as they come, in no order. `open_model(device)` is called in each process, then
     `segment(model, job, out, settings)` for each video; both must be picklable. Closed early, the generator ends its
     processes, which remove their scratch files. Raises InputError if a model
     cannot be opened, ConfigError if the settings do not suit it.

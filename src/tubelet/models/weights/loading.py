@@ -47,7 +47,11 @@ AnyModel = MaskTrackRCNN | Mask2Former | TagModel
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
-BACKBONES = ("detector.backbone.body.", "backbone.body.")  # prefixes of a backbone's tensors
+BACKBONES = (  # prefixes of a backbone's tensors
+    "detector.backbone.body.",
+    "backbone.body.",
+    "network.encoder.backbone.body.",
+)
 ENCODER = "network.encoder."  # prefix of the trunk of a tag model
 SSDLITE = "detector.body."  # prefix of the trunk of an SSDLite detector
 FORMAT = "1"  # of the metadata of our files: tubelet, config, classes
