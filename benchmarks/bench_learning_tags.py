@@ -4,13 +4,15 @@
     python benchmarks/bench_learning_tags.py table --out runs/bench-tags [--seeds 3] [--iterations 400] [--videos 4]
         [--unseen] [--rows ROW ...]
     python benchmarks/bench_learning_tags.py davis2016 PATH --out runs/bench-tags-davis [--iterations 400]
+        [--trunk FILE] [--seed 0]
 
 `table` trains an eightieth of the paper's model from a random start on generated videos, each row of Table III as often
 as there are seeds. It is tested on the same videos, which tells what it can learn by heart in seconds, or, `--unseen`,
 on others, for which it needs hours and hundreds of videos; a trial that is finished is only read. `davis2016` takes a
 folder with JPEGImages, Annotations and sequences.json, trains on the sequences of one object but for five, and tests on
-these. Masks are made at the resolution of the tags: the ceiling, the truth scaled down to it and up again, is printed
-beside the results.
+these; with `--trunk`, the weights of a MobileNetV2, it trains `tags/davis-trunk` from it, on the sequences whose masks
+merge several objects too. Masks are made at the resolution of the tags: the ceiling, the truth scaled down to it and up
+again, is printed beside the results.
 """
 
 from __future__ import annotations
@@ -38,7 +40,7 @@ from tubelet.models.tags.inputs import draw_truth
 from tubelet.models.tags.model import TagModel
 from tubelet.recipes.experiment import AnyForm, Experiment, YouTubeVIS
 from tubelet.recipes.small import TINY_CLIPS, tiny
-from tubelet.recipes.tags import GENERATED, ROWS, SMALL, row
+from tubelet.recipes.tags import DAVIS_TRUNK, PAPER_GENERATED, ROWS, SMALL, row
 from tubelet.synthetic import generator
 from tubelet.synthetic.config import Synthetic
 
@@ -68,7 +70,7 @@ def overfit(iterations: int) -> None:
     video = generator.generate(world, 3, 1).videos[0]
     clip = load_clip(video, Sample(tuple(range(8)), (True,) * 8), len(world.classes))
     torch.manual_seed(0)
-    model = GENERATED.model.build(world.classes)
+    model = PAPER_GENERATED.model.build(world.classes)
     optimizer = torch.optim.Adam(model.parameters(), lr=2e-3)
     began = time.process_time()
     for done in range(1, iterations + 1):
@@ -126,11 +128,11 @@ def table3(out: Path, seeds: int, iterations: int, videos: int, rows: Sequence[s
         if not (out / name).exists():
             generator.write(out / name, WORLD, seed, count)
     test = ytvis.read(out / ("unseen" if unseen else "train") / "instances.json")
-    full = GENERATED.but(
+    full = PAPER_GENERATED.but(
         model=tiny(SMALL),
         data=YouTubeVIS(annotations=str(out / "train" / "instances.json")),
         sampler=TINY_CLIPS,
-        train=GENERATED.train.but(
+        train=PAPER_GENERATED.train.but(
             iterations=iterations,
             precision="bf16",
             checkpoint_every=100_000,
@@ -151,25 +153,42 @@ def table3(out: Path, seeds: int, iterations: int, videos: int, rows: Sequence[s
     print(f"ceiling: J&F {most['J&F']:.3f}, J {most['J']:.3f}, F {most['F']:.3f}")
 
 
-def davis2016(root: Path, out: Path, iterations: int) -> None:
-    """Train on real sequences of one object, test on five that were not seen."""
+def davis2016(root: Path, out: Path, iterations: int, trunk: str | None, seed: int) -> None:
+    """Train on real sequences, test on five of one object that were not seen."""
     listed = json.loads((root / "sequences.json").read_text())
     single = [entry["sequence"] for entry in listed if entry["objects2017"] == 1]
     videos = registry.open_set(root, "davis")
-    training = [video for video in videos.videos if video.id in single and video.id not in HELD]
+    training = [video for video in videos.videos if video.id not in HELD and (trunk or video.id in single)]
     held = VideoSet(videos=[video for video in videos.videos if video.id in HELD], classes=videos.classes)
     print(f"{len(training)} sequences to learn from, {len(held.videos)} to test: {', '.join(HELD)}")
-    made = davis_experiment(shrunk(training, out / "train", videos.classes), iterations)
-    figures = run_trial(made, held, out / "trial")
+
+    if trunk is None:
+        made = davis_experiment(shrunk(training, out / "train", 120, videos.classes), iterations)
+    else:
+        made = trunk_experiment(shrunk(training, out / "train", 160, videos.classes), iterations, trunk)
+    made = made.but(train=made.train.but(seed=seed))
+
+    figures = run_trial(made, held, out / f"trial-{seed}")
     most = ceiling(held, made.model.input_size)  # type: ignore[union-attr]
     for name, numbers in (("ours", figures), ("ceiling", most)):
         print(f"{name:8s} J {100 * numbers['J']:.1f}  F {100 * numbers['F']:.1f}  J&F {100 * numbers['J&F']:.1f}")
     print(f"{figures['train_s']:.0f} s of training, {figures['fps']:.1f} frames a second at test")
 
 
+def trunk_experiment(data: Path, iterations: int, trunk: str) -> Experiment:
+    """The recipe with a pretrained trunk, in one process."""
+    made = DAVIS_TRUNK.override(
+        "train.precision=bf16",
+        "train.workers=0",
+        "train.threads=1",
+        f"train.iterations={iterations}",
+    )
+    return made.but(data=AnyForm(path=str(data), form="davis"), init=trunk)
+
+
 def davis_experiment(data: Path, iterations: int) -> Experiment:
     """The small model, on sequences of the ratio of DAVIS's."""
-    made = GENERATED.override(
+    made = PAPER_GENERATED.override(
         "model.window.length=32",
         "train.precision=bf16",
         "train.workers=0",
@@ -182,10 +201,11 @@ def davis_experiment(data: Path, iterations: int) -> Experiment:
     return made.but(data=AnyForm(path=str(data), form="davis"))
 
 
-def shrunk(videos: Sequence[Video], out: Path, classes: tuple[str, ...]) -> Path:
-    """The sequences at 120 lines, written once: reading 480 to learn from 64 would take most of the time."""
+def shrunk(videos: Sequence[Video], out: Path, short: int, classes: tuple[str, ...]) -> Path:
+    """The sequences at `short` lines, written once: to read all of them would take most of the time."""
     if not out.exists():
-        small = caching.shrink(VideoSet(videos=videos, classes=classes), out.parent / "shrunk", short=120, long=214)
+        long = round(short * 16 / 9)
+        small = caching.shrink(VideoSet(videos=videos, classes=classes), out.parent / "shrunk", short=short, long=long)
         davis.write(out, small)
     return out
 
@@ -206,6 +226,8 @@ def main() -> None:
     real.add_argument("path", type=Path)
     real.add_argument("--out", type=Path, required=True)
     real.add_argument("--iterations", type=int, default=400)
+    real.add_argument("--trunk", help="weights to start from")
+    real.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if arguments.command == "overfit":
@@ -214,7 +236,7 @@ def main() -> None:
         seeds, iterations, videos = arguments.seeds, arguments.iterations, arguments.videos
         table3(arguments.out, seeds, iterations, videos, arguments.rows, unseen=arguments.unseen)
     else:
-        davis2016(arguments.path, arguments.out, arguments.iterations)
+        davis2016(arguments.path, arguments.out, arguments.iterations, arguments.trunk, arguments.seed)
 
 
 if __name__ == "__main__":

@@ -87,17 +87,23 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "ifr, multiplied": ("small/ifr", "decoder.layer.mask_mode=multiplicative", "decoder.layer.recurrence=false"),
     "ifr, position": ("small/ifr", "decoder.layer.temporal_position=true", "decoder.layer.ffn=none"),
     "ifr, alone": ("small/ifr-without-cross-frame",),
-    "tags, agnostic": ("small/tags", "agnostic=true", "tag_dim=2", "norm=clip"),
-    "tags, in a range": ("small/tags", "tag_range=sigmoid", "loss.gap=0.05", "clustering.reach=0.5"),
-    "tags, without attention": ("small/tags", "spatio_temporal=null", "tag_attention=null", "self_attention=null"),
-    "tags, without location": ("small/tags", "loc_embed=false", "tag_link=false", "clustering.leftover=drop"),
-    "tags, without decoder": ("small/tags", "agnostic=true", "decoder=null", "self_link=false", "tag_link=false"),
-    "tags, without spectra": ("small/tags", "loss.spectra=false", "loss.tempra=false"),
-    "tags, without specter": ("small/tags", "loss.specter=false", "loss.temper=false"),
+    "tags, agnostic": ("tags/generated-paper", "tag_dim=2"),
+    "tags, in a range": ("tags/generated-paper", "tag_range=sigmoid", "loss.gap=0.05", "clustering.reach=0.5"),
+    "tags, without attention": (
+        "tags/generated-paper",
+        "spatio_temporal=null",
+        "tag_attention=null",
+        "self_attention=null",
+    ),
+    "tags, without location": ("tags/generated-paper", "loc_embed=false", "tag_link=false", "clustering.leftover=drop"),
+    "tags, without decoder": ("tags/generated-paper", "decoder=null", "self_link=false", "tag_link=false"),
+    "tags, without spectra": ("tags/generated-paper", "loss.spectra=false", "loss.tempra=false"),
+    "tags, without specter": ("tags/generated-paper", "loss.specter=false", "loss.temper=false"),
 }
+TAG_RECIPES = ("small/tags", "tags/generated-paper")
 MASK_TRANSFORMERS = ("small/mask2former", "small/ifr", "small/ifr-without-cross-frame")
-CLIPS = {"small/tags": WHOLE, **dict.fromkeys(MASK_TRANSFORMERS, BOTH)}
-OPENED = {"small/tags": TAGS, "default-start": ONE_STAGE, **dict.fromkeys(MASK_TRANSFORMERS, QUERIES)}
+CLIPS = {**dict.fromkeys(TAG_RECIPES, WHOLE), **dict.fromkeys(MASK_TRANSFORMERS, BOTH)}
+OPENED = {**dict.fromkeys(TAG_RECIPES, TAGS), "default-start": ONE_STAGE, **dict.fromkeys(MASK_TRANSFORMERS, QUERIES)}
 
 SEED = 7
 FRAMES = 12

@@ -142,9 +142,8 @@ def test_a_trial_runs_in_a_process_of_its_own_and_only_once(tmp_path: Path, shor
     assert summarise(tmp_path, "generated", plan)["rows"]["masktrack"]["trials"][0]["parameters"] > 1e6
 
 
-def test_every_row_starts_from_the_bundled_trunk_but_the_tags() -> None:
-    for name, row in SYSTEMS.items():
-        assert row.init == ("none" if name == "tags" else "default")
-        if row.init != "none":
-            model = row.model.build(("a", "b"))
-            assert not [key for key in start_from(model, row.init) if ".body." in key]
+def test_every_row_starts_from_the_bundled_trunk() -> None:
+    for row in SYSTEMS.values():
+        assert row.init == "default"
+        model = row.model.build(("a", "b"))
+        assert not [key for key in start_from(model, row.init) if ".body." in key]

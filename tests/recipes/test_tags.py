@@ -13,7 +13,7 @@ from tubelet.models import weights
 from tubelet.models.tags.model import TagConfig
 from tubelet.recipes import find, names
 from tubelet.recipes.experiment import Experiment
-from tubelet.recipes.tags import DAVIS, GENERATED, RECIPES, ROWS, row
+from tubelet.recipes.tags import DAVIS, GENERATED, PAPER_GENERATED, RECIPES, ROWS, row
 
 SMALL = (
     "model.input_size=[32,48]",
@@ -21,15 +21,18 @@ SMALL = (
     "model.bottleneck=8",
     "model.generator=4",
     "model.tag_features=4",
-    "model.encoder.width=4",
-    "model.encoder.blocks=[1,1,1]",
 )
+ENCODER = {
+    "r2plus1d": ("model.encoder.width=4", "model.encoder.blocks=[1,1,1]"),
+    "trunk": ("model.input_size=[48,80]", "model.encoder.widths=[4,4,4,8]"),
+}
 DECODER = "model.decoder.widths=[8,6,4]"
 
 
 def small(recipe: Experiment) -> Experiment:
     assert isinstance(recipe.model, TagConfig)
-    return recipe.override(*SMALL, *([DECODER] if recipe.model.decoder is not None else []))
+    encoder = ENCODER[recipe.model.encoder.kind]
+    return recipe.override(*SMALL, *encoder, *([DECODER] if recipe.model.decoder is not None else []))
 
 
 def clip() -> Clip:
@@ -110,9 +113,30 @@ def test_at_112_only_size_and_pool_differ() -> None:
         assert not model.encoder.pool  # type: ignore[union-attr]
 
 
-@pytest.mark.parametrize("name", ["full", "without-both-decoder-and-connectors"])
+OURS = ("upsampling", "bottleneck_skip", "finer_maps", "tag_decoder", "tag_places", "tag_dim", "tag_range", "norm")
+
+
+@pytest.mark.parametrize("name", [name for name in RECIPES if "trunk" not in name and "generated" not in name])
+def test_the_papers_rows_have_none_of_our_switches_on(name: str) -> None:
+    model, plain = find(name).model, TagConfig()
+    assert isinstance(model, TagConfig)
+    assert {switch: getattr(model, switch) for switch in OURS} == {switch: getattr(plain, switch) for switch in OURS}
+    assert model.encoder.kind == "r2plus1d"
+    assert (model.upsampling, model.tag_dim, model.tag_places) == ("transposed", 1, 0)
+    assert model.loss.weight == 1
+
+
+def test_classes_are_on_where_the_set_has_classes() -> None:
+    on = {name: not find(name).model.agnostic for name in ("tags/ytvis2019", "tags/generated", "small/tags")}  # type: ignore[union-attr]
+    assert all(on.values())
+    assert find("tags/davis").model.agnostic  # type: ignore[union-attr]
+    assert find("tags/davis-trunk").model.agnostic  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("name", ["full", "paper", "without-both-decoder-and-connectors"])
 def test_a_row_trains_from_its_name_and_the_model_loads_and_predicts(name: str, tmp_path: Path) -> None:
-    recipe = small(GENERATED if name == "full" else row(GENERATED, name)).override(
+    recipes = {"full": GENERATED, "paper": PAPER_GENERATED}
+    recipe = small(recipes[name] if name in recipes else row(PAPER_GENERATED, name)).override(
         "data.videos=2",
         "data.world.frames=6",
         "sampler.frames=4",

@@ -1,8 +1,13 @@
-"""The tag-based system: its two main models, every row of Table III, and small ones for a CPU.
+"""The tag-based system: the paper's two models, every row of Table III, and what works on few videos.
 
 tubelet train tags/davis data.path=DAVIS init=torchvision/r2plus1d_18 --out runs/tags
 tubelet train tags/table3/without-spectra data.path=DAVIS --out runs/without-spectra
+tubelet train tags/davis-trunk data.path=DAVIS --out runs/davis
 tubelet train tags/generated --out runs/first
+
+Recipes named after a data set alone, and Table III, are the paper's to the letter. Those named
+`-trunk`, and `tags/generated`, have a pretrained image network and our switches
+(docs/papers/tags.md).
 """
 
 from __future__ import annotations
@@ -13,12 +18,14 @@ from tubelet.attention.tags import FrameReadingConfig, SelfReadingConfig
 from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip, RandomCrop
 from tubelet.data.sampling import DroppedClip
-from tubelet.data.transforms import TemporalFlip
+from tubelet.data.transforms import ColourJitter, TemporalFlip
+from tubelet.models.backbones import BackboneConfig
 from tubelet.models.tags.clustering import ClusteringConfig
 from tubelet.models.tags.encoder import EncoderConfig
 from tubelet.models.tags.heads import DecoderConfig
 from tubelet.models.tags.losses import TagLossConfig
 from tubelet.models.tags.model import TagConfig
+from tubelet.models.tags.trunk import TrunkConfig
 from tubelet.recipes.experiment import AnyForm, Evaluation, Experiment, Generated, YouTubeVIS
 from tubelet.synthetic.config import Synthetic
 from tubelet.training.loop import TrainConfig
@@ -153,8 +160,8 @@ SMALL = TagConfig(
     window=Window(length=8, spread=True),
 )
 
-GENERATED = Experiment(
-    about="a small tag-based system on generated videos: nothing to download, minutes on one core",
+PAPER_GENERATED = Experiment(
+    about="a small network of the paper's shape on generated videos, from a random start, without classes",
     model=SMALL,
     data=Generated(videos=60, seed=100, world=Synthetic(height=96, width=160, frames=12, objects=(2, 3))),
     sampler=DroppedClip(frames=8, drop=(1, 2), stride=(1, 1)),
@@ -162,6 +169,69 @@ GENERATED = Experiment(
     init="none",
     optim=AdamW(lr=3e-3, weight_decay=0.0, warmup=20, schedule=Cosine()),
     train=TrainConfig(iterations=400, batch_size=1, clip_norm=10.0, checkpoint_every=200, log_every=50),
+)
+
+# the paper's parts and losses around a pretrained image network, with our switches: what works on few videos, and
+# predicts more than 100 small frames a second on one core
+TRUNK = TagConfig(
+    input_size=(96, 160),
+    encoder=TrunkConfig(
+        backbone=BackboneConfig(name="mobilenetv2_100", frozen_stages=4, pad_type="same"),
+        widths=(16, 16, 32, 64),
+    ),
+    spatio_temporal=FrameReadingConfig(keys=16),
+    tag_attention=FrameReadingConfig(keys=16),
+    self_attention=SelfReadingConfig(keys=16),
+    channels=64,
+    bottleneck=96,
+    bottleneck_skip=True,
+    tag_features=16,
+    upsampling="resize",
+    finer_maps=True,
+    decoder=DecoderConfig(widths=(48, 32, 16)),
+    tag_decoder=DecoderConfig(widths=(48, 32, 16)),
+    norm="clip",
+    tag_dim=4,
+    tag_places=20.0,
+    loss=TagLossConfig(reduction="mean", weight=0.2),
+    clustering=ClusteringConfig(least=0.06, smooth=0.15, most=10),
+    window=Window(length=6, stride=3),
+)
+# at one clip a batch, with a trunk that learns slowly
+TRUNK_OPTIM = AdamW(
+    lr=2e-3,
+    weight_decay=0.01,
+    warmup=50,
+    schedule=Cosine(),
+    parts={"network.encoder.backbone": 0.1},
+)
+TRUNK_CLIPS = DroppedClip(frames=6, drop=(0, 1), stride=(1, 1))
+
+GENERATED = PAPER_GENERATED.but(
+    about="a small tag-based system on generated videos: nothing to download, minutes on one core",
+    model=TRUNK,
+    sampler=TRUNK_CLIPS,
+    init="default",
+    optim=TRUNK_OPTIM,
+    train=PAPER_GENERATED.train.but(iterations=1200),
+)
+
+_DAVIS_SIZE = (128, 224)
+DAVIS_TRUNK = Experiment(
+    about="tag-based system with a pretrained trunk, class-agnostic, on DAVIS",
+    model=TRUNK.but(agnostic=True, input_size=_DAVIS_SIZE, clustering=TRUNK.clustering.but(most=20)),
+    data=AnyForm(form="davis"),
+    sampler=TRUNK_CLIPS.but(drop=(1, 3), stride=(1, 3)),
+    transforms=(Geometry(steps=(RandomCrop(), HorizontalFlip())), ColourJitter(), TemporalFlip()),
+    init="default",
+    optim=TRUNK_OPTIM,
+    train=TrainConfig(iterations=2000, batch_size=1, clip_norm=10.0, checkpoint_every=500, log_every=50),
+)
+YTVIS_TRUNK = DAVIS_TRUNK.but(
+    about="tag-based system with a pretrained trunk on YouTube-VIS 2019",
+    model=TRUNK.but(input_size=(192, 320)),
+    data=YouTubeVIS(),
+    train=TrainConfig(iterations=30_000, batch_size=4, clip_norm=10.0, workers=4),
 )
 
 RECIPES = {
@@ -178,5 +248,8 @@ RECIPES = {
         paper={},
     ),
     **_table3(),
+    "tags/ytvis2019-trunk": YTVIS_TRUNK,
+    "tags/davis-trunk": DAVIS_TRUNK,
     "tags/generated": GENERATED,
+    "tags/generated-paper": PAPER_GENERATED,
 }

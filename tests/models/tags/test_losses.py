@@ -169,8 +169,8 @@ def test_means_of_absent_objects_are_marked() -> None:
     tags = torch.tensor([[1.0], [3.0], [8.0]])
     held = object_means(tags, torch.tensor([0, 0, 1]), torch.tensor([0, 1, 1]), 2, 3)
     assert held.means[:, 0].tolist() == [2, 8]
-    assert held.there.tolist() == [[True, True, False], [False, True, False]]
-    assert held.frame_means[held.there][:, 0].tolist() == [1, 3, 8]
+    assert held.present.tolist() == [[True, True, False], [False, True, False]]
+    assert held.frame_means[held.present][:, 0].tolist() == [1, 3, 8]
 
 
 # the gap and the range of tags

@@ -59,7 +59,7 @@ class ClipEncoderConfig(PlugConfig):
 class ClipEncoder(nn.Module, ABC):
     """[B, 3, T, H, W] -> maps [B, C, T, h, w], the coarsest last, each twice as fine as the next.
 
-    There are three, or only the coarsest without finer maps; `channels` are theirs.
+    Without finer maps there is only the coarsest; `channels` are those of the maps.
     """
 
     channels: tuple[int, ...]

@@ -1,6 +1,6 @@
 """A pretrained image network as encoder of clips: frames go through it one by one, then time is mixed.
 
-    trunk          strides 4, 8, 16, 32       each frame alone, weights of an image task
+    trunk          strides 2 to 32           each frame alone, weights of an image task
     projection     1 x 1 convolutions         to few channels; the map of 32 is added to that of 16
     time           3 x 1 x 1 convolutions     added to what they read, so they start as a small change
 
@@ -37,7 +37,8 @@ class TrunkConfig(ClipEncoderConfig):
     pixels: PixelStatistics = PixelStatistics(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
     # its maps of strides 4 to 32 are taken, whatever `stages` says
     backbone: BackboneConfig = BackboneConfig(name="mobilenetv2_100", frozen_stages=4, pad_type="same")
-    widths: tuple[Width, Width, Width] = (32, 48, 96)  # channels of the maps of strides 4, 8, 16
+    # channels of the maps, that of stride 16 last: three are of strides 4, 8, 16, four begin at 2
+    widths: Annotated[tuple[Width, ...], Field(min_length=1, max_length=4)] = (32, 48, 96)
     time: bool = True  # temporal convolutions; off: each frame is encoded alone
 
     @property
