@@ -12,6 +12,7 @@ from tubelet.apps.console import progress_bar, rows_of, show, table
 from tubelet.apps.option_texts import (
     CUTS_HELP,
     DEVICE_HELP,
+    DISTINCT_HELP,
     MODEL_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
@@ -39,6 +40,9 @@ def predict(
     ] = None,
     views: Annotated[int, typer.Option(metavar="N", help=VIEWS_HELP)] = 1,
     top: Annotated[int | None, typer.Option(metavar="N", help=TOP_HELP, show_default=False)] = None,
+    distinct: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
@@ -64,6 +68,7 @@ def predict(
         window=window or (),
         views=views,
         top=top,
+        distinct=distinct,
         device=device,
         cuts=not no_cuts,
         video=not no_video,
@@ -80,6 +85,7 @@ def segment(
     window: Sequence[str] = (),
     views: int = 1,
     top: int | None = None,
+    distinct: float | None = None,
     device: str = "auto",
     cuts: bool = True,
     video: bool = True,
@@ -97,7 +103,15 @@ def segment(
     reading = network.window.override(*window)
     with progress_bar("segmenting") as progress:
         prediction = inference.predict(
-            network, opened, window=reading, threshold=threshold, views=views, top=top, cuts=cuts, progress=progress
+            network,
+            opened,
+            window=reading,
+            threshold=threshold,
+            views=views,
+            top=top,
+            distinct=distinct,
+            cuts=cuts,
+            progress=progress,
         )
     with progress_bar("drawing") as progress:
         prediction.save(folder, video=video, progress=progress)

@@ -18,6 +18,7 @@ from tubelet.core.arguments import fraction, short, whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
+from tubelet.inference.duplicates import without_duplicates
 from tubelet.inference.modes import device_of, evaluating
 from tubelet.inference.reading import ShownFrame, WindowStep, listen, read
 from tubelet.inference.results import ProgressCallback, VideoPrediction
@@ -39,6 +40,7 @@ def predict(
     window: Window | None = None,
     threshold: float = 0.5,
     top: int | None = None,
+    distinct: float | None = None,
     views: int = 1,
     cuts: bool = True,
     progress: ProgressCallback | None = None,
@@ -49,14 +51,19 @@ def predict(
     RGB, or a Video. `window` replaces the model's own way of reading. Tracks whose score (the mean over the frames
     where they appear) is under `threshold` are left out; each object has its best class. `top` asks for what
     benchmarks expect instead: the `top` best (object, class) pairs, best first, whatever their scores; one object may
-    appear several times with the same masks and id. `views` is the number of sizes to average over (test-time
-    augmentation). With `cuts`, scene cuts are detected: an object continues after a cut only if its appearance
-    matches, and `prediction.shots` has the first frame of each shot. Without, the video is one shot.
+    appear several times with the same masks and id. `distinct` shows each object once: a track whose overlap with a
+    better one (IoU over the video) is larger is left out; None keeps all. `views` is the number of sizes to average
+    over (test-time augmentation). With `cuts`, scene cuts are detected: an object continues after a cut only if its
+    appearance matches, and `prediction.shots` has the first frame of each shot. Without, the video is one shot.
     `progress(done, total)` is called as frames are finished. Runs on the device of the model's parameters. Raises
-    InputError if the source cannot be read, ConfigError if the model does not support test-time augmentation.
+    InputError if the source cannot be read, ConfigError if the model does not support test-time augmentation, or for
+    `top` with `distinct`.
     """
     threshold = fraction("threshold", threshold)
     top = None if top is None else whole_between("top", top, 1)
+    distinct = None if distinct is None else fraction("distinct", distinct)
+    if top is not None and distinct is not None:
+        raise ConfigError("expected top or distinct, got both: benchmarks rank every pair, duplicates too")
     check_model(model)
     check_window(window)
     if progress is not None and not callable(progress):
@@ -78,6 +85,8 @@ def predict(
     traits = model.traits
     if top is None:
         tracks = ledger.tracks(len(video), vote=traits.vote, min_frames=traits.min_frames)
+        if distinct is not None:
+            tracks = without_duplicates(tracks, distinct)
     else:
         tracks = ledger.pairs(len(video), top, min_frames=traits.min_frames)
     prediction = VideoPrediction(
