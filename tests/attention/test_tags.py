@@ -160,3 +160,24 @@ def test_a_gradient_reaches_the_tags() -> None:
     reading()(TagFeatures(1, 6)(tags)).square().sum().backward()
     assert tags.grad is not None
     assert tags.grad.abs().sum() > 0
+
+
+def test_the_weights_shown_of_frame_reading_rebuild_its_output() -> None:
+    torch.manual_seed(0)
+    module = FrameReadingConfig(keys=4, residual=False).build(inside=6, outside=5)
+    features = torch.randn(1, 6, 3, 2, 4)
+    weights = module.weights(features, cell=5)  # row 1, column 1
+    values = module.value(features.permute(0, 2, 3, 4, 1))[0]  # [T, H, W, C]
+    expected = torch.einsum("thw,thwc->tc", weights.mean(0), values)
+    torch.testing.assert_close(module(features)[0, :, :, 1, 1].T, expected)
+
+
+def test_the_weights_shown_of_self_reading_rebuild_its_output() -> None:
+    torch.manual_seed(0)
+    module = SelfReadingConfig(keys=4).build(channels=6)
+    torch.nn.init.ones_(module.gamma)
+    features = torch.randn(1, 6, 3, 2, 4)
+    weights = module.weights(features, t=2, cell=5)
+    values = module.value(features[0, :, 2].permute(1, 2, 0))
+    expected = features[0, :, 2, 1, 1] + torch.einsum("hw,hwc->c", weights, values)
+    torch.testing.assert_close(module(features)[0, :, 2, 1, 1], expected)

@@ -23,6 +23,7 @@ from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
 from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
+from tubelet.models.tags.model import TagConfig
 from tubelet.video.reader import open_video
 
 SMALL = MaskTrackConfig(
@@ -176,3 +177,16 @@ def test_mask_transformers_have_a_picture_and_a_film(decoder: QueryDecoderConfig
     path = tmp_path / "attention.mp4"
     film(transformer, video, 3, AT, path, window=Window(length=3, stride=3), panels=len(glances))
     assert len(open_video(path).frames) == len(video)
+
+
+def test_a_window_that_skips_frames_shows_the_nearest_that_it_reads(video: Video, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    small = ("input_size=[32,48]", "channels=8", "bottleneck=8", "encoder.width=4", "encoder.blocks=[1,1,1]")
+    tags = TagConfig(window=Window(length=3, spread=True)).override(*small).build(("red", "blue")).eval()
+    read = {glance.frame for glance in attention_maps(tags, video, 0, AT)}
+    assert len(read) == 3
+    assert {glance.frame for glance in attention_maps(tags, video, 2, AT)} == read
+
+    path = tmp_path / "attention.mp4"
+    film(tags, video, 2, AT, path, panels=2)
+    assert len(open_video(path).frames) == 3

@@ -158,6 +158,14 @@ class FrameReading(nn.Module):
             attended = attended + self.residual(tokens)
         return _features(attended, features)
 
+    def weights(self, features: Float[Tensor, "1 C T H W"], cell: int) -> Float[Tensor, "T T H W"]:
+        """Return the weights of a cell's query in each frame (first T) to the cells of each frame."""
+        tokens = _tokens(features)
+        queries = self.query(tokens)[0, :, cell]  # [T, D]
+        keys = self.key(tokens)[0]  # [T, P, D]
+        logits = torch.einsum("qd,tpd->qtp", queries * queries.shape[-1] ** -0.5, keys)
+        return logits.softmax(-1).unflatten(-1, features.shape[-2:])
+
 
 class TagFeatures(nn.Module):
     """Features of the tags, at an eighth of their height and width, for tag-based attention.
@@ -200,6 +208,12 @@ class SelfReading(nn.Module):
         tokens = _tokens(features)
         attended = read_itself(self.query(tokens), self.key(tokens), self.value(tokens))
         return _features(self.gamma * attended + tokens, features)
+
+    def weights(self, features: Float[Tensor, "1 C T H W"], t: int, cell: int) -> Float[Tensor, "H W"]:
+        """Return the weights of a cell of frame `t` to the cells of its frame."""
+        tokens = _tokens(features)[0, t]  # [P, C]
+        logits = self.key(tokens) @ self.query(tokens[cell])
+        return logits.softmax(-1).unflatten(-1, features.shape[-2:])
 
 
 def _tokens(features: Tensor) -> Tensor:

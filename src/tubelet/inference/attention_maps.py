@@ -35,13 +35,17 @@ def attention_maps(
 ) -> list[Glance]:
     """The attention maps of every attention module, from a point of a frame.
 
+    A window that is spread over the video skips frames: then the maps are those of the nearest frame that it reads.
     Raises InputError if the frame or point is outside the video, ConfigError if the model has no attention modules.
     """
     check(video, frame, at)
     _attentive(model)
+    window = window or model.window
     for state, clip, _ in _steps(model, video, window):
-        if frame in clip.index[clip.key].tolist():
-            return _told(model, state, clip, frame, at)
+        frames = clip.index[clip.key].tolist()
+        if frame in frames or window.spread:
+            nearest = min(frames, key=lambda t: abs(t - frame))
+            return _told(model, state, clip, nearest, at)
     raise AssertionError("windows hold every frame")
 
 
@@ -89,14 +93,15 @@ def film(
 ) -> None:
     """Write an H.264 video of such pictures, each with `panels` maps beside the frame itself.
 
-    From `frame` on, the point follows the object under it; before, or without an object, it stays where it is.
+    Frames that a spread window skips are left out. From `frame` on, the point follows the object under it; before, or
+    without an object, it stays where it is.
     """
     check(video, frame, at)
     _attentive(model)
     shown = _pictures(model, video, frame, at, window, panels)
-    first = next(shown)
+    first_frame, first = next(shown)
     with VideoWriter(path, (first.shape[0], first.shape[1]), video.fps) as writer:
-        for t, sheet in enumerate(chain([first], shown)):
+        for t, sheet in chain([(first_frame, first)], shown):
             writer.write(sheet, video.time(t))
             if progress is not None:
                 progress(t + 1, len(video))
@@ -104,20 +109,23 @@ def film(
 
 def _pictures(
     model: VideoSegmenter[Any], video: Video, frame: int, at: Point, window: Window | None, panels: int
-) -> Iterator[np.ndarray]:
-    done, followed = 0, None
+) -> Iterator[tuple[int, np.ndarray]]:
+    done = 0
+    followed: int | None = None
+    reached = False
     for state, clip, tracks in _steps(model, video, window):
         for t in sorted(set(clip.index[clip.key].tolist())):
             if t < done:
                 continue
             done = t + 1
-            if t == frame:
+            if t >= frame and not reached:
+                reached = True
                 followed = _object_at(tracks, t, at, video.size)
             point = at if followed is None or t < frame else _centre(tracks, t, followed, video.size) or at
             at = point
             glances = _told(model, state, clip, t, point)[:panels]
             missing = [np.zeros((*video.size, 3), np.uint8)] * (panels - len(glances))
-            yield picture(video, t, point, glances, blank=missing)
+            yield t, picture(video, t, point, glances, blank=missing)
 
 
 def _object_at(tracks: Tracks, t: int, at: Point, size: tuple[int, int]) -> int | None:

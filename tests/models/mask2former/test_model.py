@@ -265,7 +265,7 @@ def test_attention_is_shown_for_the_query_whose_mask_covers_the_point(
     expected = int(scores[:, 20 * height // 40, 60 * width // 90].argmax())
 
     glances = model.attend(model.start(), clip, 1, (60.0, 20.0))
-    assert glances[0].name.startswith(f"{'query' if system == 'joint' else 'frame query'} {expected},")
+    assert glances[0].name.startswith(f"query {expected},")
     assert {glance.frame for glance in glances} == {0, 1, 2}
     assert all(glance.values.shape == (6, 12) for glance in glances)  # stride 8, of the frame without padding
 

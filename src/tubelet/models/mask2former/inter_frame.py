@@ -62,18 +62,18 @@ class InterFrameDecoder(QueryDecoder):
         weights = layer.weights(queries, position, level.tokens, level.position, allowed)
 
         looks = [
-            QueryLook(f"frame query {query}, from the frame before", t, weights.from_before[t, query]),
-            QueryLook(f"frame query {query}, from the clip", t, weights.from_clip[t, query]),
+            QueryLook(f"query {query}, from the frame before", t, weights.from_before[t, query]),
+            QueryLook(f"query {query}, from the clip", t, weights.from_clip[t, query]),
         ]
         num_queries = queries.shape[1]
         if t > 0 and layer.config.recurrence:
             to_before = weights.mixing[t, query, :num_queries]
-            name = with_share("by self-attention to the frame before", to_before.sum())
+            name = with_share("via the frame before", to_before.sum())
             looks.append(QueryLook(name, t - 1, to_before @ weights.from_before[t - 1]))
 
         for frame in shown_frames(len(allowed), t):
             to_frame = weights.over_frames[query, frame]
-            name = with_share("clip query over frames", to_frame.sum())
+            name = with_share(f"clip query {query}", to_frame.sum())
             looks.append(QueryLook(name, frame, to_frame @ weights.from_before[frame]))
         return looks
 

@@ -42,8 +42,8 @@ def with_share(name: str, share: Tensor | float) -> str:
 
     Example:
         >>> from tubelet.models.mask2former.looks import with_share
-        >>> with_share("clip query over frames", 0.125)
-        'clip query over frames, 12 %'
+        >>> with_share("clip query 7", 0.125)
+        'clip query 7, 12 %'
     """
     return f"{name}, {100 * float(share):.0f} %"
 

@@ -15,10 +15,11 @@ from pydantic import model_validator
 from torch import Tensor, nn
 
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import Traits, Window, check_clips
+from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.tags.clustering import ClusteringConfig, cluster
 from tubelet.models.tags.config import NetworkConfig
+from tubelet.models.tags.glances import Point, glances, has_attention, inputs_of_attentions
 from tubelet.models.tags.inputs import draw_truth, prepare
 from tubelet.models.tags.interpolation import as_distances
 from tubelet.models.tags.losses import TagLossConfig, cross_entropy, tagging_losses
@@ -107,6 +108,7 @@ class TagModel(nn.Module):
         blends_distances = config.interpolation == "signed_distance"
         self.traits = Traits(semantic=True, average="logits" if blends_distances else "probabilities")
         self.network = TagNetwork(config, 1 if config.agnostic else len(classes))
+        self.traits = self.traits.but(attention=has_attention(self.network))
 
     # training
 
@@ -163,6 +165,14 @@ class TagModel(nn.Module):
         with torch.autocast(pixels.device.type, torch.bfloat16, enabled=is_bf16):
             output: TagOutput = self.network(pixels)
         return output
+
+    def attend(self, state: Links, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
+        """Return what the attentions attend to, for a point of a key frame; the state is not needed."""
+        height, width = clip.size
+        point = Point(t=clip.index.tolist().index(frame), x=at[0] / width, y=at[1] / height)
+        with torch.no_grad(), inputs_of_attentions(self.network) as inputs:
+            self.look(clip)
+            return glances(self.network, inputs, point, clip.index)
 
     def group(self, output: TagOutput) -> Found:
         """Objects of an output, B = 1.
