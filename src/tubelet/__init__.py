@@ -20,6 +20,7 @@ _HOMES = {
     "predict": "tubelet.inference.predict",
     "stream": "tubelet.inference.predict",
     "evaluate": "tubelet.inference.evaluate",
+    "train": "tubelet.recipes.training",
     "open_video": "tubelet.video.reader",
     "Video": "tubelet.core.types",
     "Clip": "tubelet.core.types",
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from tubelet.inference.predict import stream as stream
     from tubelet.inference.results import VideoPrediction as VideoPrediction
     from tubelet.models.weights import load as load
+    from tubelet.recipes.training import train as train
     from tubelet.video.reader import open_video as open_video
 
 __all__ = [*_HOMES, "__version__"]

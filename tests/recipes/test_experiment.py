@@ -14,12 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.apps.cli import call
-from tubelet.core.errors import FormatError
+from tubelet.core.errors import ConfigError, FormatError
 from tubelet.core.types import Clip
 from tubelet.data.clips import ClipDataset
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.recipes import find, starting
 from tubelet.recipes.experiment import Experiment
+from tubelet.recipes.training import adjusted
 from tubelet.training import checkpoint, loop
 from tubelet.training.log import read_metrics
 
@@ -169,3 +170,25 @@ def test_other_recipes_say_which_one_takes_images(tmp_path: Path) -> None:
 def test_where_nothing_can_be_written_nothing_is_read(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["train", "finetune", "data.annotations=missing.json", "--out", "/proc/run"]) == 2
     assert "/proc: cannot be written" in capsys.readouterr().err
+
+
+# from Python
+
+
+def test_training_from_python_reads_like_the_command(recipe: Experiment, tmp_path: Path) -> None:
+    import tubelet
+
+    outcome = tubelet.train(recipe, tmp_path / "run", device="cpu", train={"iterations": 2}, optim={"lr": 0.01})
+    assert outcome.model == tmp_path / "run/model.safetensors"
+    assert [line["step"] for line in read_metrics(tmp_path / "run/metrics.jsonl")] == [1, 2]
+    with pytest.raises(ConfigError, match="did you mean 'optim'"):
+        tubelet.train(recipe, tmp_path / "other", optin={"lr": 0.01})
+    with pytest.raises(ConfigError, match="unknown recipe 'finetun'"):
+        tubelet.train("finetun", tmp_path / "other")
+
+
+def test_a_rate_that_does_not_fit_the_batch_is_said_once(caplog: pytest.LogCaptureFixture) -> None:
+    adjusted("masktrack/ytvis2019", "train.batch_size=4", "train.accumulate=4")
+    assert not caplog.records
+    adjusted("masktrack/ytvis2019", "train.batch_size=2")
+    assert "by the linear scaling rule optim.lr=0.000625 fits 2 clips" in caplog.text

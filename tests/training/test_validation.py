@@ -115,7 +115,7 @@ def test_a_checkpoint_from_before_validation_is_resumed(fit, metrics):
     fit("whole", iterations=6)
     outcome = fit("old", iterations=3)
     progress = json.loads((outcome.checkpoint / "progress.json").read_text())
-    for name in ("validations", "best", "best_step", "without_better", "validated_by", "advised"):
+    for name in ("validations", "best", "best_step", "without_better", "validated_by", "advised", "clips_read"):
         del progress[name]
     (outcome.checkpoint / "progress.json").write_text(json.dumps(progress))
     settings = json.loads((outcome.checkpoint / "settings.json").read_text())
@@ -130,7 +130,7 @@ def test_a_full_disk_at_the_best_weights_is_one_line_and_training_goes_on_from_t
     fit, metrics, monkeypatch: pytest.MonkeyPatch
 ):
     fit("whole", validation=Scores(closeness))
-    write = checkpoint._write_tensors
+    write = checkpoint.write_tensors
 
     def full(path: Path, *given: object) -> None:
         if path.name.endswith("best.safetensors"):
@@ -138,7 +138,7 @@ def test_a_full_disk_at_the_best_weights_is_one_line_and_training_goes_on_from_t
         write(path, *given)
 
     with monkeypatch.context() as patched:
-        patched.setattr(checkpoint, "_write_tensors", full)
+        patched.setattr(checkpoint, "write_tensors", full)
         with pytest.raises(TubeletError, match=r"cannot write .*best\.safetensors: No space left .*--resume$"):
             fit("full", validation=Scores(closeness), checkpoint_every=1)
     fit("full", validation=Scores(closeness), checkpoint_every=1, resume=True)

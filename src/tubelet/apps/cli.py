@@ -7,7 +7,6 @@ import re
 import sys
 from collections.abc import Sequence
 from enum import StrEnum
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -15,8 +14,10 @@ import typer
 from tubelet import __version__
 from tubelet.apps import attend, bench, data, demo, evaluate, export, predict, serve, stream
 from tubelet.apps.batch.command import batch
-from tubelet.apps.console import INTERRUPTED, Leave, catch_termination, rows_of, run, show, table
-from tubelet.apps.option_texts import DEVICE_HELP
+from tubelet.apps.console import catch_termination, rows_of, run, show, table
+from tubelet.apps.train import train
+
+QUIET = "--quiet"
 
 app = typer.Typer(
     name="tubelet",
@@ -54,34 +55,14 @@ def tubelet(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version and leave.", is_eager=True, callback=_show_version)
     ] = False,
+    quiet: Annotated[
+        bool, typer.Option("--quiet", help="Show no progress; may stand anywhere in a command.", is_eager=True)
+    ] = False,
 ) -> None:
     """Find, outline, name and follow every object through a video."""
 
 
-@app.command()
-def train(
-    recipe: Annotated[
-        str, typer.Argument(metavar="RECIPE", help="A name that `tubelet list recipes` shows.", show_default=False)
-    ],
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE ...]", help="Fields of the recipe, e.g. optim.lr=0.01.", show_default=False),
-    ] = None,
-    *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where checkpoints, metrics and the model go.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint in DIR.")] = False,
-    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
-) -> None:
-    """Train a recipe, one row of a paper's table or our own."""
-    from tubelet import recipes
-
-    outcome = recipes.find(recipe).override(*(overrides or ())).run(out, resume=resume, device=device)
-    if outcome.model is None:
-        raise Leave(INTERRUPTED)  # the training has said where it stands and how to go on
-    if os.environ.get("RANK", "0") == "0":  # torchrun starts this command several times
-        show(str(outcome.model))
-
-
+app.command()(train)
 app.command()(data.synth)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")
@@ -134,7 +115,9 @@ def main() -> None:
 
 def call(arguments: Sequence[str]) -> int:
     """One call of the command; its exit code."""
-    return run(lambda: app(args=separated(arguments), prog_name="tubelet", standalone_mode=False))
+    spoken = [argument for argument in arguments if argument != QUIET]
+    quiet = len(spoken) < len(arguments)
+    return run(lambda: app(args=separated(spoken), prog_name="tubelet", standalone_mode=False), quiet=quiet)
 
 
 def separated(arguments: Sequence[str]) -> list[str]:

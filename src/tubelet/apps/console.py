@@ -9,6 +9,7 @@ import io
 import logging
 import signal
 import sys
+import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -21,7 +22,11 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 FAULT, INTERRUPTED, TERMINATED = 2, 130, 143
+LINE_EVERY = 10.0  # seconds between lines of progress, off a terminal
 MOST_OF_A_RESULT = 10_000  # characters of a line on stdout: a row of Markdown may be long
+
+
+_progress = logging.getLogger("tubelet.progress")  # of the library, too
 
 
 class Leave(Exception):
@@ -32,14 +37,14 @@ class Leave(Exception):
         self.code = code
 
 
-def run(command: Callable[[], object]) -> int:
-    """Run a command; its exit code. Only a fault of ours ends in a traceback.
+def run(command: Callable[[], object], *, quiet: bool = False) -> int:
+    """Run a command; its exit code. Only a fault of ours ends in a traceback. `quiet` hides progress.
 
     2 and one line on stderr for what a user can cause: the errors of core/errors.py, wrong arguments, and whatever the
     system refuses (no such folder, no permission, a full disk). 130 after Ctrl-C.
     """
     _never_fail_to_print()
-    _say_instead_of_log()
+    _say_instead_of_log(quiet)
     try:
         code = command()
     except KeyboardInterrupt:
@@ -75,9 +80,42 @@ def catch_termination() -> None:
     signal.signal(signal.SIGTERM, terminate)
 
 
+class ProgressLines:
+    """Says every ten seconds how far a command is: for nohup, Slurm and CI, where there is no bar."""
+
+    def __init__(self, what: str, unit: str = "frames") -> None:
+        self.what = what
+        self.unit = unit
+        self.begun = time.monotonic()
+        self.last = self.begun
+
+    def __call__(self, done: int, total: int) -> None:
+        """Note that `done` of `total` are done; says a line where it is time for one."""
+        now = time.monotonic()
+        if now - self.last < LINE_EVERY:
+            return
+        self.last = now
+        rate = done / (now - self.begun)
+        left = round((total - done) / rate) if rate else 0
+        text = (
+            f"{self.what}: {done} of {total} {self.unit}, {rate:.3g} {self.unit}/s, {left // 60}:{left % 60:02d} left"
+        )
+        _progress.info("%s", text)
+
+
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
-    """Called with (done, total): frames done, frames a second and time left. Nothing where stderr is no terminal."""
+    """Give a function of (done, total) that shows frames done, frames a second and time left on stderr.
+
+    On a terminal that is a bar, elsewhere a line every ten seconds; nothing with --quiet.
+    """
+    if is_quiet():
+        yield lambda done, total: None
+        return
+    if not sys.stderr.isatty():
+        yield ProgressLines(what)
+        return
+
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -89,7 +127,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None]]:
         TextColumn("{task.fields[rate]}"),
         TimeRemainingColumn(elapsed_when_finished=True),
     )
-    with Progress(*columns, console=console, disable=not console.is_terminal) as bar:
+    with Progress(*columns, console=console) as bar:
         task = bar.add_task(what, total=None, rate="")
 
         def update(done: int, total: int) -> None:
@@ -164,12 +202,17 @@ def _never_fail_to_print() -> None:
             stream.reconfigure(errors="backslashreplace")
 
 
-def _say_instead_of_log() -> None:
-    """Warnings, of the library and of Python, as lines like all others."""
+def is_quiet() -> bool:
+    """Whether the command was asked to show no progress."""
+    return not _progress.isEnabledFor(logging.INFO)
+
+
+def _say_instead_of_log(quiet: bool) -> None:
+    """Warnings, of the library and of Python, and progress, as lines like all others."""
     handler = logging.StreamHandler()
     handler.setFormatter(_OneLine("tubelet: %(message)s"))
     logging.getLogger("tubelet").handlers[:] = [handler]
-    logging.getLogger("tubelet.progress").setLevel(logging.INFO)
+    _progress.setLevel(logging.WARNING if quiet else logging.INFO)
     warnings.showwarning = _show_warning
 
 

@@ -49,7 +49,7 @@ def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, st
     """
     tensors = model.state_dict() if isinstance(model, nn.Module) else model
     with writing(path), replacing(path, durable=True) as partial:
-        _write_tensors(partial, tensors, {**metadata, "tubelet": FORMAT})
+        write_tensors(partial, tensors, {**metadata, "tubelet": FORMAT})
 
 
 @dataclass(slots=True)
@@ -68,6 +68,10 @@ class TrainingProgress:
     best_step: int = 0  # its step
     without_better: int = 0  # validations since then
     validated_by: str = ""  # the settings of these validations
+    without_objects: int = 0  # validations in a row that found none
+    with_one_class: int = 0  # validations in a row that found objects of one class alone
+    clips_read: int = 0  # by this process, those with annotations
+    clips_empty: int = 0  # of these, without an object
     advised: list[str] = field(default_factory=list)  # names of the advice that was given, each once
 
     def count(self, losses: dict[str, float], grad_norm: float, samples: int, *, finite: bool) -> None:
@@ -108,7 +112,7 @@ def save(folder: Path, settings: dict[str, Any], state: TrainingState, *, main: 
         return path
     with writing(path), replacing_folder(path, durable=True) as partial:  # of the same step, an incomplete one at most
         for name, of_one_file in tensors.items():
-            _write_tensors(partial / f"{name}.safetensors", of_one_file, {"tubelet": FORMAT})
+            write_tensors(partial / f"{name}.safetensors", of_one_file, {"tubelet": FORMAT})
         _write_json(partial / "settings.json", settings)
         _write_json(partial / "progress.json", asdict(state.progress))
     return path
@@ -193,7 +197,7 @@ def _system_code(message: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def _write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
+def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> None:
     path.touch()
     mode = path.stat().st_mode
     try:

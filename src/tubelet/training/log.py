@@ -63,8 +63,9 @@ class Log:
         self._samples = progress.samples
         self._verdict = ""  # of the last validation
         self._clock = Clock(progress.step)
+        self.losses: list[float] = []  # the mean loss of each line
         if main:
-            _truncate(path, progress.step)
+            self.losses = [line["loss"] for line in _truncate(path, progress.step) if "loss" in line]
 
         console = Console(stderr=True)
         shows = main and not quiet
@@ -115,6 +116,8 @@ class Log:
             "waiting": round(self._waited / elapsed, 4),
         }
         self._append(line)
+        if "loss" in line:
+            self.losses.append(line["loss"])
         if self._prints_lines:
             seconds_left = self._clock.left(progress.step, self.iterations)
             logger.info(progress_line(line, self.iterations, seconds_left, self._verdict))
@@ -249,8 +252,10 @@ def _means(progress: TrainingProgress) -> dict[str, float]:
     return {"loss": sum(losses.values()), **losses, "grad_norm": progress.grad_norm / progress.made}
 
 
-def _truncate(path: Path, step: int) -> None:
+def _truncate(path: Path, step: int) -> list[dict[str, Any]]:
+    """Remove the lines after a step; returns the others."""
     records = read_metrics(path) if path.exists() and step else []
-    lines = [json.dumps(record) + "\n" for record in records if record["step"] <= step]
+    remaining = [record for record in records if record["step"] <= step]
     with writing(path), replacing(path) as temporary:
-        temporary.write_text("".join(lines), encoding="utf-8")
+        temporary.write_text("".join(json.dumps(record) + "\n" for record in remaining), encoding="utf-8")
+    return remaining

@@ -27,7 +27,9 @@ from tubelet.core.types import Clip
 from tubelet.core.untrusted.documents import decode_json
 from tubelet.drawing.curves import training_curve
 from tubelet.training import checkpoint
+from tubelet.training.advice import Adviser
 from tubelet.training.checkpoint import TrainingProgress, TrainingState, writing
+from tubelet.training.culprits import save_batch
 from tubelet.training.distributed import PATIENCE, Processes, join
 from tubelet.training.loading import Clips, numbers, read
 from tubelet.training.log import Log, read_metrics
@@ -156,17 +158,22 @@ def train(
             _compare_validations(progress, validation)
         remaining = (config.iterations - progress.step) * config.accumulate
         ahead = numbers(progress.samples, remaining, config.batch_size, world)
+        adviser = Adviser(progress, main=world.main)
         log = Log(out / "metrics.jsonl", progress, iterations=config.iterations, main=world.main, quiet=quiet)
 
+        numbers_ahead = iter(ahead)
         stop = False
         with closing(read(clips, ahead, config.workers)) as batches, log:
             while progress.step < config.iterations and not stop and not _exhausted(progress, config):
                 rate = optim.set_rate(state.optimizer, progress.step, config.iterations)
                 state.optimizer.zero_grad()
                 parts = []
+                read_numbers: list[int] = []
                 for part in range(config.accumulate):
                     with log.waiting():
                         batch = next(batches)
+                    adviser.after_reading(batch)
+                    read_numbers += next(numbers_ahead)
                     # after reading, which may draw random numbers too
                     seed_everything(config.seed, progress.step, part, world.rank)
                     parts.append(_backward(spread, batch, config, world, last=part == config.accumulate - 1))
@@ -183,14 +190,29 @@ def train(
                     if state.average is not None:
                         state.average.update(model, progress.step - progress.skipped)
                 else:
-                    _warn_or_give_up(progress, losses, norm, config, world)
+                    is_culprit = not all(math.isfinite(x) for part in parts for x in part.values())
+                    saved = None
+                    if is_culprit or (world.main and all(map(math.isfinite, losses.values()))):
+                        saved = save_batch(
+                            out,
+                            clips,
+                            read_numbers,
+                            step=progress.step,
+                            seed=config.seed,
+                            rank=world.rank,
+                            losses=_means(parts),
+                        )
+                    _warn_or_give_up(progress, losses, norm, config, world, saved)
 
                 last = progress.step == config.iterations
                 if last or progress.step % config.log_every == 0:
                     log.write(rate)
+                    adviser.after_line(log.losses)
 
                 if validator is not None and _validates(progress.step, config, validator.validation):
-                    log.write_validation(validator.run(state, metadata))
+                    judgement = validator.run(state, metadata)
+                    log.write_validation(judgement)
+                    adviser.after_validation(judgement)
                     last = last or _exhausted(progress, config)
 
                 if last or stop or progress.step % config.checkpoint_every == 0:
@@ -223,14 +245,20 @@ def _means(parts: list[dict[str, float]]) -> dict[str, float]:
 
 
 def _warn_or_give_up(
-    progress: TrainingProgress, losses: dict[str, float], norm: float, config: TrainConfig, world: Processes
+    progress: TrainingProgress,
+    losses: dict[str, float],
+    norm: float,
+    config: TrainConfig,
+    world: Processes,
+    saved: Path | None,
 ) -> None:
     values = ", ".join(f"{name} {value:.4g}" for name, value in losses.items())
     what = f"losses or gradients are not finite at step {progress.step} ({values}; gradient norm {norm:.4g})"
     if progress.failures >= config.most_skipped:
         raise Diverged(f"{what}, {progress.failures} steps in a row: lower optim.lr or train.clip_norm, or use fp32")
-    if world.main:
-        logger.warning("%s: step skipped, %d so far", what, progress.skipped)
+    where = f"; its clips are saved in {saved}" if saved is not None else ""
+    if world.main or where:
+        logger.warning("%s: step skipped, %d so far%s", what, progress.skipped, where)
 
 
 def _validates(step: int, config: TrainConfig, validation: Validation) -> bool:
