@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from abc import ABC, abstractmethod
 from contextlib import suppress
 from pathlib import Path
@@ -25,6 +26,7 @@ from tubelet.formats import coco, registry, ytvis
 from tubelet.formats.classes import class_map, translate
 from tubelet.formats.lazy import JoinedVideos
 from tubelet.models.weights import ModelConfig
+from tubelet.recipes.card import write_card
 from tubelet.recipes.starting import Parts, start
 from tubelet.recipes.validation import ValidationConfig, VideoValidation, check, hold_out, with_classes_of
 from tubelet.synthetic import generator
@@ -179,9 +181,9 @@ class Experiment(Config):
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
     def run(self, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False) -> TrainingOutcome:
-        """Train into the folder `out`; at the end it holds model.safetensors.
+        """Train into the folder `out`; at the end it holds model.safetensors and a model card, README.md.
 
-        Beside it are checkpoints/, metrics.jsonl, curve.png and, with videos to validate on,
+        Beside them are checkpoints/, metrics.jsonl, curve.png and, with videos to validate on,
         best.safetensors and validation/. `resume` goes on from what is there, if anything. `quiet`
         shows no progress.
 
@@ -200,7 +202,7 @@ class Experiment(Config):
         model = self.model.build(videos.classes)
         if not (resume and checkpoint.saved(out / CHECKPOINTS)):
             self._start(model)
-        return train(
+        outcome = train(
             model,
             clips,
             self.train,
@@ -216,6 +218,9 @@ class Experiment(Config):
             validation=None if others is None else VideoValidation(others, self.validation, out),
             quiet=quiet,
         )
+        if outcome.finished and os.environ.get("RANK", "0") == "0":  # torchrun starts several processes
+            write_card(out, self.model_dump(mode="json"), videos, others)
+        return outcome
 
     def _start(self, model: nn.Module) -> None:
         needs = self.init_needs
