@@ -24,7 +24,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
@@ -39,6 +39,7 @@ from tubelet.core.errors import FormatError
 from tubelet.core.untrusted.documents import decode_figures
 from tubelet.core.untrusted.files import read_text
 from tubelet.training.checkpoint import TrainingProgress, writing
+from tubelet.training.trackers import Tracker
 from tubelet.training.validation import Judgement
 
 VALIDATION = "validation_"  # prefix of a validation's numbers
@@ -51,13 +52,21 @@ class Log:
     """The log of one process; only rank 0 writes and shows. A context manager, because of the bar."""
 
     def __init__(
-        self, path: Path, progress: TrainingProgress, *, iterations: int, main: bool, quiet: bool = False
+        self,
+        path: Path,
+        progress: TrainingProgress,
+        *,
+        iterations: int,
+        main: bool,
+        quiet: bool = False,
+        trackers: Sequence[Tracker] = (),
     ) -> None:
         """Open the log; lines of `path` after the present step are removed, because they will be made again."""
         self.path = path
         self.progress = progress
         self.iterations = iterations
         self.main = main
+        self.trackers = trackers
         self._waited = 0.0  # seconds since the last line
         self._since = time.perf_counter()
         self._samples = progress.samples
@@ -88,6 +97,8 @@ class Log:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.stop()
+        for tracker in self.trackers:
+            tracker.close()
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
@@ -144,6 +155,9 @@ class Log:
             file.write(json.dumps(line) + "\n")
             file.flush()
             os.fsync(file.fileno())  # a checkpoint that survives a power cut must not know more than the log
+        numbers = {name: value for name, value in line.items() if name != "step"}
+        for tracker in self.trackers:
+            tracker.write(self.progress.step, numbers)
 
 
 class Clock:

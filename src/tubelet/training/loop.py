@@ -38,6 +38,7 @@ from tubelet.training.parallel import Alone
 from tubelet.training.seeds import seed_everything
 from tubelet.training.sharded_tensors import whole
 from tubelet.training.stopping import Diverged, plain_faults, stop_signals
+from tubelet.training.trackers import Name, open_trackers
 from tubelet.training.validation import BEST, Validation, Validator, interval
 
 CHECKPOINTS = "checkpoints"  # their folder, in that of a training
@@ -68,6 +69,7 @@ class TrainConfig(Config):
     ema: float | None = Field(default=None, gt=0, lt=1)  # decay of the weights' moving average, the final model
     seed: int = Field(default=0, ge=0)
     log_every: int = Field(default=20, ge=1)
+    log: tuple[Name, ...] = ()  # other programs that get the log: tensorboard, wandb, mlflow
     checkpoint_every: int = Field(default=1000, ge=1)
     keep: int = Field(default=2, ge=1)  # checkpoints
     threads: int | None = Field(default=None, ge=1)  # of torch in each process; null leaves them as they are
@@ -159,7 +161,14 @@ def train(
         remaining = (config.iterations - progress.step) * config.accumulate
         ahead = numbers(progress.samples, remaining, config.batch_size, world)
         adviser = Adviser(progress, main=world.main)
-        log = Log(out / "metrics.jsonl", progress, iterations=config.iterations, main=world.main, quiet=quiet)
+        log = Log(
+            out / "metrics.jsonl",
+            progress,
+            iterations=config.iterations,
+            main=world.main,
+            quiet=quiet,
+            trackers=open_trackers(config.log, out, progress.step) if world.main else (),
+        )
 
         numbers_ahead = iter(ahead)
         stop = False
