@@ -141,7 +141,7 @@ class PastedVideos(LazyVideos[int]):
     5
     """
 
-    kept = 256  # writing a set reads it several times
+    cache_size = 256  # writing a set reads it several times
 
     def __init__(self, sources: VideoSet, seed: int, numbers: range) -> None:
         super().__init__(numbers)

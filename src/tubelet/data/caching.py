@@ -127,7 +127,7 @@ class _ShrunkFrames(LazyFrames):
 
 
 class _ShrunkVideos(LazyVideos[int]):
-    kept = 4096  # shrinking the masks of a video again for every clip would cost more than it saves
+    cache_size = 4096  # shrinking the masks of a video again for every clip would cost more than it saves
 
     def __init__(self, videos: Sequence[Video], folder: Path, step: ResizeWithin) -> None:
         super().__init__(range(len(videos)))

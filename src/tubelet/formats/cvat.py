@@ -51,7 +51,7 @@ def read(root: str | Path, *, classes: Sequence[str] | None = None) -> VideoSet:
 
 
 class _Tasks(LazyVideos[_Task]):
-    kept = 1024
+    cache_size = 1024
 
     def __init__(self, tasks: Sequence[_Task], classes: tuple[str, ...]) -> None:
         super().__init__(tasks)

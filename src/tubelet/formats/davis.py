@@ -53,7 +53,7 @@ def read(root: str | Path, *, split: str | None = None, year: int | None = None)
 
 
 class _Sequences(LazyVideos[_Sequence]):
-    kept = 1024
+    cache_size = 1024
 
     def __init__(self, files: Files, entries: Sequence[_Sequence]) -> None:
         super().__init__(entries)

@@ -84,7 +84,7 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omission
 
 
 class _Videos(LazyVideos[_Entry]):
-    kept = 1024
+    cache_size = 1024
 
     def __init__(self, files: Files, entries: Sequence[_Entry], classes: tuple[str, ...]) -> None:
         super().__init__(entries)

@@ -70,7 +70,7 @@ def read(root: str | Path, images: str | Path | None = None, *, classes: Sequenc
 
 
 class _Sequences(LazyVideos[_Sequence]):
-    kept = 1024
+    cache_size = 1024
 
     def __init__(self, files: Files, pictures: Files, entries: Sequence[_Sequence], num_classes: int) -> None:
         super().__init__(entries)

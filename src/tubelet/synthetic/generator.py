@@ -70,7 +70,7 @@ class GeneratedVideos(LazyVideos[int]):
     (10, '00010')
     """
 
-    kept = 1024
+    cache_size = 1024
 
     def __init__(self, config: Synthetic, seed: int, numbers: range) -> None:
         super().__init__(numbers)
