@@ -1,7 +1,8 @@
-"""The JSON under YouTube-VIS files: parsed in parts, so that a large file costs little more memory than its own bytes.
+"""The JSON of YouTube-VIS files, parsed in parts to save memory.
 
-A result file is nearly all mask strings. The outer structure is parsed first, every annotation's masks staying raw
-bytes; then the masks of a few tracks at a time are parsed, joined, checked and packed (`core.masks.packed`).
+A result file is nearly all mask strings. First the outer structure is parsed; the masks of each
+annotation stay raw bytes. Then the masks of a few tracks at a time are parsed, joined, checked and
+packed (`core.masks.packed`). So a large file needs little more memory than its own size.
 """
 
 from __future__ import annotations
@@ -26,20 +27,28 @@ from tubelet.core.untrusted.documents import decode_json, decode_json_as, spell_
 from tubelet.core.untrusted.files import mapped
 
 COMPLAINT = "not of the YouTube-VIS form"
-LARGEST_INTEGER = (1 << 63) - 1  # what arrays hold
-BATCH = 32  # tracks parsed before they are packed together
+LARGEST_INTEGER = (1 << 63) - 1  # of int64 arrays
+BATCH = 32  # tracks that are parsed and packed together
 
 
 @dataclass(slots=True)
 class Faults:
-    """What is wrong with a file: the first fault raises FormatError, or, where `lenient`, all are counted by kind."""
+    """How to treat errors in a file: raise FormatError at the first, or, if `lenient`, count them.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import Faults
+        >>> faults = Faults(lenient=True)
+        >>> faults.note("score", "results.json: video 1, track 2: expected a finite score, got none")
+        >>> dict(faults.counts)
+        {'score': 1}
+    """
 
     lenient: bool = False
-    counts: Counter[str] = field(default_factory=Counter)
-    first: dict[str, str] = field(default_factory=dict)  # an example of each kind
+    counts: Counter[str] = field(default_factory=Counter)  # number of errors of each kind
+    first: dict[str, str] = field(default_factory=dict)  # the first message of each kind
 
     def note(self, kind: str, message: str) -> None:
-        """Raise, or count: the caller leaves the faulty part out and goes on."""
+        """Count an error, or raise FormatError with its message; the caller skips the faulty part."""
         if not self.lenient:
             raise FormatError(message)
         self.counts[kind] += 1
@@ -47,7 +56,13 @@ class Faults:
 
 
 class AnnotationEntry(msgspec.Struct):
-    """One annotation or result as it stands in the file, nothing checked; masks are raw JSON, or parsed already."""
+    """One annotation or result as in the file, unchecked; its masks are raw JSON.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import AnnotationEntry
+        >>> AnnotationEntry(id=3, video_id=1).where("train.json")
+        'train.json: video 1, track 3'
+    """
 
     id: Any = None
     track_id: Any = None
@@ -58,30 +73,48 @@ class AnnotationEntry(msgspec.Struct):
     areas: Any = None
     occlusion: Any = None
     segmentations: msgspec.Raw = msgspec.Raw(b"null")
-    place: int = 0  # position in the file, from 1
+    position: Any = 0  # in the file, from 1; `load` sets it
 
     def where(self, file: str) -> str:
-        """How a message calls it: file, video and track."""
-        named = self.track_id if self.track_id is not None else self.id if self.id is not None else self.place
-        return f"{file}: video {self.video_id}, track {named}"
+        """Name file, video and track for an error message."""
+        if self.track_id is not None:
+            track = self.track_id
+        elif self.id is not None:
+            track = self.id
+        else:
+            track = self.position
+        return f"{file}: video {self.video_id}, track {track}"
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
-    """A track whose masks are to be unpacked: what its video demands, and where an error is to point."""
+class UnpackedTrack:
+    """A track whose masks are not yet parsed, with the size and length that its video demands.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import AnnotationEntry, UnpackedTrack
+        >>> UnpackedTrack(AnnotationEntry(id=3, video_id=1), (4, 6), 2, "train.json").where
+        'train.json: video 1, track 3'
+    """
 
     entry: AnnotationEntry
-    size: tuple[int, int]
-    length: int
-    file: str
+    size: tuple[int, int]  # height, width
+    length: int  # frames
+    file: str  # for error messages
 
     @property
     def where(self) -> str:
+        """File, video and track for an error message."""
         return self.entry.where(self.file)
 
 
 class YtvisDocument(msgspec.Struct):
-    """A parsed file; `bare` marks a list of results without tables of videos and categories."""
+    """A parsed file; `bare` is true for a list of results without tables of videos and categories.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import YtvisDocument
+        >>> YtvisDocument(videos=[{"id": 1, "length": 2}]).annotations is None
+        True
+    """
 
     videos: list[dict[str, Any]] = []
     categories: list[dict[str, Any]] = []
@@ -89,8 +122,8 @@ class YtvisDocument(msgspec.Struct):
     bare: bool = False
 
 
-class _Faulty(FormatError):
-    """A track's masks are not right."""
+class _MaskError(FormatError):
+    """The masks of a track are invalid."""
 
     def __init__(self, kind: str, message: str) -> None:
         super().__init__(message)
@@ -103,12 +136,27 @@ class _Mask(msgspec.Struct, gc=False):
 
 
 _MASKS = list[_Mask | None]
-_SIZE, _COUNTS = attrgetter("size"), attrgetter("counts")
-_NOT_NUMBERS = (b"NaN", b"Infinity")  # as Python writes them
+_SIZE = attrgetter("size")
+_COUNTS = attrgetter("counts")
+_NOT_NUMBERS = (b"NaN", b"Infinity")  # as Python's json module writes them
 
 
 def load(path: Path) -> YtvisDocument:
-    """Parse a file. Raises InputError where it cannot be read, FormatError where it is no JSON or of another form."""
+    """Parse a file.
+
+    Raises InputError if it cannot be read, FormatError if it is not JSON or not of this format.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.ytvis.document import load
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "results.json")
+        ...     _ = path.write_text('[{"video_id": 1, "category_id": 2, "score": 0.5}]')
+        ...     document = load(path)
+        >>> document.bare, document.annotations[0].score
+        (True, 0.5)
+    """
     data = mapped(path)
     try:
         document = _parse(data, path)
@@ -116,42 +164,61 @@ def load(path: Path) -> YtvisDocument:
         if not any(data.find(word) >= 0 for word in _NOT_NUMBERS):
             raise
         document = _parse(spell_out_nan(data, str(path)), path)  # so that the track with the NaN can be named
-    for place, entry in enumerate(document.annotations or (), 1):
-        entry.place = place
+
+    for position, entry in enumerate(document.annotations or (), start=1):
+        entry.position = position
     return document
 
 
 def _parse(data: bytes | mmap.mmap, path: Path) -> YtvisDocument:
-    if bytes(data[:1024]).lstrip(b"\xef\xbb\xbf \t\r\n")[:1] == b"[":
+    beginning = bytes(data[:1024]).lstrip(b"\xef\xbb\xbf \t\r\n")
+    if beginning[:1] == b"[":
         entries = decode_json_as(list[AnnotationEntry], data, str(path), complaint=COMPLAINT)
         return YtvisDocument(annotations=entries, bare=True)
+
     document: YtvisDocument = decode_json_as(YtvisDocument, data, str(path), complaint=COMPLAINT)
     return document
 
 
-def unpack(wanted: Iterable[Wanted], faults: Faults) -> Iterator[tuple[AnnotationEntry, Tube]]:
-    """Parse, check and pack the masks of each track, in order; faulty ones are noted and left out.
+def unpack(tracks: Iterable[UnpackedTrack], faults: Faults) -> Iterator[tuple[AnnotationEntry, Tube]]:
+    """Parse, check and pack the masks of each track, in order.
 
-    The file's bytes are let go as the tracks are read.
+    Tracks with invalid masks are noted in `faults` and left out. Each entry's raw masks are dropped
+    once they are parsed.
+
+    Example:
+        >>> import msgspec
+        >>> from tubelet.formats.ytvis.document import AnnotationEntry, Faults, UnpackedTrack, unpack
+        >>> raw = msgspec.Raw(b'[{"size": [4, 6], "counts": "0h0"}, null]')
+        >>> track = UnpackedTrack(AnnotationEntry(id=3, segmentations=raw), (4, 6), 2, "train.json")
+        >>> [tube for entry, tube in unpack([track], Faults())]
+        [Tube(size=(4, 6), frames=1 of 2)]
     """
-    for batch in _batches(wanted, faults):
-        tracks, data, lengths = (list(part) for part in zip(*batch, strict=True))
-        for one, tube in zip(tracks, pack_counts(data, lengths, [one.size for one in tracks]), strict=True):
+    for batch in _batches(tracks, faults):
+        parsed = [track for track, _, _ in batch]
+        data = [counts for _, counts, _ in batch]
+        lengths = [track_lengths for _, _, track_lengths in batch]
+        tubes = pack_counts(data, lengths, [track.size for track in parsed])
+
+        for track, tube in zip(parsed, tubes, strict=True):
             if isinstance(tube, Broken):
-                faults.note("broken mask", f"{one.where}, frame {tube.frame}: {tube.reason}")
+                faults.note("broken mask", f"{track.where}, frame {tube.frame}: {tube.reason}")
             else:
-                yield one.entry, tube
+                yield track.entry, tube
 
 
-def _batches(wanted: Iterable[Wanted], faults: Faults) -> Iterator[list[tuple[Wanted, bytes, np.ndarray]]]:
-    """Tracks with their joined counts and the length of each frame's, some at a time."""
-    batch: list[tuple[Wanted, bytes, np.ndarray]] = []
-    for one in wanted:
+def _batches(
+    tracks: Iterable[UnpackedTrack], faults: Faults
+) -> Iterator[list[tuple[UnpackedTrack, bytes, np.ndarray]]]:
+    """Up to BATCH tracks at a time, each with its joined counts and their length in each frame."""
+    batch: list[tuple[UnpackedTrack, bytes, np.ndarray]] = []
+    for track in tracks:
         try:
-            batch.append((one, *_counts(one)))
-        except _Faulty as fault:
-            faults.note(fault.kind, str(fault))
-        one.entry.segmentations = msgspec.Raw()
+            batch.append((track, *_counts(track)))
+        except _MaskError as error:
+            faults.note(error.kind, str(error))
+        track.entry.segmentations = msgspec.Raw()
+
         if len(batch) == BATCH:
             yield batch
             batch = []
@@ -159,79 +226,131 @@ def _batches(wanted: Iterable[Wanted], faults: Faults) -> Iterator[list[tuple[Wa
         yield batch
 
 
-def _counts(one: Wanted) -> tuple[bytes, np.ndarray]:
-    """Compressed counts of all frames, joined, and the length of each, 0 where absent; raises _Faulty."""
+def _counts(track: UnpackedTrack) -> tuple[bytes, np.ndarray]:
+    """Compressed counts of all frames, joined, and their length in each frame, int64 [T], 0 if absent.
+
+    Raises _MaskError. This is the fast path for compressed masks; `_counts_slowly` takes the rest.
+    """
     try:
-        found: list[_Mask | None] = decode_json_as(_MASKS, one.entry.segmentations, "masks")
+        frames: list[_Mask | None] = decode_json_as(_MASKS, track.entry.segmentations, "masks")
     except FormatError:
-        return _counts_slowly(one)
-    if len(found) != one.length:
-        raise _Faulty("wrong length", _wrong_length(one, len(found)))
-    masks_there = [mask for mask in found if mask is not None] if None in found else cast(list[_Mask], found)
-    if not set(map(_SIZE, masks_there)) <= {one.size}:
-        t, size = next((t, mask.size) for t, mask in enumerate(found) if mask is not None and mask.size != one.size)
-        expected = f"expected a mask of size {list(one.size)} (height, width), got {list(size)}"
-        raise _Faulty("wrong mask size", f"{one.where}, frame {t}: {expected}")
-    written = list(map(_COUNTS, masks_there))
-    counts = written if masks_there is found else ["" if mask is None else mask.counts for mask in found]
+        return _counts_slowly(track)
+
+    _check_length(track, len(frames))
+    present = [mask for mask in frames if mask is not None] if None in frames else cast(list[_Mask], frames)
+    if not set(map(_SIZE, present)) <= {track.size}:
+        raise _wrong_size(track, frames)
+
+    present_counts = list(map(_COUNTS, present))
+    counts = present_counts if present is frames else ["" if mask is None else mask.counts for mask in frames]
     joined = "".join(counts)
-    if "" in written or not joined.isascii():
-        t = next(t for t, mask in enumerate(found) if mask is not None and not (mask.counts and mask.counts.isascii()))
-        raise _Faulty("broken mask", f"{one.where}, frame {t}: counts are empty or not ASCII")
+    if "" in present_counts or not joined.isascii():
+        raise _wrong_counts(track, frames)
     return joined.encode("ascii"), np.fromiter(map(len, counts), np.int64, len(counts))
 
 
-def _counts_slowly(one: Wanted) -> tuple[bytes, np.ndarray]:
-    """Polygons, plain run lengths, empty objects, and everything that is wrong."""
+def _wrong_size(track: UnpackedTrack, frames: list[_Mask | None]) -> _MaskError:
+    """The error for the first mask of another size."""
+    sizes = ((t, mask.size) for t, mask in enumerate(frames) if mask is not None)
+    t, size = next((t, size) for t, size in sizes if size != track.size)
+    expected = f"expected a mask of size {list(track.size)} (height, width), got {list(size)}"
+    return _MaskError("wrong mask size", f"{track.where}, frame {t}: {expected}")
+
+
+def _wrong_counts(track: UnpackedTrack, frames: list[_Mask | None]) -> _MaskError:
+    """The error for the first mask whose counts are empty or not ASCII."""
+    all_counts = ((t, mask.counts) for t, mask in enumerate(frames) if mask is not None)
+    t = next(t for t, counts in all_counts if not (counts and counts.isascii()))
+    return _MaskError("broken mask", f"{track.where}, frame {t}: counts are empty or not ASCII")
+
+
+def _counts_slowly(track: UnpackedTrack) -> tuple[bytes, np.ndarray]:
+    """As `_counts`, also for polygons, plain run lengths and empty objects, with an error for anything else."""
     try:
-        found = decode_json(one.entry.segmentations, one.where)
+        frames = decode_json(track.entry.segmentations, track.where)
     except FormatError as error:
-        raise _Faulty("broken mask", str(error)) from None
-    if not isinstance(found, list):
-        came = "nothing" if found is None else type(found).__name__
-        raise _Faulty("no masks", f"{one.where}: expected a list of segmentations, one per frame, got {came}")
-    if len(found) != one.length:
-        raise _Faulty("wrong length", _wrong_length(one, len(found)))
+        raise _MaskError("broken mask", str(error)) from None
+
+    if not isinstance(frames, list):
+        came = "nothing" if frames is None else type(frames).__name__
+        raise _MaskError("no masks", f"{track.where}: expected a list of segmentations, one per frame, got {came}")
+    _check_length(track, len(frames))
+
     counts = []
-    for t, value in enumerate(found):
+    for t, value in enumerate(frames):
         try:
-            rle = masks.from_json(value, one.size, f"{one.where}, frame {t}")
+            rle = masks.from_json(value, track.size, f"{track.where}, frame {t}")
         except FormatError as error:
-            raise _Faulty("broken mask", str(error)) from None
+            raise _MaskError("broken mask", str(error)) from None
         counts.append(b"" if rle is None else rle.counts)
     return b"".join(counts), np.fromiter(map(len, counts), np.int64, len(counts))
 
 
+def _check_length(track: UnpackedTrack, length: int) -> None:
+    if length != track.length:
+        expected = f"expected {track.length} segmentations, one per frame of the video, got {length}"
+        raise _MaskError("wrong length", f"{track.where}: {expected}")
+
+
 def shape(entry: AnnotationEntry, file: str) -> tuple[int, tuple[int, int] | None]:
-    """How many frames an annotation spans, and the size of its first mask that states one; nothing else is checked."""
-    found = decode_json(entry.segmentations, entry.where(file))
-    if not isinstance(found, list):
+    """Number of frames of an annotation, and the first (height, width) that its masks give.
+
+    Nothing else is checked. The size is None if no mask gives one.
+
+    Example:
+        >>> import msgspec
+        >>> from tubelet.formats.ytvis.document import AnnotationEntry, shape
+        >>> raw = msgspec.Raw(b'[null, {"size": [4, 6], "counts": "0h0"}]')
+        >>> shape(AnnotationEntry(segmentations=raw), "results.json")
+        (2, (4, 6))
+    """
+    frames = decode_json(entry.segmentations, entry.where(file))
+    if not isinstance(frames, list):
         return 0, None
-    sizes = (whole_pair(mask.get("size")) for mask in found if isinstance(mask, dict))
-    return len(found), next((size for size in sizes if size is not None), None)
+
+    for mask in frames:
+        size = whole_pair(mask.get("size")) if isinstance(mask, dict) else None
+        if size is not None:
+            return len(frames), size
+    return len(frames), None
 
 
 def whole_pair(value: Any) -> tuple[int, int] | None:
-    """Two integers, None where the value is anything else."""
+    """Convert a list of two integers; None for any other value.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import whole_pair
+        >>> whole_pair([4, 6.0]), whole_pair([4])
+        ((4, 6), None)
+    """
     if not isinstance(value, list) or len(value) != 2:
         return None
-    first, second = whole(value[0]), whole(value[1])
+    first = whole(value[0])
+    second = whole(value[1])
     return None if first is None or second is None else (first, second)
 
 
-def _wrong_length(one: Wanted, came: int) -> str:
-    return f"{one.where}: expected {one.length} segmentations, one per frame of the video, got {came}"
-
-
 def whole(value: Any) -> int | None:
-    """The value as an integer of 64 bits, None where it is none; 3.0 is one, True is not."""
+    """Convert to an integer of 64 bits; None for any other value. 3.0 is an integer, True is not.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import whole
+        >>> whole(3.0), whole(3.5), whole(True)
+        (3, None, None)
+    """
     if isinstance(value, float) and math.isfinite(value) and value == int(value):
         value = int(value)
     return value if type(value) is int and -LARGEST_INTEGER <= value <= LARGEST_INTEGER else None
 
 
 def finite(value: Any) -> float | None:
-    """The value as a finite number, None where it is none."""
+    """Convert to a finite float; None for any other value.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import finite
+        >>> finite(3), finite(float("nan")), finite("3")
+        (3.0, None, None)
+    """
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -242,10 +361,22 @@ def finite(value: Any) -> float | None:
 
 
 def save(path: Path, head: bytes, entries: Iterable[dict[str, Any]], tail: bytes) -> None:
-    """Write `head`, the entries with commas between, and `tail`; the file appears whole or not at all."""
+    """Write `head`, the entries separated by commas, and `tail`; the file is written atomically.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.ytvis.document import save
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "results.json")
+        ...     save(path, b"[", [{"video_id": 1}], b"]")
+        ...     path.read_text()
+        '[{"video_id":1}]'
+    """
     encode = msgspec.json.Encoder().encode
     with replacing(path) as temporary, temporary.open("wb") as file:
         file.write(head)
         for n, entry in enumerate(entries):
-            file.write((b",\n" if n else b"") + encode(entry))
+            separator = b",\n" if n else b""
+            file.write(separator + encode(entry))
         file.write(tail)
