@@ -1,4 +1,4 @@
-"""YouTube-VIS 2019, 2021, 2022 and OVIS: read, check and write their JSON."""
+"""YouTube-VIS 2019, 2021, 2022 and OVIS: read, check and write their JSON files."""
 
 from tubelet.formats.ytvis.reading import (
     OCCLUSION,

@@ -1,4 +1,4 @@
-"""A YouTube-VIS data set in memory, and how its videos and classes are numbered in files."""
+"""A YouTube-VIS data set in memory, and the ids of its videos and classes in files."""
 
 from __future__ import annotations
 
@@ -19,22 +19,39 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AnnotatedSet(VideoSet):
-    """A data set that remembers how its file names things; videos and classes are in the order of their ids."""
+    """A data set with the ids and names of its file; videos and classes are sorted by id.
+
+    Example:
+        >>> from tubelet.formats.ytvis import AnnotatedSet
+        >>> AnnotatedSet(videos=(), classes=("dog",), category_ids=(7,), names=()).category_ids
+        (7,)
+    """
 
     category_ids: tuple[int, ...]  # of each class
-    names: tuple[str, ...]  # of each video: the folder of its frames, or what the file calls it
-    subsets: tuple[str, ...] = ()  # of each video, where the file names any ("short", "long")
-    occlusion: Mapping[tuple[str, int], float] = field(default_factory=dict)  # 0..0.75 of (video, track), OVIS
+    names: tuple[str, ...]  # of each video: its name in the file, else the folder of its frames
+    subsets: tuple[str, ...] = ()  # of each video ("short", "long"), if the file gives any
+    # OVIS: (video id, track id) -> how occluded the object is, 0 to 0.75
+    occlusion: Mapping[tuple[str, int], float] = field(default_factory=dict)
 
 
 class Frames(Sequence["Tensor"]):
-    """Frames of a video by file name, decoded when asked for; neither folder nor archive is looked for before."""
+    """The frames of a video by file name, uint8 [3, H, W] each; files are opened at the first use.
+
+    Raises InputError at the first use if no folder is there.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.formats.ytvis.numbering import Frames
+        >>> frames = Frames((Path("JPEGImages"),), ("dog/00000.jpg", "dog/00001.jpg"), (4, 6), "video 1")
+        >>> len(frames)
+        2
+    """
 
     def __init__(self, folders: tuple[Path, ...], files: tuple[str, ...], size: tuple[int, int], where: str) -> None:
-        self.folders = folders  # where they may lie; the first that is there is taken
+        self.folders = folders  # the first that exists is used
         self.files = files
         self.size = size
-        self.where = where
+        self.where = where  # for error messages
 
     def __len__(self) -> int:
         return len(self.files)
@@ -44,13 +61,15 @@ class Frames(Sequence["Tensor"]):
 
     @cached_property
     def stored(self) -> Sequence[Tensor]:
-        """The files themselves; raises InputError where none of the folders is there."""
-        from tubelet.formats.files import StoredFrames, clean_name  # brings torch
+        """The frames in their folder or archive; raises InputError if there is none."""
+        from tubelet.formats.files import StoredFrames, clean_name  # imports torch
 
-        found = next((folder for folder in self.folders if folder.exists()), None)
-        if found is None:
+        folder = next((folder for folder in self.folders if folder.exists()), None)
+        if folder is None:
             raise InputError(f"{self.where}: its frames are expected in {self.folders[0]}, which is not there")
-        return StoredFrames(_opened(found), tuple(clean_name(name, self.where) for name in self.files), self.size)
+
+        names = tuple(clean_name(name, self.where) for name in self.files)
+        return StoredFrames(_opened(folder), names, self.size)
 
 
 @lru_cache(maxsize=16)
@@ -61,12 +80,26 @@ def _opened(path: Path) -> Files:
 
 
 def video_numbers(videos: VideoSet) -> list[int]:
-    """The id that files use for each video: its own where all ids are numbers, else its position from 1."""
+    """Return the id of each video in files: its own if all ids are integers, else its position from 1.
+
+    Example:
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats.ytvis.numbering import video_numbers
+        >>> videos = [tubelet.Video(id=name, size=(4, 6), frames=[None]) for name in ("dog", "cat")]
+        >>> video_numbers(VideoSet(videos=videos, classes=()))
+        [1, 2]
+    """
     return numbers_of([video.id for video in videos.videos])
 
 
 def numbers_of(ids: Sequence[str]) -> list[int]:
-    """Strings as numbers where each is one and stands for itself, else positions from 1."""
+    """Convert ids to integers if all are integers in plain notation, else return positions from 1.
+
+    Example:
+        >>> from tubelet.formats.ytvis.numbering import numbers_of
+        >>> numbers_of(["7", "9"]), numbers_of(["007", "9"])
+        ([7, 9], [1, 2])
+    """
     digits = [name.removeprefix("-") for name in ids]
     if all(name.isascii() and name.isdigit() for name in digits):
         numbers = [int(name) for name in ids]
@@ -76,10 +109,28 @@ def numbers_of(ids: Sequence[str]) -> list[int]:
 
 
 def category_numbers(videos: VideoSet) -> tuple[int, ...]:
-    """The id that files use for each class: its own where the set was read from a file, else its position from 1."""
-    return videos.category_ids if isinstance(videos, AnnotatedSet) else tuple(range(1, len(videos.classes) + 1))
+    """Return the id of each class in files: as read, if the set was read from a file, else from 1.
+
+    Example:
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats.ytvis.numbering import category_numbers
+        >>> category_numbers(VideoSet(videos=(), classes=("dog", "cat")))
+        (1, 2)
+    """
+    if isinstance(videos, AnnotatedSet):
+        return videos.category_ids
+    return tuple(range(1, len(videos.classes) + 1))
 
 
 def video_names(videos: VideoSet) -> tuple[str, ...]:
-    """What else each video is called: the folder of its frames."""
-    return videos.names if isinstance(videos, AnnotatedSet) else tuple(video.id for video in videos.videos)
+    """Return the name of each video in its file, or its id if the set was not read from a file.
+
+    Example:
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats.ytvis.numbering import video_names
+        >>> video_names(VideoSet(videos=[tubelet.Video(id="dog", size=(4, 6), frames=[None])], classes=()))
+        ('dog',)
+    """
+    if isinstance(videos, AnnotatedSet):
+        return videos.names
+    return tuple(video.id for video in videos.videos)

@@ -1,4 +1,4 @@
-"""Writing YouTube-VIS files: data sets, predictions as a data set, and the bare list that servers take."""
+"""Write YouTube-VIS files: data sets, predictions as a data set, and the bare list that servers take."""
 
 from __future__ import annotations
 
@@ -20,92 +20,155 @@ from tubelet.formats.ytvis.numbering import Frames, category_numbers, numbers_of
 
 
 def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg") -> None:
-    """Write truth. Frames are named as they were read, else `<video id>/00000<suffix>`, ...
+    """Write a data set with its tracks.
 
-    Ids of videos and tracks are kept where they are numbers of their own, else counted from 1.
+    Frames have the file names that they were read with, else `<video id>/00000<suffix>` and so on.
+    Ids of videos are written as they are if all are integers, ids of tracks if none occurs twice in
+    the set; otherwise they are numbered from 1.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import ytvis
+        >>> videos = [tubelet.Video(id="dog", size=(4, 6), frames=[None] * 2)]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ytvis.write_set(Path(folder, "train.json"), VideoSet(videos=videos, classes=("dog",)))
+        ...     ytvis.read(Path(folder, "train.json")).videos[0].frames.files
+        ('dog/00000.jpg', 'dog/00001.jpg')
     """
-    numbers, categories = video_numbers(videos), category_numbers(videos)
-    ids = [track.id for video in videos.videos for track in video.tracks or ()]
-    keep = len(set(ids)) == len(ids)
-    listed = [
-        {**_video(number, name, video.size, len(video)), "file_names": _file_names(video, suffix)}
-        for number, name, video in zip(numbers, video_names(videos), videos.videos, strict=True)
-    ]
+    numbers = video_numbers(videos)
+    categories = category_numbers(videos)
+    track_ids = [track.id for video in videos.videos for track in video.tracks or ()]
+    unique = len(set(track_ids)) == len(track_ids)
+
+    table = []
+    for number, name, video in zip(numbers, video_names(videos), videos.videos, strict=True):
+        entry = _video(number, name, video.size, len(video))
+        table.append({**entry, "file_names": _file_names(video, suffix)})
 
     def annotations() -> Iterator[dict[str, Any]]:
         count = 0
         for number, video in zip(numbers, videos.videos, strict=True):
-            for track, tube in zip(video.tracks or (), _tubes(video.tracks or (), video.size), strict=True):
+            tracks = video.tracks or ()
+            for track, tube in zip(tracks, _tubes(tracks, video.size), strict=True):
                 count += 1
-                yield _annotation(track.id if keep else count, number, categories[track.label], track, tube)
+                track_id = track.id if unique else count
+                yield _annotation(track_id, number, categories[track.label], track, tube)
 
-    save(Path(path), _head(listed, categories, videos.classes), annotations(), b"]}\n")
+    save(Path(path), _head(table, categories, videos.classes), annotations(), b"]}\n")
 
 
 def write_folder(out: str | Path, videos: VideoSet, progress: Callable[[int], None] | None = None) -> None:
-    """Write videos that are drawn when asked for as a folder: JPEGImages/<video>/00000.png ... and instances.json.
+    """Write a data set with its frames: JPEGImages/<video>/00000.png and so on, and instances.json.
 
-    The folder appears whole or not at all. `progress` is called with the number of videos done. Raises InputError where
-    `out` holds something already.
+    The folder is written atomically. One video at a time is in memory if `videos` is lazy.
+
+    Args:
+        out: The new folder; raises InputError if it exists and is not empty.
+        videos: The set.
+        progress: Called with the number of videos written so far.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import ytvis
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ytvis.write_folder(Path(folder, "set"), VideoSet(videos=[video], classes=("dog",)))
+        ...     sorted(path.name for path in Path(folder, "set").rglob("*.*"))
+        ['00000.png', 'instances.json']
     """
     with new_folder(out) as folder:
-        for done, video in enumerate(videos.videos, start=1):
-            place = folder / "JPEGImages" / plain(video.id)
-            place.mkdir(parents=True)
+        for count, video in enumerate(videos.videos, start=1):
+            frames = folder / "JPEGImages" / plain(video.id)
+            frames.mkdir(parents=True)
             for t, frame in enumerate(video.frames):
-                (place / f"{t:05d}.png").write_bytes(png.encode(frame.permute(1, 2, 0).numpy()))
+                (frames / f"{t:05d}.png").write_bytes(png.encode(frame.permute(1, 2, 0).numpy()))
             if progress is not None:
-                progress(done)
+                progress(count)
+
         write_set(folder / "instances.json", videos, suffix=".png")
 
 
 def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> None:
-    """Write predictions as a data set of their own: annotations carry a score and a track_id, classes go by name.
+    """Write predictions as a data set: annotations have a score and a track_id, classes have names.
 
-    Where shots are known, a video has the first frame of each as `shots`.
+    A video whose shots are known has their first frames as `shots`. Raises ValueError if two
+    predictions are of the same video or have different classes.
 
-    Raises ValueError where two predictions are of the same video or disagree on the classes.
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats import ytvis
+        >>> prediction = tubelet.Prediction(video="dog", size=(4, 6), length=2, tracks=(), classes=("dog",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ytvis.write_predictions(Path(folder, "out.json"), [prediction])
+        ...     json.loads(Path(folder, "out.json").read_text())["videos"]
+        [{'id': 1, 'name': 'dog', 'height': 4, 'width': 6, 'length': 2}]
     """
-    held = list(predictions)
-    names = [prediction.video for prediction in held]
+    predictions = list(predictions)
+    names = [prediction.video for prediction in predictions]
     if len(set(names)) < len(names):
         raise ValueError("two predictions are of the same video")
-    classes = next((prediction.classes for prediction in held if prediction.classes), ())
-    if any(prediction.classes not in ((), classes) for prediction in held):
+
+    classes = next((prediction.classes for prediction in predictions if prediction.classes), ())
+    if any(prediction.classes not in ((), classes) for prediction in predictions):
         raise ValueError("predictions of one file must share their classes")
+
     numbers = numbers_of(names)
-    listed = [
-        _video(number, p.video, p.size, p.length) | ({"shots": list(p.shots)} if p.shots else {})
-        for number, p in zip(numbers, held, strict=True)
-    ]
+    table = []
+    for number, prediction in zip(numbers, predictions, strict=True):
+        entry = _video(number, prediction.video, prediction.size, prediction.length)
+        if prediction.shots:
+            entry["shots"] = list(prediction.shots)
+        table.append(entry)
 
     def annotations() -> Iterator[dict[str, Any]]:
         count = 0
-        for number, prediction in zip(numbers, held, strict=True):
-            for track, tube in zip(prediction.tracks, _tubes(prediction.tracks, prediction.size), strict=True):
+        for number, prediction in zip(numbers, predictions, strict=True):
+            tubes = _tubes(prediction.tracks, prediction.size)
+            for track, tube in zip(prediction.tracks, tubes, strict=True):
                 count += 1
                 entry = _annotation(count, number, track.label + 1, track, tube)
                 yield {**entry, "track_id": track.id, "score": float(track.score)}
 
-    save(Path(path), _head(listed, range(1, len(classes) + 1), classes), annotations(), b"]}\n")
+    head = _head(table, range(1, len(classes) + 1), classes)
+    save(Path(path), head, annotations(), b"]}\n")
 
 
 def write_results(path: Path | str, predictions: Iterable[Prediction], truth: VideoSet) -> None:
-    """Write the bare list that servers take, ids as in `truth`, sorted by video, falling score and track id.
+    """Write the bare list that servers take, with the ids of `truth`.
 
-    Raises FormatError for a video or class that the truth does not have.
+    Results are sorted by video, falling score and track id. Raises FormatError for a video or class
+    that the truth does not have.
+
+    Example:
+        >>> import json, tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import ytvis
+        >>> truth = VideoSet(videos=[tubelet.Video(id="7", size=(4, 6), frames=[None])], classes=("dog",))
+        >>> track = tubelet.Track(id=1, label=0, score=0.5, rles=(None,))
+        >>> prediction = tubelet.Prediction(video="7", size=(4, 6), length=1, tracks=(track,), classes=("dog",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     ytvis.write_results(Path(folder, "results.json"), [prediction], truth)
+        ...     json.loads(Path(folder, "results.json").read_text())
+        [{'video_id': 7, 'category_id': 1, 'score': 0.5, 'segmentations': [None]}]
     """
     numbers = dict(zip((video.id for video in truth.videos), video_numbers(truth), strict=True))
-    held = list(predictions)
-    for prediction in held:
+    predictions = list(predictions)
+    for prediction in predictions:
         if prediction.video not in numbers:
             raise FormatError(f"video {prediction.video!r} is not in the truth; {nearest(prediction.video, numbers)}")
-    held.sort(key=lambda prediction: numbers[prediction.video])
-    save(Path(path), b"[", _results(held, numbers, truth), b"]\n")
+
+    predictions.sort(key=lambda prediction: numbers[prediction.video])
+    save(Path(path), b"[", _results(predictions, numbers, truth), b"]\n")
 
 
-def _results(held: Sequence[Prediction], numbers: dict[str, int], truth: VideoSet) -> Iterator[dict[str, Any]]:
-    for prediction in held:
+def _results(predictions: Sequence[Prediction], numbers: dict[str, int], truth: VideoSet) -> Iterator[dict[str, Any]]:
+    for prediction in predictions:
         categories = _categories(prediction, truth)
         for track in sorted(prediction.tracks, key=lambda track: (-track.score, track.id)):
             yield {
@@ -120,18 +183,19 @@ def _categories(prediction: Prediction, truth: VideoSet) -> dict[int, int]:
     """The category id of each label that the prediction uses."""
     ids = dict(zip(truth.classes, category_numbers(truth), strict=True))
     names = prediction.classes or truth.classes
-    used = {track.label for track in prediction.tracks}
-    for label in used:
+    labels = {track.label for track in prediction.tracks}
+    for label in labels:
         if not 0 <= label < len(names) or names[label] not in ids:
             name = names[label] if 0 <= label < len(names) else f"label {label}"
             raise FormatError(f"video {prediction.video}: class {name!r} is not in the truth; {nearest(name, ids)}")
-    return {label: ids[names[label]] for label in used}
+    return {label: ids[names[label]] for label in labels}
 
 
 def _head(videos: list[dict[str, Any]], categories: Iterable[int], classes: Sequence[str]) -> bytes:
-    listed = [{"id": number, "name": plain(name)} for number, name in zip(categories, classes, strict=True)]
+    """The beginning of a file, up to the first annotation."""
+    table = [{"id": number, "name": plain(name)} for number, name in zip(categories, classes, strict=True)]
     encode = msgspec.json.encode
-    return b'{"videos":' + encode(videos) + b',\n"categories":' + encode(listed) + b',\n"annotations":['
+    return b'{"videos":' + encode(videos) + b',\n"categories":' + encode(table) + b',\n"annotations":['
 
 
 def _video(number: int, name: str, size: tuple[int, int], length: int) -> dict[str, Any]:
@@ -139,11 +203,11 @@ def _video(number: int, name: str, size: tuple[int, int], length: int) -> dict[s
 
 
 def _annotation(number: int, video: int, category: int, track: Track, tube: Tube) -> dict[str, Any]:
-    """One object; areas and boxes (x, y, width, height) are null where it is absent."""
+    """One object; areas and boxes (x, y, width, height) are null in frames without it."""
     present = [rle is not None for rle in tube]
     boxes = masks.boxes([rle for rle in tube if rle is not None])
     boxes[:, 2:] -= boxes[:, :2]
-    box = iter(boxes.tolist())
+    next_box = iter(boxes.tolist())
     return {
         "id": number,
         "video_id": video,
@@ -153,14 +217,15 @@ def _annotation(number: int, video: int, category: int, track: Track, tube: Tube
         "width": tube.size[1],
         "length": len(tube),
         "segmentations": [masks.to_json(rle) for rle in tube],
-        "bboxes": [next(box) if held else None for held in present],
-        "areas": [area if held else None for area, held in zip(tube.areas.tolist(), present, strict=True)],
+        "bboxes": [next(next_box) if is_present else None for is_present in present],
+        "areas": [area if is_present else None for area, is_present in zip(tube.areas.tolist(), present, strict=True)],
     }
 
 
 def _tubes(tracks: Sequence[Track], size: tuple[int, int]) -> list[Tube]:
-    held = [track.rles for track in tracks]
-    return [rles if isinstance(rles, Tube) else pack([rles], size)[0] for rles in held]
+    """The masks of each track, packed."""
+    all_rles = [track.rles for track in tracks]
+    return [rles if isinstance(rles, Tube) else pack([rles], size)[0] for rles in all_rles]
 
 
 def _file_names(video: Video, suffix: str) -> list[str]:
