@@ -1,11 +1,5 @@
-"""COCO: images as one-frame videos, and COCO with tracks."""
+"""COCO: images as videos of one frame, and COCO files with tracks."""
 
-from tubelet.formats.coco.images import (
-    Entry,
-    read,
-)
+from tubelet.formats.coco.images import Entry, read
 
-__all__ = [
-    "Entry",
-    "read",
-]
+__all__ = ["Entry", "read"]

@@ -1,4 +1,4 @@
-"""The JSON under COCO files. Masks stay raw bytes until asked for: COCO's own training file opens in seconds."""
+"""The JSON of COCO files. Masks stay raw bytes until needed, so COCO's own training file opens in seconds."""
 
 from __future__ import annotations
 
@@ -13,12 +13,18 @@ from tubelet.core.errors import FormatError, InputError
 from tubelet.core.untrusted.documents import decode_json, decode_json_as
 from tubelet.core.untrusted.files import mapped
 
-Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # what arrays hold
+Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # of int64 arrays
 Id = Whole | str
 
 
 class Image(msgspec.Struct, gc=False):
-    """An image, of a video where it has a video_id."""
+    """One image, or one frame of a video if it has a video_id.
+
+    Example:
+        >>> from tubelet.formats.coco.document import Image
+        >>> Image(id=1, file_name="dog.jpg", height=4, width=6).video_id is None
+        True
+    """
 
     id: Id
     file_name: str
@@ -29,7 +35,15 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """One object in one image."""
+    """One object in one image.
+
+    Example:
+        >>> import msgspec
+        >>> from tubelet.formats.coco.document import Annotation
+        >>> raw = msgspec.Raw(b'{"size": [4, 6], "counts": "0h0"}')
+        >>> Annotation(image_id=1, category_id=2, segmentation=raw).mask((4, 6), "train.json")
+        RLE(size=(4, 6), counts=b'0h0')
+    """
 
     image_id: Id
     category_id: Whole
@@ -40,19 +54,33 @@ class Annotation(msgspec.Struct, gc=False):
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
 
     def mask(self, size: tuple[int, int], where: str) -> masks.RLE | None:
-        """The segmentation as run lengths of `size`; raises FormatError, which names `where`, where it is broken."""
+        """Parse the segmentation, for an image of (height, width); FormatError names `where` if it is invalid."""
         return masks.from_json(decode_json(self.segmentation, where), size, where)
 
 
 class Named(msgspec.Struct):
-    """A category or a video."""
+    """A category or a video.
+
+    Example:
+        >>> from tubelet.formats.coco.document import Named
+        >>> Named(id=1, name="dog")
+        Named(id=1, name='dog')
+    """
 
     id: Id
     name: str = ""
 
 
 class CocoDocument(msgspec.Struct):
-    """A COCO file; whatever else it holds is skipped."""
+    """A parsed COCO file; other fields of the file are ignored.
+
+    Example:
+        >>> from tubelet.formats.coco.document import CocoDocument, Named
+        >>> categories = [Named(id=7, name="cat"), Named(id=2, name="dog")]
+        >>> document = CocoDocument(images=[], annotations=[], categories=categories)
+        >>> document.classes, document.labels
+        (('dog', 'cat'), {2: 0, 7: 1})
+    """
 
     images: list[Image]
     annotations: list[Annotation]
@@ -61,12 +89,12 @@ class CocoDocument(msgspec.Struct):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names in the order of category id."""
+        """Class names, sorted by category id."""
         return tuple(category.name or str(category.id) for category in self._ordered)
 
     @property
     def labels(self) -> dict[Id, int]:
-        """Category id -> label; ids need not follow each other."""
+        """Category id -> position in `classes`; ids may have gaps."""
         return {category.id: label for label, category in enumerate(self._ordered)}
 
     @property
@@ -75,29 +103,64 @@ class CocoDocument(msgspec.Struct):
 
 
 def load(path: Path) -> CocoDocument:
-    """Parse a file. Raises InputError where it is missing, FormatError where it is no JSON or of another form."""
+    """Parse a file.
+
+    Raises InputError if it is missing, FormatError if it is not JSON, not of this format, if two
+    images have the same id or if an annotation's image is missing.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.coco.document import load
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "train.json")
+        ...     _ = path.write_text('{"images": [], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}')
+        ...     load(path).classes
+        ('dog',)
+    """
     document: CocoDocument = decode_json_as(CocoDocument, mapped(path), str(path), complaint="expected COCO's form")
-    known = {image.id for image in document.images}
-    if len(known) < len(document.images):
+    image_ids = {image.id for image in document.images}
+    if len(image_ids) < len(document.images):
         raise FormatError(f"{path}: two images have the same id")
-    lost = next((a for a in document.annotations if a.image_id not in known), None)
-    if lost is not None:
-        raise FormatError(f"{path}: annotation {lost.id}: no image has the id {lost.image_id!r}")
+
+    for annotation in document.annotations:
+        if annotation.image_id not in image_ids:
+            raise FormatError(f"{path}: annotation {annotation.id}: no image has the id {annotation.image_id!r}")
     return document
 
 
 def label_of(annotation: Annotation, labels: dict[Id, int], where: str) -> int:
-    """The label of an annotation's category; raises FormatError, which names `where`, for an unknown one."""
+    """Return the label of an annotation's category.
+
+    Raises FormatError, which names `where`, if the file does not list the category.
+
+    Example:
+        >>> from tubelet.formats.coco.document import Annotation, label_of
+        >>> label_of(Annotation(image_id=1, category_id=7), {2: 0, 7: 1}, "train.json")
+        1
+    """
     if annotation.category_id not in labels:
         raise FormatError(f"{where}: no category has the id {annotation.category_id!r}")
     return labels[annotation.category_id]
 
 
 def chosen(images: Sequence[Image], keep: Collection[Id] | None, path: Path) -> list[Image]:
-    """The images whose ids are in `keep`, in the file's order; raises InputError for an id that no image has."""
+    """Return the images whose ids are in `keep`, or all if it is None, in the order of the file.
+
+    Raises InputError if no image has one of the ids.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.formats.coco.document import Image, chosen
+        >>> images = [Image(id=n, file_name=f"{n}.jpg", height=4, width=6) for n in range(3)]
+        >>> [image.id for image in chosen(images, keep=[2, 0], path=Path("train.json"))]
+        [0, 2]
+    """
     if keep is None:
         return list(images)
-    wanted = set(keep)
-    if unknown := wanted - {image.id for image in images}:
+
+    ids = set(keep)
+    unknown = ids - {image.id for image in images}
+    if unknown:
         raise InputError(f"{path}: no image has the id {min(unknown, key=str)} ({len(unknown)} unknown ids to keep)")
-    return [image for image in images if image.id in wanted]
+    return [image for image in images if image.id in ids]

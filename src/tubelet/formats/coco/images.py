@@ -1,4 +1,4 @@
-"""COCO instance annotations as one-frame videos, which `Repeat` and `PseudoMotion` turn into pseudo-videos."""
+"""Read COCO images as videos of one frame; `Repeat` and `PseudoMotion` make longer clips of them."""
 
 from __future__ import annotations
 
@@ -15,18 +15,38 @@ Entry = tuple[Image, Sequence[Annotation]]
 
 
 def read(annotations: str | Path, images: str | Path | None = None, *, keep: Collection[Id] | None = None) -> VideoSet:
-    """A COCO-form file as one one-frame video per image, classes in the order of category id.
+    """Read a COCO file: one video of one frame for each image, classes sorted by category id.
 
-    `images` is the folder or zip archive of the image files, by default `images` beside the JSON; `keep` chooses image
-    ids, in the file's order. Crowds are ignored tracks. Segmentations stay as the file holds them until their video is
-    asked for. Raises InputError for a missing file or an unknown id in `keep`, FormatError for a file of another form.
+    A mask is parsed when its video is used. Crowds are tracks with `ignore`.
+
+    Args:
+        annotations: The JSON file.
+        images: Folder or zip archive of the images; by default `images` beside the JSON.
+        keep: Ids of the images to read, by default all; the order is that of the file.
+
+    Raises:
+        InputError: if the file is missing or no image has an id of `keep`.
+        FormatError: if the file is not of this format.
+
+    Example:
+        >>> import msgspec, tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats import coco
+        >>> image = {"id": 9, "file_name": "dog.jpg", "width": 6, "height": 4}
+        >>> document = {"images": [image], "annotations": [], "categories": [{"id": 1, "name": "dog"}]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "images").mkdir()
+        ...     _ = Path(folder, "train.json").write_bytes(msgspec.json.encode(document))
+        ...     coco.read(Path(folder, "train.json")).videos[0]
+        Video(id='9', size=(4, 6), frames=1, fps=25, tracks=0)
     """
     path = Path(annotations)
     document = load(path)
-    objects: dict[Id, list[Annotation]] = defaultdict(list)
+    by_image: dict[Id, list[Annotation]] = defaultdict(list)
     for annotation in document.annotations:
-        objects[annotation.image_id].append(annotation)
-    entries = [(image, objects.get(image.id, ())) for image in chosen(document.images, keep, path)]
+        by_image[annotation.image_id].append(annotation)
+
+    entries = [(image, by_image.get(image.id, ())) for image in chosen(document.images, keep, path)]
     files = open_files(path.parent / "images" if images is None else images)
     return VideoSet(videos=_Images(entries, str(path), files, document.labels), classes=document.classes)
 
@@ -34,7 +54,9 @@ def read(annotations: str | Path, images: str | Path | None = None, *, keep: Col
 class _Images(LazyVideos[Entry]):
     def __init__(self, entries: Sequence[Entry], path: str, files: Files, labels: dict[Id, int]) -> None:
         super().__init__(entries)
-        self.path, self.files, self.labels = path, files, labels
+        self.path = path
+        self.files = files
+        self.labels = labels
 
     def make(self, entry: Entry) -> Video:
         image, annotations = entry
@@ -44,11 +66,11 @@ class _Images(LazyVideos[Entry]):
         tracks = tuple(self._track(annotation, n, size, where) for n, annotation in enumerate(annotations, start=1))
         return Video(id=str(image.id), size=size, frames=frames, tracks=tracks)
 
-    def _track(self, annotation: Annotation, place: int, size: tuple[int, int], where: str) -> Track:
-        number = place if annotation.id is None else annotation.id
-        where = f"{where}: annotation {number}"
+    def _track(self, annotation: Annotation, position: int, size: tuple[int, int], where: str) -> Track:
+        track_id = position if annotation.id is None else annotation.id
+        where = f"{where}: annotation {track_id}"
         return Track(
-            id=number,
+            id=track_id,
             label=label_of(annotation, self.labels, where),
             score=1.0,
             rles=(annotation.mask(size, where),),
