@@ -1,4 +1,4 @@
-"""The page's own files: read once, packed once, found by name in a list and never on the disk."""
+"""Serve the page's own files from memory: read and compressed once, looked up by name and never by path."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ TYPES = {
 
 
 class Asset(NamedTuple):
-    """A file of the page, read once."""
+    """The content of one file of the page."""
 
     body: bytes
-    packed: bytes
-    type: str
-    tag: str
+    compressed: bytes  # gzip
+    type: str  # MIME
+    tag: str  # for the ETag header
 
 
 def add(app: FastAPI) -> None:
-    """Routes of the page."""
+    """Add the routes that serve the page's files."""
 
     @app.get("/")
     def index(request: Request) -> Response:
@@ -46,23 +46,36 @@ def add(app: FastAPI) -> None:
 
 
 def asset(name: str, request: Request) -> Response:
-    """A file of the page. A name that is none of them is a KeyError: nothing is looked up on the disk."""
-    found = assets()[name]
-    headers = {"ETag": found.tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
-    if request.headers.get("if-none-match") == found.tag:
+    """Answer with a file of the page, compressed if the browser accepts gzip; 304 if it has this version already.
+
+    Raises KeyError for an unknown name; the disk is not searched.
+    """
+    content = assets()[name]
+    headers = {"ETag": content.tag, "Cache-Control": "no-cache", "Vary": "Accept-Encoding"}
+
+    if request.headers.get("if-none-match") == content.tag:
         return Response(None, 304, headers)
+
     if "gzip" in request.headers.get("accept-encoding", ""):
-        return Response(found.packed, 200, {**headers, "Content-Encoding": "gzip"}, found.type)
-    return Response(found.body, 200, headers, found.type)
+        headers["Content-Encoding"] = "gzip"
+        return Response(content.compressed, 200, headers, content.type)
+
+    return Response(content.body, 200, headers, content.type)
 
 
 @cache
 def assets() -> dict[str, Asset]:
-    """All files of the page by name."""
-    made = {}
+    """All files of the page by name, read at the first call."""
+    files = {}
     for path in sorted(PAGE.iterdir()):
-        if path.suffix in TYPES:
-            body = path.read_bytes()
-            tag = f'"{hashlib.sha256(body).hexdigest()[:16]}"'
-            made[path.name] = Asset(body, gzip.compress(body, 9, mtime=0), TYPES[path.suffix], tag)
-    return made
+        if path.suffix not in TYPES:
+            continue
+        body = path.read_bytes()
+        digest = hashlib.sha256(body).hexdigest()
+        files[path.name] = Asset(
+            body=body,
+            compressed=gzip.compress(body, 9, mtime=0),
+            type=TYPES[path.suffix],
+            tag=f'"{digest[:16]}"',
+        )
+    return files

@@ -1,4 +1,4 @@
-"""What a result can be taken home as: overlay.mp4, predictions.json, davis.zip, tracks.csv."""
+"""Make the files that the page offers for download: overlay.mp4, predictions.json, davis.zip, tracks.csv."""
 
 from __future__ import annotations
 
@@ -21,7 +21,11 @@ SEQUENCE = "video"  # the folder in a DAVIS archive
 
 
 def make(name: str, prediction: VideoPrediction, folder: Path, check: Callable[[], None]) -> Path:
-    """Write the download `name` into `folder`; `check` is called often and may raise to end it."""
+    """Write the file `name` into `folder` and return its path.
+
+    `check` is called between frames or tracks; it may raise to stop the work. Raises KeyError if no download has this
+    name.
+    """
     path = folder / name
     MAKERS[name](prediction, path, check)
     return path
@@ -40,37 +44,44 @@ def _predictions(prediction: VideoPrediction, path: Path, check: Callable[[], No
 
 
 def _davis(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
-    """Annotations/video/00000.png ..., and objects.csv: which value is which track."""
+    """Write a zip of the label maps Annotations/video/00000.png ... and objects.csv, the track of each pixel value."""
     tracks = tuple(replace(track, id=value) for value, track in enumerate(prediction.tracks, start=1))
     video = replace(prediction.source, id=SEQUENCE, tracks=tracks)
+
     folder = path.with_name("davis")
     davis.write(folder, VideoSet(videos=(video,), classes=prediction.classes), frames=False)
     check()
+
     with (folder / "objects.csv").open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["value", "track", "class", "score"])
         for value, track in enumerate(prediction.tracks, start=1):
-            writer.writerow([value, track.id, prediction.classes[track.label], f"{track.score:.4f}"])
+            name = prediction.classes[track.label]
+            writer.writerow([value, track.id, name, f"{track.score:.4f}"])
+
+    files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
     with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
-        for file_path in sorted(entry for entry in folder.rglob("*") if entry.is_file()):
+        for file_path in files:
             archive.write(file_path, file_path.relative_to(folder).as_posix())
 
 
 def _table(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
-    """One row per object and frame; pixels, seconds."""
+    """Write one row per object and frame; pixels, seconds."""
     with path.open("w", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(["track", "class", "score", "frame", "time", "x", "y", "width", "height", "area"])
         for track in prediction.tracks:
             check()
-            there = [(t, rle) for t, rle in enumerate(track.rles) if rle is not None]
-            rles = [rle for _, rle in there]
-            rows = zip(there, masks.boxes(rles), masks.areas(rles), strict=True)
-            for (t, _), box, area in rows:
-                x, y, right, bottom = np.rint(box).astype(int).tolist()
+            name = prediction.classes[track.label]
+            score = f"{track.score:.4f}"
+            rles = {t: rle for t, rle in enumerate(track.rles) if rle is not None}
+            boxes = masks.boxes(list(rles.values()))
+            areas = masks.areas(list(rles.values()))
+
+            for t, box, area in zip(rles, boxes, areas, strict=True):
                 time = f"{prediction.source.time(t):.4f}"
-                name = prediction.classes[track.label]
-                writer.writerow([track.id, name, f"{track.score:.4f}", t, time, x, y, right - x, bottom - y, int(area)])
+                x, y, right, bottom = np.rint(box).astype(int).tolist()
+                writer.writerow([track.id, name, score, t, time, x, y, right - x, bottom - y, int(area)])
 
 
 MAKERS: dict[str, Callable[[VideoPrediction, Path, Callable[[], None]], None]] = {
