@@ -1,8 +1,8 @@
-"""What one connection may cost: seconds for its headers, seconds for reading what was asked for, and a place.
+"""Limit how long a connection may stay idle, and which connection is closed when there are too many.
 
-Whoever connects has `Patience.head` seconds to say what is wanted. Where all places are taken, a newcomer gets that of
-a connection that waits for a request, the oldest of the address that has most of them: so connections that never
-finish their headers push out each other, and nobody else.
+A client has `Patience.head` seconds to send its headers and `Patience.reader` seconds to read what is ready for it. If
+the server has its maximum of connections, a new one replaces one without a request: the oldest of the address with most
+of them. So connections that never finish their headers only replace each other.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from tubelet.apps.web.limits import Patience
 
-LOOK_EVERY = 1.0  # seconds
+CHECK_EVERY = 1.0  # seconds
 
 
 def bounded(patience: Patience) -> type[asyncio.Protocol]:
-    """The class that uvicorn's `http` setting takes."""
+    """The protocol class for uvicorn's `http` setting, with these time limits."""
 
     class Connection(_Connection):
         pass
@@ -31,15 +31,21 @@ def bounded(patience: Patience) -> type[asyncio.Protocol]:
 
 class _Connection(H11Protocol):
     patience: Patience
-    head_since: float | None = None  # when the headers began that are not complete
-    blocked_since: float | None = None  # when the reader stopped taking what is ready for it
+    head_since: float | None = None  # start of the wait for complete headers
+    blocked_since: float | None = None  # when the client stopped reading what is ready for it
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
         self.head_since = time.monotonic()
-        self._look_again()
+        self._schedule_check()
+
         if self.limit_concurrency is not None and len(self.connections) >= self.limit_concurrency:
-            _make_room([other for other in self.connections if isinstance(other, _Connection) and other is not self])
+            others = [
+                connection
+                for connection in self.connections
+                if isinstance(connection, _Connection) and connection is not self
+            ]
+            _make_room(others)
 
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
@@ -61,18 +67,21 @@ class _Connection(H11Protocol):
         """Whether no request is being answered."""
         return self.cycle is None or self.cycle.response_complete
 
-    def _look_again(self) -> None:
-        self._timer = self.loop.call_later(min(LOOK_EVERY, self.patience.head), self._look)
-
     def connection_lost(self, exc: Exception | None) -> None:
         self._timer.cancel()
         super().connection_lost(exc)
 
-    def _look(self) -> None:
-        self._look_again()
+    def _schedule_check(self) -> None:
+        delay = min(CHECK_EVERY, self.patience.head)
+        self._timer = self.loop.call_later(delay, self._check)
+
+    def _check(self) -> None:
+        """Close this connection if the client is too slow."""
+        self._schedule_check()
         now = time.monotonic()
         if self.transport.is_closing() and self.blocked_since is None:
-            self.blocked_since = now  # closed as soon as the reader has taken the rest
+            self.blocked_since = now  # it closes as soon as the client has read the rest
+
         if self.blocked_since is not None and now - self.blocked_since > self.patience.reader:
             self.transport.abort()
         elif self.waits and self.head_since is not None and now - self.head_since > self.patience.head:
@@ -80,13 +89,16 @@ class _Connection(H11Protocol):
 
 
 def _make_room(connections: list[_Connection]) -> None:
-    waiting = [other for other in connections if other.waits and not other.transport.is_closing()]
+    """Close one connection that waits for a request, of the address with most of them."""
+    waiting = [connection for connection in connections if connection.waits and not connection.transport.is_closing()]
     if not waiting:
         return  # uvicorn answers 503
-    shares = Counter(_address(connection) for connection in waiting)
-    greatest = max(shares, key=lambda address: shares[address])
-    mine = [connection for connection in waiting if _address(connection) == greatest]
-    min(mine, key=lambda connection: connection.head_since or 0.0).transport.abort()
+
+    counts = Counter(_address(connection) for connection in waiting)
+    busiest = max(counts, key=lambda address: counts[address])
+    candidates = [connection for connection in waiting if _address(connection) == busiest]
+    oldest = min(candidates, key=lambda connection: connection.head_since or 0.0)
+    oldest.transport.abort()
 
 
 def _address(connection: Any) -> str:
