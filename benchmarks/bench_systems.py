@@ -29,7 +29,7 @@ SYSTEMS = {
     "STA": "sta/ytvis2019",
     "ObjProp": "objprop/ytvis2019",
     "ObjProp + attention neck": "objprop_attention/table1/attention-neck",
-    "ObjProp + weighted affinity": "objprop_attention/table1/weighted-affinity",
+    "ObjProp + weighted affinity": "objprop_attention/table1/weighted-affinity-shared",
     "CompFeat, 4 supports": "compfeat/table5/compfeat",
 }
 

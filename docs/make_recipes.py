@@ -96,7 +96,7 @@ def _figures(paper: dict[str, float]) -> str:
 
 
 def _order(measure: str) -> int:
-    known = ("AP", "AP50", "AP75", "AR1", "AR10", "J&F", "J", "F")
+    known = ("AP", "AP50", "AP75", "AR1", "AR10", "J&F", "J", "F", "IDF1", "MOTA", "IDP", "IDR", "IDs")
     return known.index(measure) if measure in known else len(known)
 
 

@@ -13,6 +13,7 @@ import typer
 
 from tubelet import __version__
 from tubelet.apps import attend, bench, data, demo, evaluate, export, predict, serve, stream
+from tubelet.apps import table as table_command
 from tubelet.apps.batch.command import batch
 from tubelet.apps.console import catch_termination, rows_of, run, show, table
 from tubelet.apps.train import train
@@ -66,6 +67,7 @@ app.command()(train)
 app.command()(data.synth)
 app.add_typer(evaluate.app, name="evaluate")
 app.add_typer(bench.app, name="bench")
+app.command()(table_command.table)
 
 
 @app.command("list")

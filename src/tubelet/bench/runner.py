@@ -52,7 +52,7 @@ PUBLISHED = {
     "sta": "sta/ytvis2019",
     "objprop": "objprop/ytvis2019",
     "objprop-neck": "objprop_attention/table1/attention-neck",
-    "objprop-affinity": "objprop_attention/table1/weighted-affinity",
+    "objprop-affinity": "objprop_attention/table1/weighted-affinity-shared",
     "compfeat": "compfeat/table5/compfeat",
     "mask2former": "mask2former_vis/table1/r50",
     "ifr": "ifr/table1/r50",

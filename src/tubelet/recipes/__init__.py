@@ -36,6 +36,16 @@ def names() -> list[str]:
     return sorted(_all())
 
 
+def every() -> tuple[str, ...]:
+    """All recipe names, family by family, rows in the order of their tables.
+
+    >>> from tubelet import recipes
+    >>> recipes.every()[0]
+    'default-start'
+    """
+    return tuple(_all())
+
+
 def find(name: str) -> Experiment:
     """The recipe of a name; raises ConfigError with the nearest one."""
     if not isinstance(name, str) or name not in _all():
