@@ -56,7 +56,7 @@ def predict(
     folder = out or Path("runs") / Path(source).resolve().stem
     if is_data_set(source):
         options: dict[str, Option] = {"threshold": threshold, "window": tuple(window or ()), "views": views, "top": top}
-        options |= {"cuts": not no_cuts, "video": not no_video}
+        options |= {"distinct": distinct, "cuts": not no_cuts, "video": not no_video}
         predict_set(Path(source), folder, model, device, semantic=semantic, options=options)
         return
 

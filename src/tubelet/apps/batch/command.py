@@ -18,7 +18,15 @@ import typer
 
 from tubelet.apps.console import Leave, rows_of, say, show, table
 from tubelet.apps.opening import load_model
-from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, TOP_HELP, VIEWS_HELP
+from tubelet.apps.option_texts import (
+    CUTS_HELP,
+    DEVICE_HELP,
+    DISTINCT_HELP,
+    MODEL_HELP,
+    THRESHOLD_HELP,
+    TOP_HELP,
+    VIEWS_HELP,
+)
 
 if TYPE_CHECKING:
     from tubelet.inference.many.batch import OpenModel, Segment, Settings, VideoJob, VideoOutcome
@@ -60,6 +68,9 @@ def batch(
     ] = None,
     views: Annotated[int, typer.Option(min=1, metavar="N", help=VIEWS_HELP)] = 1,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help=TOP_HELP, show_default=False)] = None,
+    distinct: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
@@ -78,6 +89,7 @@ def batch(
         window=tuple(window or ()),
         views=views,
         top=top,
+        distinct=distinct,
         cuts=not no_cuts,
         video=not no_video,
         device=devices[0].partition(":")[0],

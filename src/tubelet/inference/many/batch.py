@@ -57,6 +57,7 @@ class Settings(Config):
     window: tuple[str, ...] = ()  # fields of the model's window to change, as key=value
     views: int = 1
     top: int | None = None
+    distinct: float | None = None  # leave out tracks that overlap a better one by more (IoU)
     cuts: bool = True  # detect scene cuts
     video: bool = True  # write overlay.mp4
     device: str = "cpu"  # without its number: "cpu" or "cuda"
@@ -242,6 +243,7 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
             threshold=settings.threshold,
             views=settings.views,
             top=settings.top,
+            distinct=settings.distinct,
             cuts=settings.cuts,
         )
         prediction.save(folder, video=settings.video, threads=1)  # the encoder's threads decide the bytes

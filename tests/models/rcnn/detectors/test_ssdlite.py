@@ -22,6 +22,7 @@ from torchvision.ops import box_iou
 from tubelet.core.types import Clip
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.detectors.detector import Detections, Features, Targets
+from tubelet.models.rcnn.detectors.one_stage import regions_to_learn, select
 from tubelet.models.rcnn.detectors.ssdlite import SSDLite, SSDLiteConfig, anchor_boxes, decode, detection_losses, encode
 from tubelet.models.rcnn.model import MaskTrackRCNN
 from tubelet.models.weights import start_from
@@ -213,7 +214,7 @@ def test_regions_for_the_heads_are_truth_boxes_shaken_a_little_and_good_detectio
         boxes=torch.tensor([[35.0, 45.0, 130.0, 190.0], [0.0, 0.0, 20.0, 20.0], [30.0, 40.0, 130.0, 100.0]]),
         scores=torch.eye(3),
     )
-    samples = detector._samples(found, target, (300, 300))
+    samples = regions_to_learn(found, target, (300, 300), detector.config)
     overlap = box_iou(samples.boxes, target.boxes)
     assert sorted(samples.matched.tolist()) == [0, 0, 1]
     assert (overlap.gather(1, samples.matched[:, None]) > 0.5).all()
@@ -224,11 +225,15 @@ def test_regions_for_the_heads_are_truth_boxes_shaken_a_little_and_good_detectio
 def test_regions_stay_in_the_image_and_keep_to_their_number() -> None:
     detector = SSDLiteConfig(jittered=4).build(3)
     many = truth(*[(10.0 * k, 0.0, 10.0 * k + 30, 300.0, 0) for k in range(20)])
-    samples = detector._samples(Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0, 3)), many, (300, 300))
+    samples = regions_to_learn(
+        Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0, 3)), many, (300, 300), detector.config
+    )
     assert len(samples.boxes) == len(set(samples.matched.tolist())) == 4
     assert samples.boxes.amin() >= 0
     assert samples.boxes.amax() <= 300
-    empty = detector._samples(Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0, 3)), truth(), (300, 300))
+    empty = regions_to_learn(
+        Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0, 3)), truth(), (300, 300), detector.config
+    )
     assert len(empty.boxes) == 0
 
 
@@ -254,7 +259,7 @@ def test_detections_are_the_best_that_do_not_cover_one_another(suppress: Any) ->
     corner = torch.rand(60, 2, 2, generator=generator) * 100
     boxes, scores = torch.cat([corner.amin(1), corner.amax(1)], 1), torch.rand(60, 3, generator=generator) * 0.7
     detector = config.build(3)
-    found = detector._select(scores, boxes)
+    found = select(scores, boxes, detector.config)
     kept = suppressed_by_loops(boxes, scores, config)
     assert torch.equal(found.boxes, boxes[kept])
     assert torch.equal(found.scores, scores[kept])

@@ -3,7 +3,8 @@
 A detector is a module with four methods: `extract` (images -> features), `detect` (features -> boxes), `losses`
 (features and truth -> losses, and the regions on which mask and match heads learn), and `cells` (boxes -> what heads
 see of them, object-level attention included).
-Two are built: the papers' two stages (`two_stage.py`) and a one-stage detector made for CPUs (`ssdlite.py`).
+Three are built: the papers' two stages (`two_stage.py`), and two one-stage detectors made for CPUs (`ssdlite.py`,
+`nanodet.py`, which share `one_stage.py`).
 """
 
 from __future__ import annotations

@@ -15,44 +15,37 @@ import torch
 import torch.nn.functional as F
 from pydantic import Field, model_validator
 from torch import Tensor, nn
-from torchvision.ops import FeaturePyramidNetwork, batched_nms, nms, sigmoid_focal_loss
+from torchvision.ops import FeaturePyramidNetwork, sigmoid_focal_loss
 
 from tubelet.core import boxes as box_ops
 from tubelet.core.types import Losses
 from tubelet.models.backbones import hold_norms
 from tubelet.models.inputs import Images, InputConfig, Stretch
-from tubelet.models.rcnn.detectors.detector import Detections, Detector, DetectorConfig, Features, Samples, Targets
-from tubelet.models.rcnn.detectors.fixed_shapes import NOTHING, suppress
+from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
+from tubelet.models.rcnn.detectors.one_stage import OneStageConfig, regions_to_learn, select, select_fixed
 
 TAPS = (576, 1280, 512, 256, 256, 128)  # channels of the six maps that predict boxes
 ANCHORS = (3, 6, 6, 6, 6, 6)
 EXTRAS = ((1280, 256, 512), (512, 128, 256), (256, 128, 256), (256, 64, 128))
 PYRAMID = {4: 144, 8: 192, 16: 576, 32: 1280}  # stride -> channels of the trunk's wide maps
 CODE_SCALE = (10.0, 10.0, 5.0, 5.0)
-MOST = 400  # candidates of an image, before suppression
 
 
-class SSDLiteConfig(DetectorConfig):
-    """Thresholds, suppression and the pyramid; `frozen` keeps the whole detector as pretrained."""
+class SSDLiteConfig(OneStageConfig):
+    """The pyramid, thresholds, and the regions for the heads.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
+        >>> SSDLiteConfig(frozen=True).input.resize.target(480, 640)
+        (300, 300)
+    """
 
     kind: Literal["ssdlite"] = "ssdlite"
     input: InputConfig = InputConfig(resize=Stretch(), mean=(127.5,) * 3, std=(127.5,) * 3)
     channels: int = Field(default=128, ge=1)  # of the pyramid
-    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(
-        default=(8, 16, 32), min_length=2
-    )  # of the pyramid; the last only feeds the finer ones
-    frozen: bool = False
-    frozen_pyramid: bool = False  # and the pyramid as an earlier training left it, so that only the heads learn
-    calibration: tuple[float, float] = (1.0, 0.0)  # scores are sigmoid(a logit + b): the share that is right at a score
-    score_threshold: float = Field(default=0.05, ge=0, le=1)
-    nms: float = Field(default=0.6, ge=0, le=1)
-    suppress: Literal["per_class", "across_classes"] = "per_class"
-    max_detections: int = Field(default=10, ge=1)
-    jitter: float = Field(
-        default=0.125, ge=0, le=1
-    )  # of the truth boxes that the heads learn on, as a share of their size
-    jittered: int = Field(default=16, ge=1)  # at most, per image
-    found: int = Field(default=12, ge=1)  # detections that overlap an object by more than a half, at most, per image
+    # of the pyramid; the last only feeds the finer ones
+    strides: tuple[Literal[4, 8, 16, 32], ...] = Field(default=(8, 16, 32), min_length=2)
+    frozen_pyramid: bool = False  # the pyramid too stays as an earlier training left it, so that only the heads learn
 
     @model_validator(mode="after")
     def _rising(self) -> SSDLiteConfig:
@@ -139,43 +132,27 @@ class SSDLite(Detector):
         slope, shift = self.config.calibration
         anchors = anchor_boxes([t.shape[-2:] for t in features.taps], images.pixels.device)
         size = codes.new_tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
-        return [
-            self._select((p.float() * slope + shift).sigmoid(), decode(c.float(), anchors).clamp(0, 1) * size)
-            for p, c in zip(logits, codes, strict=True)
-        ]
-
-    def _select(self, scores: Tensor, boxes: Tensor) -> Detections:
-        config = self.config
-        best = scores.amax(1)
-        candidates = (best > config.score_threshold).nonzero()[:, 0]
-        candidates = candidates[best[candidates].argsort(descending=True, stable=True)[:MOST]]
-        scores, boxes, best = scores[candidates], boxes[candidates], best[candidates]
-        if config.suppress == "across_classes":
-            keep = nms(boxes, best, config.nms)
-        else:
-            keep = batched_nms(boxes, best, scores.argmax(1), config.nms)
-        keep = keep[: config.max_detections]
-        return Detections(boxes=boxes[keep], scores=scores[keep])
+        scores = (logits.float() * slope + shift).sigmoid()
+        boxes = [decode(c.float(), anchors).clamp(0, 1) * size for c in codes]
+        return [select(p, b, self.config) for p, b in zip(scores, boxes, strict=True)]
 
     def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
-        config = self.config
         (logits,), (codes,) = self.predict(features)
-        slope, shift = config.calibration
+        slope, shift = self.config.calibration
         scores = (logits * slope + shift).sigmoid()
+
         anchors = anchor_boxes([tap.shape[-2:] for tap in features.taps], codes.device)
         size = codes.new_tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
         boxes = decode(codes, anchors).clamp(0, 1) * size
-        best = scores.amax(1)
-        best, order = torch.where(best > config.score_threshold, best, NOTHING).topk(min(MOST, len(best)))
-        boxes, scores = boxes[order], scores[order]
-        groups = None if config.suppress == "across_classes" else scores.argmax(1)
-        keep, there = suppress(boxes, best, groups, config.nms, config.max_detections)
-        return Detections(boxes=boxes[keep], scores=scores[keep]), there
+        return select_fixed(scores, boxes, self.config)
 
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
         with torch.no_grad():
-            found = self.detect(features, images)
-        samples = [self._samples(f, t, images.sizes[i]) for i, (f, t) in enumerate(zip(found, targets, strict=True))]
+            detections = self.detect(features, images)
+        samples = [
+            regions_to_learn(d, t, size, self.config)
+            for d, t, size in zip(detections, targets, images.sizes, strict=True)
+        ]
         if self.config.frozen:
             return {}, samples
         logits, codes = self.predict(features)
@@ -190,22 +167,6 @@ class SSDLite(Detector):
             "cls": torch.stack([c for c, _, _ in per_image]).sum() / positives,
             "box": torch.stack([b for _, b, _ in per_image]).sum() / positives,
         }, samples
-
-    def _samples(self, found: Detections, targets: Targets, size: tuple[int, int]) -> Samples:
-        """Truth boxes with their corners moved a little, and detections that overlap an object by more than a half."""
-        config, truth = self.config, targets.boxes
-        chosen = torch.randperm(len(truth), device=truth.device)[: config.jittered]
-        extent = (truth[chosen, 2:] - truth[chosen, :2]).repeat(1, 2)
-        moved = truth[chosen] + (torch.rand_like(extent) * 2 - 1) * config.jitter * extent
-        if len(truth) and len(found):
-            overlap, owner = box_ops.iou(found.boxes, truth).max(1)
-            near = (overlap > 0.5).nonzero()[: config.found, 0]
-            moved = torch.cat([moved, found.boxes[near]])
-            chosen = torch.cat([chosen, owner[near]])
-        limit = moved.new_tensor([size[1], size[0]] * 2)
-        moved = torch.minimum(moved.clamp(min=0), limit)
-        whole = (moved[:, 2:] - moved[:, :2]).amin(1) >= 1
-        return Samples(boxes=moved[whole], matched=chosen[whole], drawn=int(whole.sum()))
 
 
 class _Separable(nn.Module):
