@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
+import torch
 
 from tubelet.core.protocol import Attentive
 from tubelet.core.types import Clip
@@ -52,3 +53,9 @@ def test_the_model_is_as_before_after_it_was_asked(build: Build, make_clip: Make
     model.attend(model.start(), clip, 0, AT)
     assert not any(module._forward_pre_hooks for module in model.modules())
     assert model.step(model.start(), clip)[1].masks.equal(before.masks)
+
+
+def test_a_model_in_bfloat16_can_be_asked(build: Build, make_clip: MakeClip) -> None:
+    model, clip = build(), make_clip()
+    model.precision = torch.bfloat16
+    assert all(glance.values.dtype == torch.float32 for glance in model.attend(model.start(), clip, 0, AT))

@@ -96,7 +96,7 @@ def glances(network: nn.Module, inputs: dict[str, Tensor], point: Point, index: 
     for name, module in network.named_modules():
         if name not in inputs:
             continue
-        features = inputs[name]
+        features = inputs[name].float()  # under autocast they may be bfloat16
         cell = point.cell(features.shape[-2], features.shape[-1])
         title = NAMES.get(name, name)
         if isinstance(module, SelfReading):
