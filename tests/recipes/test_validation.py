@@ -65,7 +65,7 @@ def test_the_figures_in_the_log_are_those_of_the_saved_weights(recipe: Experimen
 def test_contact_sheets_of_the_latest_and_the_best_are_kept(recipe: Experiment, tmp_path: Path) -> None:
     recipe.override("data.hold_out=0.3", "validation.every=1").run(tmp_path, device="cpu")
     lines = [line for line in read_metrics(tmp_path / "metrics.jsonl") if "validation_AP" in line]
-    best = max(lines, key=lambda line: line["validation_AP"])["step"]
+    best = max(reversed(lines), key=lambda line: line["validation_AP"])["step"]
     assert {path.name for path in (tmp_path / "validation").iterdir()} == {f"step_{best:06d}.jpg", "step_000004.jpg"}
     assert cv2.imread(str(tmp_path / "validation/step_000004.jpg")).shape[1] == 1600
 

@@ -36,10 +36,10 @@ def test_the_best_weights_are_kept_and_named(fit, metrics, tmp_path: Path):
     with safe_open(outcome.best, "pt") as file:
         about = file.metadata()
     assert (about["config"], about["classes"], about["tubelet"]) == ("{}", '["dog"]', "1")
-    assert json.loads(about["validation"]) == {"step": 4, "AP": 0.3, "AP50": 0.5}
+    assert json.loads(about["validation"]) == {"step": 6, "AP": 0.3, "AP50": 0.5}
     best = read_tensors(outcome.best)
-    assert all(torch.equal(best[name], tensor) for name, tensor in scores.seen[1].items())
-    assert scores.sheets == {4, 8}
+    assert all(torch.equal(best[name], tensor) for name, tensor in scores.seen[2].items())
+    assert scores.sheets == {6, 8}
     lines = [line for line in metrics("run") if "validation_AP" in line]
     assert lines[1] == {"step": 4, "validation_AP": 0.3, "validation_AP50": 0.5}
 

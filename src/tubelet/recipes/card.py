@@ -31,7 +31,7 @@ def write_card(out: Path, recipe: Recipe, training: VideoSet, validation: VideoS
     lines = read_metrics(out / "metrics.jsonl")
     sections = [
         f"# {recipe['about']}\n",
-        "A model for video instance segmentation, trained with [tubelet](https://pypi.org/project/tubelet/).\n",
+        "A model for video instance segmentation, trained with tubelet.\n",
         "".join(f"{line}\n" for line in _use(out)),
         "## Data\n",
         _table(_data(recipe, training, validation)),
@@ -92,7 +92,7 @@ def _figures(recipe: Recipe, lines: Sequence[Mapping[str, float]]) -> str:
         return "No videos were validated on (`data.validation=PATH` or `data.hold_out=0.1`).\n"
 
     names = [name for name in validations[-1] if name.startswith(VALIDATION)]
-    best = max(validations, key=lambda line: line.get(names[0], -1.0))
+    best = max(reversed(validations), key=lambda line: line.get(names[0], -1.0))  # of equal ones the last
     rows = [f"| weights | step | {' | '.join(name.removeprefix(VALIDATION) for name in names)} |"]
     rows.append("|---" * (len(names) + 2) + "|")
     for weights, line in (("best.safetensors", best), ("model.safetensors", validations[-1])):

@@ -85,25 +85,26 @@ def interval(validation: Validation, iterations: int) -> int:
 def remember(progress: TrainingProgress, value: float) -> bool:
     """Note the deciding number of a validation; returns whether it is the best so far.
 
-    A number that is not finite is never the best, and of equal ones the first is.
+    A number that is not finite is never the best. Of equal ones, as the zeros of the first
+    validations, the last is the best, but it does not count as a better one.
 
     Example:
         >>> from tubelet.training.checkpoint import TrainingProgress
         >>> from tubelet.training.validation import remember
         >>> progress = TrainingProgress()
         >>> [remember(progress, value) for value in (0.1, 0.3, 0.3, 0.2)]
-        [True, True, False, False]
+        [True, True, True, False]
         >>> progress.best, progress.without_better
         (0.3, 2)
     """
     progress.validations += 1
-    if math.isfinite(value) and (progress.best is None or value > progress.best):
-        progress.best = value
-        progress.best_step = progress.step
-        progress.without_better = 0
-        return True
-    progress.without_better += 1
-    return False
+    is_better = math.isfinite(value) and (progress.best is None or value > progress.best)
+    progress.without_better = 0 if is_better else progress.without_better + 1
+    if not is_better and value != progress.best:
+        return False
+    progress.best = value
+    progress.best_step = progress.step
+    return True
 
 
 class Validator:
