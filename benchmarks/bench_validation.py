@@ -1,4 +1,4 @@
-"""What validation costs: 20 clips, ten times a run, beside the steps of the run.
+"""What validation costs: 20 clips at the default interval, beside the steps of the run.
 
     python benchmarks/bench_validation.py [--recipe masktrack/generated] [--steps 60] [--videos 20] [--threads 1]
 
@@ -22,6 +22,7 @@ from tubelet.models import weights
 from tubelet.recipes.experiment import Experiment
 from tubelet.recipes.validation import VideoValidation, hold_out
 from tubelet.training.distributed import Processes
+from tubelet.training.validation import interval
 
 Seconds = tuple[float, float]  # on the clock, of processors
 
@@ -36,7 +37,7 @@ def main() -> None:
         once, length = seconds_of_validation(recipe, arguments.videos, out)
 
     iterations = recipe.train.iterations
-    times = iterations // (recipe.validation.every or max(iterations // 10, 1))
+    times = -(-iterations // interval(recipe.validation.every, iterations))  # and at the end
     print(f"{arguments.recipe}: {iterations} steps, validated {times} times on {length}")
     for name, a_step, a_validation in zip(("clock", "processor"), step, once, strict=True):
         share = times * a_validation / (iterations * a_step + times * a_validation)

@@ -18,6 +18,7 @@ from tubelet.core.errors import TubeletError
 from tubelet.training import checkpoint
 from tubelet.training.checkpoint import read_tensors
 from tubelet.training.log import read_metrics
+from tubelet.training.validation import interval
 
 
 @pytest.mark.parametrize("ema", [None, 0.9])
@@ -53,10 +54,11 @@ def test_the_moving_average_is_what_is_validated(fit, tmp_path: Path):
     assert not torch.equal(final["head.weight"], model.head.weight)
 
 
-def test_by_default_a_training_is_validated_ten_times_and_at_its_end(fit):
-    scores = Scores(closeness, every=None)
+def test_by_default_a_training_is_validated_ten_times_and_at_its_end_a_short_one_less_often(fit):
+    assert [interval(None, steps) for steps in (100, 1000, 45_000)] == [200, 200, 4500]
+    scores = Scores(closeness, every=10)
     fit("run", iterations=25, validation=scores)
-    assert scores.steps == [*range(2, 25, 2), 25]
+    assert scores.steps == [10, 20, 25]
 
 
 def test_training_stops_when_patience_is_at_an_end(fit, tmp_path: Path):

@@ -271,7 +271,7 @@ def _warn_or_give_up(
 
 
 def _validates(step: int, config: TrainConfig, validation: Validation) -> bool:
-    return step == config.iterations or step % interval(validation, config.iterations) == 0
+    return step == config.iterations or step % interval(validation.every, config.iterations) == 0
 
 
 def _exhausted(progress: TrainingProgress, config: TrainConfig) -> bool:
