@@ -79,6 +79,21 @@ def test_what_is_missing_is_said_with_its_command(tmp_path: Path, capsys: pytest
     assert "4 trainings are missing" in told.err
 
 
+def test_what_a_row_starts_from_is_trained_before_it(tmp_path: Path) -> None:
+    rows = [row for row in find_table(NAME) if row.label.startswith("tuning")]
+    found = trainings(rows, tmp_path, 1, data=Path("train.json"))
+    assert [training.recipe for training in found] == [
+        "masktrack/ytvis2019-r101",
+        f"{NAME}/tuning-1",
+        "masktrack/ytvis2019",
+        f"{NAME}/tuning-2",
+    ]
+    assert found[1].experiment.init == str(found[0].folder)
+    assert "data.annotations=train.json" in found[0].command
+    own = trainings(rows, tmp_path, 1, ["init=mine.safetensors"])
+    assert [training.recipe for training in own] == [f"{NAME}/tuning-1", f"{NAME}/tuning-2"]
+
+
 def test_the_cost_of_a_training_is_its_steps_times_its_batch() -> None:
     row = small_version(f"{NAME}/baseline", 3600)
     once = estimated_hours(row)
@@ -91,7 +106,7 @@ def test_a_model_of_another_row_is_not_measured_for_this_one(tiny: list[str], tm
     arguments = ["table", NAME, "--small", "--rows", "attention-neck", "--runs", tmp_path, "--device", "cpu"]
     assert called(*arguments) == 0
     (row,) = [row for row in find_table(NAME) if row.label == "attention-neck"]
-    (other,) = trainings([row], tmp_path, 1)  # the row at its full size
+    *_, other = trainings([row], tmp_path, 1)  # the row at its full size
     with pytest.raises(ConfigError, match="a model of another config than"):
         evaluate_training(other, row.evaluation, tmp_path / "videos" / "test-1" / "instances.json")
 

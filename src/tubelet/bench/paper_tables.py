@@ -14,7 +14,7 @@ from __future__ import annotations
 import hashlib
 import shlex
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
@@ -281,7 +281,7 @@ def evaluate_training(training: Training, evaluation: Evaluation, truth: Path, d
     open_model = partial(_open, training.folder)
     jobs = jobs_of_set(truth)
 
-    def outcomes_of(left: Sequence[VideoJob]) -> Iterator[VideoOutcome]:
+    def outcomes_of(left: Sequence[VideoJob]) -> Generator[VideoOutcome, None, None]:
         return in_this_process(left, open_model, folder, settings, device)
 
     return evaluate_jobs(jobs, folder, settings, outcomes_of, metrics=metrics, resume=True)
