@@ -1,4 +1,4 @@
-"""`tubelet evaluate`, `report` and `submission`: predictions from anywhere, measured, explained and packed."""
+"""`tubelet evaluate`, `report` and `submission`: measure predictions of any program, explain and pack them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Json = Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write
 Markdown = Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of a table.")]
 Latex = Annotated[bool, typer.Option("--latex", help="Print LaTeX rows in place of a table.")]
 JobsOption = Annotated[int, typer.Option(metavar="N", min=1, help="Processes.")]
-Lenient = Annotated[bool, typer.Option("--lenient", help="Leave out what is not right, and count it.")]
+Lenient = Annotated[bool, typer.Option("--lenient", help="Leave out broken entries, and count them.")]
 
 
 Details = Annotated[bool, typer.Option("--details", help="Also per class, threshold, object or sequence.")]
@@ -68,17 +68,21 @@ def ytvis(
     from tubelet.evaluation.tables import sheet
 
     check_outputs(json)
-    videos, answers = _read(truth, predictions, lenient)
-    splits = (*measure.AREAS, *(subsets.occlusion_splits(videos.occlusion) if videos.occlusion else ()))
-    pairs = pair(videos.videos, answers)
+    videos, predicted = _read(truth, predictions, lenient)
+    occlusion = subsets.occlusion_splits(videos.occlusion) if videos.occlusion else ()
+    splits = (*measure.AREAS, *occlusion)
+
+    pairs = pair(videos.videos, predicted)
     matches = match(pairs, splits, agnostic=agnostic, official_ids=official_ids, jobs=jobs)
     curves = measure.curves(matches)
     numbers = measure.numbers(curves)
     long_videos = _long_videos(videos, long)
     if long_videos:
         numbers |= subsets.short_and_long(pairs, matches, long_videos)
+
     row = {predictions.stem: numbers}
-    sheets = [sheet("", row, list(numbers)[n : n + 6]) for n in range(0, len(numbers), 6)]
+    names = list(numbers)
+    sheets = [sheet("", row, names[n : n + 6]) for n in range(0, len(names), 6)]
     listed: dict[str, dict[str, dict[str, float]]] = {}
     if details:
         classes = ("all",) if agnostic else videos.classes
@@ -118,16 +122,19 @@ def davis(
 
     check_outputs(json)
     faults = Faults(lenient=lenient)
-    folder, answers = files.annotation_folder(truth), files.annotation_folder(predictions)
+    folder = files.annotation_folder(truth)
+    predicted = files.annotation_folder(predictions)
     sequences = []
     for name in files.sequences(folder, truth, split):
-        real = files.truth(folder, name)
-        sequences.append(measure.LabelledSequence(name, real, files.answer(answers, name, real, faults)))
+        true_maps = files.truth(folder, name)
+        predicted_maps = files.answer(predicted, name, true_maps, faults)
+        sequences.append(measure.LabelledSequence(name, true_maps, predicted_maps))
     scores = measure.score(sequences, semi_supervised=semi_supervised, jobs=jobs)
-    _tell_faults(faults)
+    _say_faults(faults)
+
     numbers = measure.numbers(scores)
     sheets = [sheet("", {predictions.name: numbers}, list(numbers))]
-    objects = {f"{one.sequence}_{one.object}": measure.numbers([one]) for one in scores}
+    objects = {f"{score.sequence}_{score.object}": measure.numbers([score]) for score in scores}
     by_sequence = {name: measure.numbers([s for s in scores if s.sequence == name]) for name, *_ in sequences}
     if details:
         sheets += [sheet("sequence", by_sequence, list(numbers)), sheet("object", objects, list(numbers))]
@@ -159,11 +166,12 @@ def identity(
     from tubelet.evaluation.tables import sheet
 
     check_outputs(json, curve)
-    videos, answers = _read(truth, predictions, lenient)
+    videos, predicted = _read(truth, predictions, lenient)
     thresholds = (threshold, *(t for t in measure.SWEEP if t != threshold)) if sweep or curve else (threshold,)
     swept = measure.sweep(
-        videos.videos, answers, thresholds=thresholds, on_masks=masks, class_aware=class_aware, jobs=jobs
+        videos.videos, predicted, thresholds=thresholds, on_masks=masks, class_aware=class_aware, jobs=jobs
     )
+
     numbers = swept[threshold]
     keys = list(numbers)
     sheets = [sheet("", {predictions.stem: numbers}, keys)]
@@ -193,10 +201,10 @@ def semantic(
     lenient: Lenient = False,
     details: Details = False,
 ) -> None:
-    """Which class every pixel shows: mean intersection over union, with the background and without.
+    """The class of every pixel: mean intersection over union, with the background and without it.
 
-    Class maps are those of `tubelet predict --semantic`: 0 background, k the k-th class of the truth, 255 void. Of
-    instances, the surer ones lie on top.
+    Class maps are those of `tubelet predict --semantic`: 0 background, k the k-th class of the truth, 255 void.
+    Instances are drawn into class maps, those with higher scores on top.
     """
     from tubelet.apps.class_maps import class_maps
     from tubelet.evaluation import semantic as measure
@@ -204,10 +212,11 @@ def semantic(
 
     check_outputs(json)
     if predictions.is_dir():
-        videos, answers = _read_truth(truth, lenient), None
+        videos = _read_truth(truth, lenient)
+        maps = class_maps(videos, predictions)
     else:
-        videos, answers = _read(truth, predictions, lenient)
-    maps = class_maps(videos, predictions if answers is None else answers)
+        videos, predicted = _read(truth, predictions, lenient)
+        maps = class_maps(videos, predicted)
     table = measure.confusion(maps, len(videos.classes))
     numbers = measure.numbers(table)
     sheets = [sheet("", {predictions.stem: numbers}, list(numbers))]
@@ -231,7 +240,7 @@ def failures(
         float, typer.Option(metavar="T", min=0, max=1, help="Score from which on tracks take part in identities.")
     ] = 0.3,
 ) -> None:
-    """Why AP is not higher: every failure named and counted, and what mending each kind would bring."""
+    """Why AP is not higher: all failures by kind, and the AP if each kind were mended."""
     from dataclasses import asdict
 
     check_outputs(json)
@@ -239,15 +248,19 @@ def failures(
     from tubelet.evaluation.pairing import pair
     from tubelet.evaluation.tables import sheet
 
-    videos, answers = _read(truth, predictions, lenient)
-    numbered = cases.cases(pair(videos.videos, answers), confident=confident, jobs=jobs)
-    named = diagnosis.failures(numbered)
-    base, costs, rest = oracles.costs(numbered, named)
+    videos, predicted = _read(truth, predictions, lenient)
+    numbered = cases.cases(pair(videos.videos, predicted), confident=confident, jobs=jobs)
+    found = diagnosis.failures(numbered)
+    base, costs, rest = oracles.costs(numbered, found)
+
     rows = {kind: {"times": c.times, "AP if mended": c.alone, "share of lost AP": c.share} for kind, c in costs.items()}
     rows["rest"] = {"share of lost AP": rest}
     table = sheet("failure", rows, ["times", "AP if mended", "share of lost AP"], title=f"AP {100 * base:.1f}")
-    kept = ("kind", "video", "frames", "truths", "tracks", "score")
-    listed = [{key: value for key, value in asdict(failure).items() if key in kept} for failure in named]
+    fields = ("kind", "video", "frames", "truths", "tracks", "score")
+    listed = []
+    for failure in found:
+        values = asdict(failure)
+        listed.append({name: values[name] for name in values if name in fields})
     print_sheets([table], {"AP": base, "costs": rows, "failures": listed}, json, markdown=markdown, latex=latex)
 
 
@@ -290,11 +303,13 @@ def submission(
     check_file(out)
     tables = files.read(truth) if truth is not None else files.read_tables(predictions)
     faults = Faults(lenient=lenient)
-    held = files.read_predictions(predictions, tables, faults=faults)
-    _tell_faults(faults)
-    packing.write(out, held, tables)
-    tracks = sum(len(prediction.tracks) for prediction in held)
-    show(f"{out}: {tracks} tracks of {sum(bool(p.tracks) for p in held)} videos")
+    predicted = files.read_predictions(predictions, tables, faults=faults)
+    _say_faults(faults)
+    packing.write(out, predicted, tables)
+
+    tracks = sum(len(prediction.tracks) for prediction in predicted)
+    videos = sum(bool(prediction.tracks) for prediction in predicted)
+    show(f"{out}: {tracks} tracks of {videos} videos")
 
 
 def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list[Prediction]]:
@@ -303,9 +318,9 @@ def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, 
 
     faults = Faults(lenient=lenient)
     videos = files.read(truth, faults=faults)
-    answers = files.read_predictions(predictions, videos, faults=faults)
-    _tell_faults(faults)
-    return videos, answers
+    predicted = files.read_predictions(predictions, videos, faults=faults)
+    _say_faults(faults)
+    return videos, predicted
 
 
 def _read_truth(truth: Path, lenient: bool) -> AnnotatedSet:
@@ -314,12 +329,12 @@ def _read_truth(truth: Path, lenient: bool) -> AnnotatedSet:
 
     faults = Faults(lenient=lenient)
     videos = files.read(truth, faults=faults)
-    _tell_faults(faults)
+    _say_faults(faults)
     return videos
 
 
 def _long_videos(videos: AnnotatedSet, path: Path | None) -> set[str]:
-    """Ids of the videos that a file calls long, or, without one, the truth itself."""
+    """Ids of the long videos: those that a file lists, or, without one, those that the truth marks."""
     from tubelet.core.untrusted.files import read_text
 
     if path is None:
@@ -336,6 +351,6 @@ def _draw_curve(path: Path, rows: Mapping[str, Mapping[str, float]]) -> None:
     write_text(path, drawing(series, "threshold of score", low=-0.5))
 
 
-def _tell_faults(faults: Faults) -> None:
+def _say_faults(faults: Faults) -> None:
     for kind, count in faults.counts.items():
         say(f"left out {count} for {kind}, the first: {faults.first[kind]}")
