@@ -155,7 +155,12 @@ def _ifr(cross_frame: float) -> Experiment:
 
 
 def tiny(model: TagConfig) -> TagConfig:
-    """An eightieth of the paper's tag-based model."""
+    """Shrink a model of the paper's shape to an eightieth of the paper's.
+
+    >>> from tubelet.recipes import small, tags
+    >>> small.tiny(tags.SMALL).channels
+    32
+    """
     assert model.spatio_temporal is not None
     assert model.tag_attention is not None
     assert model.decoder is not None

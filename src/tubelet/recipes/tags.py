@@ -31,7 +31,8 @@ from tubelet.synthetic.config import Synthetic
 from tubelet.training.loop import TrainConfig
 from tubelet.training.optim import AdamW, Cosine, Steps
 
-_EPOCHS, _BATCH = 100, 4
+_EPOCHS = 100
+_BATCH = 4
 
 
 def _adam(videos: int) -> AdamW:
@@ -47,7 +48,7 @@ def _training(videos: int) -> TrainConfig:
 
 _AUGMENTATION = (Geometry(steps=(RandomCrop(), HorizontalFlip())), TemporalFlip())
 
-# beside the paper's one clip a video, every frame in overlapping clips that are linked by their masks
+# beside the paper's one clip per video: every frame, in overlapping clips that are linked by their masks
 _EVALUATIONS = {"overlapping": Evaluation(window=Window(length=32, stride=16))}
 
 YTVIS2019 = Experiment(
@@ -87,7 +88,7 @@ def _without(**parts: object) -> Change:
     return lambda model: model.but(**parts)
 
 
-# what each row of Table III takes away; with its link, an attention leaves the decoder's input as well
+# what each row of Table III removes; without its link, an attention is not part of the decoder's input either
 ROWS: dict[str, Change] = {
     "without-spectra": _without_loss("spectra"),
     "without-specter": _without_loss("specter"),
@@ -124,7 +125,13 @@ _PAPER = {  # J&F, J, F on DAVIS, validation
 
 
 def row(full: Experiment, name: str) -> Experiment:
-    """A row of Table III of any experiment with tags: the same, but for what the row takes away."""
+    """A row of Table III for any experiment with tags: the same, without what the row removes.
+
+    Example:
+        >>> from tubelet.recipes.tags import DAVIS, row
+        >>> row(DAVIS, "without-location-embedding").model.loc_embed
+        False
+    """
     assert isinstance(full.model, TagConfig), "Table III is about tags"
     about = f"Table III: {name.replace('-', ' ')}"
     return full.but(about=about, model=ROWS[name](full.model), paper={})
@@ -138,8 +145,8 @@ def _table3() -> dict[str, Experiment]:
     return rows
 
 
-# frames of 112 without the pool after the stem, the geometry of the encoder's pretraining: tags of the same size, half
-# the cost in the stem
+# frames of 112 without the pool after the stem, the geometry of the encoder's pretraining: tags of the same size at
+# half the cost in the stem
 _ENCODER_AT_112 = EncoderConfig(pool=False)
 
 # from a random start, so nothing is frozen; small enough for one CPU core
@@ -193,7 +200,7 @@ TRUNK = TagConfig(
     norm="clip",
     tag_dim=4,
     tag_places=20.0,
-    loss=TagLossConfig(reduction="mean", weight=0.2),
+    loss=TagLossConfig(reduction="mean", weight=0.4),
     clustering=ClusteringConfig(least=0.06, smooth=0.15, most=10),
     window=Window(length=6, stride=3),
 )

@@ -12,12 +12,12 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.tags.encoder import ClipEncoder, ClipEncoderConfig, PixelStatistics
+from tubelet.models.tags.heads import enlarge
 
 Width = Annotated[int, Field(ge=4, le=1024)]
 
@@ -75,25 +75,12 @@ class TrunkEncoder(ClipEncoder):
             maps.append(projection(clips))
 
         coarsest = maps.pop()
-        maps[-1] = maps[-1] + enlarge(coarsest, maps[-1])
+        maps[-1] = maps[-1] + enlarge(coarsest, (maps[-1].shape[-2], maps[-1].shape[-1]))
 
         maps = [norm(features).relu() for norm, features in zip(self.norms, maps, strict=True)]
         for n, time in enumerate(self.times):
             maps[n] = maps[n] + time(maps[n])
         return maps
-
-
-def enlarge(features: Tensor, like: Tensor) -> Tensor:
-    """Resize maps [B, C, T, h, w] bilinearly in space to the height and width of `like`.
-
-    Example:
-        >>> from tubelet.models.tags.trunk import enlarge
-        >>> enlarge(torch.zeros(1, 8, 2, 3, 5), torch.zeros(1, 4, 2, 5, 9)).shape
-        torch.Size([1, 8, 2, 5, 9])
-    """
-    frames = features.transpose(1, 2)
-    resized = F.interpolate(frames.flatten(0, 1), like.shape[-2:], mode="bilinear", align_corners=False)
-    return resized.unflatten(0, frames.shape[:2]).transpose(1, 2)
 
 
 def _time(width: int) -> nn.Sequential:
