@@ -12,7 +12,7 @@ import pytest
 
 from toy import moving_patches
 from tubelet.apps.demo import VIDEO
-from tubelet.apps.web.probe import look, probe
+from tubelet.apps.web.probe import probe, probe_here
 from tubelet.core.errors import InputError
 from tubelet.video.writer import VideoWriter
 
@@ -41,21 +41,21 @@ def test_the_example_is_played_as_it_is() -> None:
      ("libvpx-vp9", "webm", True), ("mpeg2video", "mpegts", False)],
 )  # fmt: skip
 def test_only_what_browsers_play_is_left_as_it_is(tmp_path: Path, codec: str, form: str, playable: bool) -> None:
-    facts = look(coded(tmp_path / "source", codec, form), 100)
+    facts = probe_here(coded(tmp_path / "source", codec, form), 100)
     assert (facts.frames, facts.playable) == (6, playable)
 
 
 def test_colours_that_browsers_do_not_show_are_encoded_anew(tmp_path: Path) -> None:
-    assert not look(coded(tmp_path / "source", "libx264", "mp4", pixels="yuv444p"), 100).playable
+    assert not probe_here(coded(tmp_path / "source", "libx264", "mp4", pixels="yuv444p"), 100).playable
 
 
 def test_a_file_is_told_by_its_content_and_never_by_its_name(tmp_path: Path) -> None:
     lying = tmp_path / "film.mp4"
     lying.write_bytes(b"#!/bin/sh\necho hello\n" * 100)
     with pytest.raises(InputError, match="not a video"):
-        look(lying, 100)
+        probe_here(lying, 100)
     named = coded(tmp_path / "notes.txt", "libx264", "mp4")
-    assert look(named, 100).frames == 6
+    assert probe_here(named, 100).frames == 6
 
 
 @pytest.mark.parametrize(
@@ -67,7 +67,7 @@ def test_a_playlist_that_names_another_file_is_no_video(tmp_path: Path, text: st
     playlist = tmp_path / "source"
     playlist.write_text(text.format(other))
     with pytest.raises(InputError, match="not a video"):
-        look(playlist, 100)
+        probe_here(playlist, 100)
 
 
 def test_sound_alone_is_no_video(tmp_path: Path) -> None:
@@ -78,21 +78,21 @@ def test_sound_alone_is_no_video(tmp_path: Path) -> None:
         frame.sample_rate = 8000
         container.mux(stream.encode(frame))
     with pytest.raises(InputError, match="not a video"):
-        look(path, 100)
+        probe_here(path, 100)
 
 
 def test_a_video_over_the_limit_is_refused_by_counting(tmp_path: Path) -> None:
     path = coded(tmp_path / "source", "libx264", "mp4", length=12)
-    assert look(path, 12).frames == 12
+    assert probe_here(path, 12).frames == 12
     with pytest.raises(InputError, match="at most 11 frames"):
-        look(path, 11)
+        probe_here(path, 11)
 
 
 def test_a_frame_over_the_limit_is_refused(tmp_path: Path) -> None:
     with VideoWriter(tmp_path / "wide.mp4", (16, 4100)) as writer:
         writer.write(np.zeros((16, 4100, 3), np.uint8))
     with pytest.raises(InputError, match="at most 4096"):
-        look(tmp_path / "wide.mp4", 100)
+        probe_here(tmp_path / "wide.mp4", 100)
 
 
 def test_damaged_files_are_refused_or_measured_but_never_crash(tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_damaged_files_are_refused_or_measured_but_never_crash(tmp_path: Path) -
             data[place] = rng.integers(256)
         (tmp_path / "source").write_bytes(bytes(data))
         with contextlib.suppress(InputError):
-            outcomes.add(look(tmp_path / "source", 100).frames)
+            outcomes.add(probe_here(tmp_path / "source", 100).frames)
     assert outcomes <= set(range(1, 7))
 
 

@@ -1,4 +1,4 @@
-"""What goes wrong as an answer: a status and one line of JSON, never a trace."""
+"""Turn exceptions into responses: a status and one line of JSON, never a traceback."""
 
 from __future__ import annotations
 
@@ -18,55 +18,58 @@ from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, Busy, Full
 from tubelet.core.errors import InputError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+MISSING = "there is no such thing here, or it was removed"
+INTERNAL = "something went wrong in the server"
 
 log = logging.getLogger("tubelet.web")
 
 
 class Refusal(Exception):
-    """An answer other than the wanted one: a status and one line."""
+    """Raised by a route to refuse a request, with the response's status and its one line of text."""
 
     def __init__(self, status: int, line: str) -> None:
         super().__init__(line)
-        self.status, self.line = status, line
+        self.status = status
+        self.line = line
 
 
 def add(app: FastAPI) -> None:
-    """Handlers for all faults that have an answer of their own."""
-
-    def line(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
-        return JSONResponse({"error": text}, status, headers)
-
+    """Add a handler for each kind of exception that has a response of its own."""
     handlers: dict[type[Exception], Callable[[Any], Response]] = {
-        Refusal: lambda error: line(error.status, error.line),
-        InputError: lambda error: line(422, str(error)),
-        Full: lambda error: line(507, str(error)),
-        OSError: lambda error: line(*_of_the_disk(error)),
-        sqlite3.Error: lambda error: line(*_of_the_list(error)),
-        Busy: lambda error: line(503, str(error), {"Retry-After": str(RETRY_AFTER)}),
-        KeyError: lambda error: line(404, "there is no such thing here, or it was removed"),
-        RequestValidationError: lambda error: line(422, "this request is not of the form that the page sends"),
-        HTTPException: lambda error: line(error.status_code, str(error.detail)),
-        ClientDisconnect: lambda error: line(499, "the sender has left"),
+        Refusal: lambda error: _response(error.status, error.line),
+        InputError: lambda error: _response(422, str(error)),
+        Full: lambda error: _response(507, str(error)),
+        OSError: _disk_error,
+        sqlite3.Error: _database_error,
+        Busy: lambda error: _response(503, str(error), {"Retry-After": str(RETRY_AFTER)}),
+        KeyError: lambda error: _response(404, MISSING),
+        RequestValidationError: lambda error: _response(422, "this request is not of the form that the page sends"),
+        HTTPException: lambda error: _response(error.status_code, str(error.detail)),
+        ClientDisconnect: lambda error: _response(499, "the sender has left"),
     }
-    for kind, answer in handlers.items():
+    for kind, respond in handlers.items():
 
-        async def handler(request: Request, error: Exception, answer: Callable[[Any], Response] = answer) -> Response:
-            return answer(error)
+        async def handler(request: Request, error: Exception, respond: Callable[[Any], Response] = respond) -> Response:
+            return respond(error)
 
         app.add_exception_handler(kind, handler)
 
 
-def _of_the_disk(error: OSError) -> tuple[int, str]:
+def _response(status: int, text: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": text}, status, headers)
+
+
+def _disk_error(error: OSError) -> Response:
     if error.errno in NO_SPACE:
-        return 507, FULL
+        return _response(507, FULL)
     if isinstance(error, FileNotFoundError):
-        return 404, "there is no such thing here, or it was removed"
+        return _response(404, MISSING)
     log.error("the disk refused", exc_info=error)
-    return 500, "something went wrong in the server"
+    return _response(500, INTERNAL)
 
 
-def _of_the_list(error: sqlite3.Error) -> tuple[int, str]:
+def _database_error(error: sqlite3.Error) -> Response:
     if "full" in str(error):
-        return 507, FULL
+        return _response(507, FULL)
     log.error("the list of jobs refused", exc_info=error)
-    return 500, "something went wrong in the server"
+    return _response(500, INTERNAL)

@@ -1,11 +1,12 @@
-"""What stands before every request: who may ask, from where, and what an answer may do in a browser.
+"""Check every request before it reaches the application, and set the security headers of every response.
 
-- Host: a page elsewhere that makes its name point here (DNS rebinding) sends that name, which is not ours.
-- Origin: a page elsewhere that posts to us says so itself.
-- Token: asked for where the server listens wider than this machine; compared in constant time; handed over once in the
-  address and kept as a cookie that scripts cannot read.
-- Headers: nothing from elsewhere is loaded, nobody frames us, no type is guessed.
-- Whatever goes wrong inside is one line in the log and a bare "500" outside.
+- Host: must be a name of this server. A foreign site that makes its name resolve to this machine (DNS rebinding) sends
+  its own name.
+- Origin: requests that change something must come from our own page.
+- Token: required if the server listens to other machines. Compared in constant time; given once in the address, then
+  stored as a cookie that scripts cannot read.
+- Headers: the browser loads nothing from other sites, shows the page in no frame and guesses no content type.
+- Unexpected exceptions are logged; the client gets a plain 500 without details.
 """
 
 from __future__ import annotations
@@ -47,45 +48,51 @@ log = logging.getLogger("tubelet.web")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """Who may use a server. `token` None: anyone on this machine; `public` is its address behind a proxy."""
+    """Who may use a server."""
 
-    token: str | None = None
-    wide: bool = False  # listens to more than this machine
-    public: str | None = None  # scheme://host[:port]
+    token: str | None = None  # None: no token is required
+    wide: bool = False  # whether the server listens to other machines
+    public: str | None = None  # its address behind a proxy: scheme://host[:port]
 
     def knows_host(self, host: str) -> bool:
-        """Whether a request's Host can be ours."""
+        """Whether a Host header names this server."""
         name = _hostname(host)
         if name is None:
             return False
-        if name in LOCAL_NAMES or (self.public and name == urlsplit(self.public).hostname):
+        if name in LOCAL_NAMES:
             return True
-        # only names can be made to point elsewhere, so a bare address is safe
-        return self.wide and (_is_address(name) or name in _own_names())
+        if self.public and name == urlsplit(self.public).hostname:
+            return True
+        # DNS rebinding needs a name, so an IP address is safe
+        return self.wide and (_is_address(name) or name in _machine_names())
 
     def knows_origin(self, origin: str, scheme: str, host: str) -> bool:
-        """Whether a page of this origin is ours."""
+        """Whether an Origin header names our own page; `scheme` and `host` are the request's."""
         return origin == f"{scheme}://{host}" or (self.public is not None and origin == self.public)
 
     def knows_token(self, given: str | None) -> bool:
-        """Whether it is the token, in a time that does not depend on where they differ."""
-        return self.token is None or secrets.compare_digest(self.token.encode(), (given or "").encode())
+        """Whether `given` is the token, compared in constant time; True for any if no token is required."""
+        if self.token is None:
+            return True
+        return secrets.compare_digest(self.token.encode(), (given or "").encode())
 
 
 class Guard:
-    """ASGI middleware around the whole application."""
+    """ASGI middleware that refuses requests which `access` does not allow, and sets HEADERS on every response."""
 
     def __init__(self, app: ASGIApp, access: Access) -> None:
-        self.app, self.access = app, access
+        self.app = app
+        self.access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             if scope["type"] == "lifespan":
                 await self.app(scope, receive, send)
             return
+
         started = False
 
-        async def guarded(message: Message) -> None:
+        async def send_with_headers(message: Message) -> None:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
@@ -94,19 +101,22 @@ class Guard:
                     headers.setdefault(name, value)
             await send(message)
 
-        answer = self._refusal(scope)
-        if answer is not None:
-            await answer(scope, receive, guarded)
+        early_response = self._check(scope)
+        if early_response is not None:
+            await early_response(scope, receive, send_with_headers)
             return
+
         try:
-            await self.app(scope, receive, guarded)
+            await self.app(scope, receive, send_with_headers)
         except Exception as error:
-            # the kind of error and where it is from, for who runs the server; its text may hold what a browser sent
+            # the first line has no text of the error: that may contain what a browser sent
             log.error("%s %s: %s", scope["method"], scope["path"], type(error).__name__, exc_info=error)
             if not started:
-                await PlainTextResponse("something went wrong in the server", 500)(scope, receive, guarded)
+                response = PlainTextResponse("something went wrong in the server", 500)
+                await response(scope, receive, send_with_headers)
 
-    def _refusal(self, scope: Scope) -> Response | None:
+    def _check(self, scope: Scope) -> Response | None:
+        """The response that refuses or redirects a request; None if the application may answer it."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
         if not self.access.knows_host(host):
@@ -115,10 +125,11 @@ class Guard:
             return PlainTextResponse("requests of other pages are refused", 403)
         if self.access.token is None:
             return None
-        handed = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if scope["method"] == "GET" and "token" in handed and self.access.knows_token(handed["token"]):
-            return self._welcome(scope, handed)
-        if not self.access.knows_token(_carried(headers)):
+
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
+        if scope["method"] == "GET" and "token" in query and self.access.knows_token(query["token"]):
+            return self._set_cookie(scope, query)
+        if not self.access.knows_token(_token_of(headers)):
             return PlainTextResponse(
                 "open this page with the address that `tubelet serve` printed: it holds a key", 401
             )
@@ -130,32 +141,43 @@ class Guard:
             return self.access.knows_origin(origin, scope["scheme"], host)
         return headers.get("sec-fetch-site", "same-origin") in ("same-origin", "none")
 
-    def _welcome(self, scope: Scope, handed: dict[str, str]) -> Response:
-        """Keep the token as a cookie and take it out of the address, and so out of the browser's history."""
-        rest = urlencode([(name, value) for name, value in handed.items() if name != "token"])
-        path = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another host
-        answer = RedirectResponse(path + (f"?{rest}" if rest else ""), 303)
-        secure = scope["scheme"] == "https" or (self.access.public or "").startswith("https:")
-        answer.set_cookie(
-            COOKIE, self.access.token or "", max_age=COOKIE_SECONDS, httponly=True, samesite="strict", secure=secure
+    def _set_cookie(self, scope: Scope, query: dict[str, str]) -> Response:
+        """Store the token as a cookie and redirect to the address without it, so that no history contains it."""
+        other_parameters = [(name, value) for name, value in query.items() if name != "token"]
+        url = "/" + scope["path"].lstrip("/\\")  # two slashes would lead to another host
+        if other_parameters:
+            url += f"?{urlencode(other_parameters)}"
+
+        response = RedirectResponse(url, 303)
+        is_https = scope["scheme"] == "https" or (self.access.public or "").startswith("https:")
+        response.set_cookie(
+            COOKIE,
+            self.access.token or "",
+            max_age=COOKIE_SECONDS,
+            httponly=True,
+            samesite="strict",
+            secure=is_https,
         )
-        return answer
+        return response
 
 
-def _carried(headers: Headers) -> str | None:
-    scheme, _, given = headers.get("authorization", "").partition(" ")
+def _token_of(headers: Headers) -> str | None:
+    """The token in the Authorization header, or else in the cookie."""
+    scheme, _, token = headers.get("authorization", "").partition(" ")
     if scheme.lower() == "bearer":
-        return given.strip()
+        return token.strip()
+
     cookies: SimpleCookie = SimpleCookie()
     try:
         cookies.load(headers.get("cookie", ""))
     except CookieError:
         return None
-    held: Any = cookies.get(COOKIE)
-    return held.value if held is not None else None
+    cookie: Any = cookies.get(COOKIE)
+    return cookie.value if cookie is not None else None
 
 
 def _hostname(host: str) -> str | None:
+    """The name in a Host header, without the port; None if the header is malformed."""
     if not host or set(host) & set("/@?#\\"):
         return None
     try:
@@ -173,6 +195,6 @@ def _is_address(name: str) -> bool:
     return True
 
 
-def _own_names() -> set[str]:
+def _machine_names() -> set[str]:
     name = socket.gethostname().lower()
     return {name, f"{name}.local"}

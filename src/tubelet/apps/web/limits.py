@@ -1,27 +1,27 @@
-"""What the server takes: said on the page before an upload, and held while it runs."""
+"""Limits of the server: shown on the page before an upload, and enforced by the server."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 MEGABYTE = 1_000_000
-MAX_SIDE = 4096  # pixels
-BASE_THRESHOLD = 0.1  # tracks below are never kept; the page's slider starts here
-SHOWN_THRESHOLD = 0.5  # where the slider stands at first, as in `tubelet predict`
-MAX_TRACKS = 254  # what a DAVIS palette holds, the best ones
-MAX_WINDOW = 64  # frames at a time that a browser may ask for
+MAX_SIDE = 4096  # pixels of a video's width and height
+BASE_THRESHOLD = 0.1  # tracks with lower scores are not stored; the lower end of the page's slider
+SHOWN_THRESHOLD = 0.5  # first position of the slider, as in `tubelet predict`
+MAX_TRACKS = 254  # stored of one video, best first: as many as a DAVIS palette has
+MAX_WINDOW = 64  # most frames in a window that a browser may ask for
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long one connection may keep the server waiting; all in seconds."""
+    """How long the server waits for one connection, in seconds (`rate` in bytes a second)."""
 
-    head: float = 10.0  # for a request's line and headers
-    body: float = 15.0  # without a byte of the body, or as much behind `rate`
-    rate: float = 10_000.0  # bytes a second: the least of a body
-    whole: float = 3600.0  # for all of a body
-    reader: float = 60.0  # until a reader has taken what is ready for it, some 64 kB
-    linger: float = 2.0  # for the rest of a refused body, so that the answer is read
+    head: float = 10.0  # for a request's first line and headers
+    body: float = 15.0  # without a byte of the body, or behind what `rate` would have sent
+    rate: float = 10_000.0  # lowest speed of a body
+    whole: float = 3600.0  # for the whole body
+    reader: float = 60.0  # for the client to read what is ready for it, some 64 kB
+    linger: float = 2.0  # for the rest of a refused body, so that the client reads the response
 
 
 PATIENCE = Patience()
@@ -29,22 +29,22 @@ PATIENCE = Patience()
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Limits:
-    """Bounds that the command line can set."""
+    """Limits that the command line can set."""
 
     megabytes: int = 500  # of one upload
     frames: int = 9000  # of one video: five minutes at 30 frames a second
-    waiting: int = 8  # jobs in the queue beside the running one
-    kept: int = 50  # videos on the disk; the oldest that no job is using make place
-    uploads: int = 4  # at the same time
-    uploads_each: int = 2  # of one address
-    requests_each: int = 40  # of one address at the same time; 0 is no limit
-    silence: float = 900.0  # seconds without news of a job, after which it is given up
+    waiting: int = 8  # jobs in the queue, without the running one
+    kept: int = 50  # videos on the disk; beyond, the oldest that no job uses is removed
+    uploads: int = 4  # at the same time, of all addresses
+    uploads_each: int = 2  # at the same time, of one address
+    requests_each: int = 40  # at the same time, of one address; 0 is no limit
+    silence: float = 900.0  # seconds without progress after which a job fails
 
     @property
     def bytes(self) -> int:
-        """Of one upload."""
+        """Most bytes of one upload."""
         return self.megabytes * MEGABYTE
 
     def described(self) -> dict[str, int]:
-        """For the page."""
+        """The limits that the page shows, as JSON."""
         return {"megabytes": self.megabytes, "frames": self.frames, "side": MAX_SIDE, "window": MAX_WINDOW}

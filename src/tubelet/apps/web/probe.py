@@ -1,6 +1,6 @@
-"""What a file from outside is, told by its content in a process of its own: a hostile file can end only that.
+"""Read size, length and codec of an untrusted video file in a process of its own, which a hostile file may crash.
 
-Only plain containers are opened: a playlist, which could name other files and addresses, is no video here.
+Only plain containers are opened. A playlist is refused, because it could name other files and addresses.
 `python -m tubelet.apps.web.probe PATH MAX_FRAMES` prints one line of JSON.
 """
 
@@ -18,43 +18,48 @@ from tubelet.apps.web.limits import MAX_SIDE
 from tubelet.core.errors import InputError
 
 CONTAINERS = "mov,mp4,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,ogg,asf,gif,h264,hevc,ivf,mxf,apng,webp_anim"
-SECONDS = 30  # until a file that keeps the parser busy is given up
-MEMORY = 2 << 30  # bytes of the probing process
+SECONDS = 30  # most time for one file
+MEMORY = 2 << 30  # most bytes of the probing process
 NO_VIDEO = "this file is not a video that can be read"
 
-# what every current browser plays; a container's name as FFmpeg says it -> codecs
+# what every current browser plays: FFmpeg's name of a container -> codecs
 PLAYED = {"mov,mp4,m4a,3gp,3g2,mj2": {"h264"}, "matroska,webm": {"vp8", "vp9"}}
 PLAYED_PIXELS = {"yuv420p", "yuvj420p"}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Probed:
-    """Facts of a video file."""
+    """Properties of a video file."""
 
     width: int
     height: int
     frames: int
     seconds: float
     codec: str
-    playable: bool  # by browsers as it is, with frame times that start at 0
+    playable: bool  # whether browsers play it as it is, with frame times that start at 0
     webm: bool
 
 
 def probe(path: Path, max_frames: int) -> Probed:
-    """Facts of an untrusted file; raises InputError, in one line fit for a browser, for what is not taken."""
+    """Read an untrusted file's properties in a new process.
+
+    Raises InputError, with a line that a browser may show, if the file is not a video, cannot be read in SECONDS, or
+    has more than `max_frames` frames or MAX_SIDE pixels on a side.
+    """
     command = [sys.executable, "-m", "tubelet.apps.web.probe", str(path), str(max_frames)]
     try:
-        done = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL)
-        told = json.loads(done.stdout)
+        process = subprocess.run(command, capture_output=True, timeout=SECONDS, check=False, stdin=subprocess.DEVNULL)
+        answer = json.loads(process.stdout)
     except (subprocess.TimeoutExpired, json.JSONDecodeError):
         raise InputError(NO_VIDEO) from None
-    if "error" in told:
-        raise InputError(told["error"])
-    return Probed(**told)
+
+    if "error" in answer:
+        raise InputError(answer["error"])
+    return Probed(**answer)
 
 
-def look(path: Path, max_frames: int) -> Probed:
-    """The same in this process."""
+def probe_here(path: Path, max_frames: int) -> Probed:
+    """Read a file's properties in this process. Raises InputError as `probe` does."""
     import av
 
     from tubelet.video.media import open_media
@@ -62,41 +67,54 @@ def look(path: Path, max_frames: int) -> Probed:
     options = {"format_whitelist": CONTAINERS, "protocol_whitelist": "file"}
     try:
         with open_media(str(path), options=options) as container:
-            return _facts(container, max_frames)
+            return _properties(container, max_frames)
     except (av.FFmpegError, OSError, ValueError, MemoryError) as error:
         raise error if isinstance(error, InputError) else InputError(NO_VIDEO) from None
 
 
-def _facts(container: Any, max_frames: int) -> Probed:
+def _properties(container: Any, max_frames: int) -> Probed:
     stream = container.streams.best("video")
     if stream is None:
         raise InputError("there is no video in this file, only sound or data")
     if stream.codec_context is None:  # no decoder knows it; PyAV before 18.1 crashes when asked to decode it
         raise InputError(NO_VIDEO)
+
     frame = next(container.decode(stream), None)
     if frame is None:
         raise InputError(NO_VIDEO)
     if max(frame.width, frame.height) > MAX_SIDE:
         raise InputError(f"{frame.width} x {frame.height} pixels are too many: at most {MAX_SIDE} on a side")
-    container.seek(0, stream=stream) if container.format.name != "gif" else None
-    frames, end = _measured(container, stream, max_frames)
-    played = PLAYED.get(container.format.name, set())
-    plain = frame.format.name in PLAYED_PIXELS and not frame.rotation
-    starts = not stream.start_time and not container.start_time
+
+    if container.format.name != "gif":
+        container.seek(0, stream=stream)
+    frames, seconds = _length(container, stream, max_frames)
+
     return Probed(
         width=frame.width,
         height=frame.height,
         frames=frames,
-        seconds=round(end, 3),
+        seconds=round(seconds, 3),
         codec=stream.codec_context.name,
-        playable=stream.codec_context.name in played and plain and starts and _brand(container) != "qt",
+        playable=_is_playable(container, stream, frame),
         webm="webm" in container.format.name,
     )
 
 
-def _measured(container: Any, stream: Any, max_frames: int) -> tuple[int, float]:
-    """Frames and seconds by walking over the packets: what a header claims is not trusted."""
-    frames, end = 0, 0.0
+def _is_playable(container: Any, stream: Any, frame: Any) -> bool:
+    """Whether browsers play the file and show the same frame at the same time as we do."""
+    if stream.codec_context.name not in PLAYED.get(container.format.name, set()):
+        return False
+    if frame.format.name not in PLAYED_PIXELS or frame.rotation:
+        return False
+    if stream.start_time or container.start_time:
+        return False
+    return _brand(container) != "qt"
+
+
+def _length(container: Any, stream: Any, max_frames: int) -> tuple[int, float]:
+    """Count frames and seconds over all packets; the header's claims are not trusted."""
+    frames = 0
+    end = 0.0
     for packet in container.demux(stream):
         if packet.size == 0 or packet.is_discard:
             continue
@@ -120,10 +138,10 @@ def _main(path: str, max_frames: str) -> None:
 
         resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
     try:
-        told: dict[str, Any] = asdict(look(Path(path), int(max_frames)))
+        answer: dict[str, Any] = asdict(probe_here(Path(path), int(max_frames)))
     except InputError as error:
-        told = {"error": str(error)}
-    sys.stdout.write(json.dumps(told))
+        answer = {"error": str(error)}
+    sys.stdout.write(json.dumps(answer))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""No address takes all: of each, so many requests at the same time, whether they upload, watch or wait.
+"""Limit how many requests one address may have open at the same time, whether they upload, watch or wait.
 
-Behind a proxy on this machine the address is the one that the proxy tells (X-Forwarded-For).
+Behind a proxy on this machine, the address is the one in the proxy's X-Forwarded-For header.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ RETRY_AFTER = 5  # seconds
 
 
 class Shares:
-    """ASGI middleware; `each` 0 is no limit."""
+    """ASGI middleware that answers 503 to an address with `each` requests under way; 0 is no limit."""
 
     def __init__(self, app: ASGIApp, each: int) -> None:
         self.app = app
@@ -23,20 +23,22 @@ class Shares:
         self._running: Counter[str] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asker = address(HTTPConnection(scope))
-        if self.each and self._running[asker] >= self.each:
+        client = address(HTTPConnection(scope))
+        if self.each and self._running[client] >= self.each:
             line = f"busy: {self.each} requests from your address are under way; try again in a while"
-            await JSONResponse({"error": line}, 503, {"Retry-After": str(RETRY_AFTER)})(scope, receive, send)
+            response = JSONResponse({"error": line}, 503, {"Retry-After": str(RETRY_AFTER)})
+            await response(scope, receive, send)
             return
-        self._running[asker] += 1
+
+        self._running[client] += 1
         try:
             await self.app(scope, receive, send)
         finally:
-            self._running[asker] -= 1
-            if not self._running[asker]:
-                del self._running[asker]
+            self._running[client] -= 1
+            if not self._running[client]:
+                del self._running[client]
 
 
 def address(request: HTTPConnection) -> str:
-    """Where a request comes from, without the port."""
+    """The IP address that a request comes from; empty if unknown."""
     return request.client.host if request.client else ""
