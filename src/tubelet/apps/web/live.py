@@ -1,4 +1,4 @@
-"""The page of `tubelet stream`: the newest picture as motion JPEG. A slow viewer misses pictures, nothing queues."""
+"""The page of `tubelet stream`: the newest picture as motion JPEG. A slow viewer skips pictures; none are queued."""
 
 from __future__ import annotations
 
@@ -28,44 +28,56 @@ BOUNDARY = "picture"
 MAX_VIEWERS = 8
 EACH = 6  # requests of one address at the same time
 PATIENCE = Patience(reader=15)
-POLL = 0.01  # seconds
+POLL_SECONDS = 0.01
 
 
 class Newest:
-    """The newest picture and nothing else; made only while somebody looks."""
+    """The newest picture; drawn and compressed only while there are viewers."""
 
     def __init__(self) -> None:
-        self.number = 0
+        self.number = 0  # of pictures so far
         self.jpeg = b""
         self.caption = "waiting for the first picture"
         self.viewers = 0
         self.ended = False
 
     def offer(self, frame: Frame, rate: float) -> None:
-        """A frame that the model has finished, and the current frames a second."""
+        """Replace the picture by a finished frame; `rate` is the current number of frames a second."""
         from tubelet.apps.picture import picture
 
-        names = ", ".join(f"{name} {id}" for name, id in zip(frame.names, frame.ids.tolist(), strict=True))
-        self.caption = f"{rate:.1f} frames/s · {names or 'no object'}"
+        objects = [f"{name} {id}" for name, id in zip(frame.names, frame.ids.tolist(), strict=True)]
+        names = ", ".join(objects) or "no object"
+        self.caption = f"{rate:.1f} frames/s · {names}"
+
         if self.viewers:
-            _, code = cv2.imencode(".jpg", picture(frame, rate)[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
-            self.jpeg = code.tobytes()
+            image = picture(frame, rate)[..., ::-1]
+            _, jpeg = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
+            self.jpeg = jpeg.tobytes()
             self.number += 1
 
 
 @contextmanager
 def show_live(host: str, port: int) -> Iterator[Callable[[Frame, float], None]]:
-    """Serve the page in a thread while the block runs; gives what takes the frames."""
+    """Serve the page in a thread while the block runs; yields the function that takes frames and their rate."""
     import uvicorn
 
     from tubelet.apps.web.connections import bounded
 
-    newest, access = Newest(), serve.choose_access(host, None)
+    newest = Newest()
+    access = serve.choose_access(host, None)
+
     with closing(serve.listen(host, port)) as listener:
         settings = uvicorn.Config(
-            build(newest, access), http=bounded(PATIENCE), log_config=None, access_log=False, server_header=False,
-            ws="none", lifespan="off", limit_concurrency=64, timeout_graceful_shutdown=1,
-        )  # fmt: skip
+            build(newest, access),
+            http=bounded(PATIENCE),
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            ws="none",
+            lifespan="off",
+            limit_concurrency=64,
+            timeout_graceful_shutdown=1,
+        )
         server = uvicorn.Server(settings)
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, name="page", daemon=True)
         thread.start()
@@ -73,12 +85,13 @@ def show_live(host: str, port: int) -> Iterator[Callable[[Frame, float], None]]:
         try:
             yield newest.offer
         finally:
-            newest.ended = server.should_exit = True
+            newest.ended = True
+            server.should_exit = True
             thread.join(3)
 
 
 def build(newest: Newest, access: Access) -> ASGIApp:
-    """The page, the pictures, and a line that says what is seen."""
+    """Build the application: the page, its stream of pictures, and the caption below them."""
     app = FastAPI(title="tubelet", docs_url=None, redoc_url=None, openapi_url=None)
 
     @app.get("/")
@@ -105,14 +118,17 @@ def build(newest: Newest, access: Access) -> ASGIApp:
 
 
 async def _pictures(newest: Newest) -> AsyncIterator[bytes]:
+    """Yield each new picture as a part of a multipart response, as fast as the viewer takes them."""
     newest.viewers += 1
     try:
         shown = newest.number
         while not newest.ended:
             if newest.number == shown:
-                await asyncio.sleep(POLL)
+                await asyncio.sleep(POLL_SECONDS)
                 continue
-            shown, jpeg = newest.number, newest.jpeg
+
+            shown = newest.number
+            jpeg = newest.jpeg
             head = f"--{BOUNDARY}\r\nContent-Type: image/jpeg\r\nContent-Length: {len(jpeg)}\r\n\r\n"
             yield head.encode() + jpeg + b"\r\n"
     finally:

@@ -1,8 +1,9 @@
-"""What a finished job keeps: one compressed JSON file that the page draws from and every download is made of.
+"""Write and read the result of a job: one gzipped JSON file, which the page draws and downloads are made from.
 
-{"size": [H, W], "length": T, "fps": F, "times": [seconds, T of them], "shots": [first frame of each],
- "classes": [...],
- "tracks": [{"id", "label", "name", "score", "colour": "#rrggbb", "counts": [COCO's compressed runs or null, T]}]}
+{"size": [H, W], "length": T, "fps": float, "times": [seconds of each frame],
+ "shots": [first frame of each shot], "classes": [name of each class],
+ "tracks": [{"id", "label", "name", "score", "colour": "#rrggbb",
+             "counts": [COCO's compressed RLE counts or null, for each frame]}]}
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import gzip
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from tubelet.apps.web.limits import MAX_TRACKS, SHOWN_THRESHOLD
 from tubelet.core.atomic import replacing
@@ -24,50 +26,53 @@ RESULT = "result.json.gz"
 
 
 def write(path: Path, prediction: VideoPrediction) -> int:
-    """Write the best MAX_TRACKS tracks; how many of them the page shows at first."""
+    """Write the best MAX_TRACKS tracks; returns how many of them reach SHOWN_THRESHOLD."""
     best = sorted(prediction.tracks, key=lambda track: -track.score)[:MAX_TRACKS]
     tracks = sorted(best, key=lambda track: track.id)
-    told = {
+    document = {
         "size": list(prediction.size),
         "length": prediction.length,
         "fps": prediction.source.fps,
         "times": [round(prediction.source.time(t), 6) for t in range(prediction.length)],
         "shots": list(prediction.shots),
         "classes": list(prediction.classes),
-        "tracks": [_track(track, prediction.classes) for track in tracks],
+        "tracks": [_track_json(track, prediction.classes) for track in tracks],
     }
+
+    text = json.dumps(document, separators=(",", ":"))
     with replacing(path) as temporary:
-        temporary.write_bytes(gzip.compress(json.dumps(told, separators=(",", ":")).encode(), 6, mtime=0))
+        temporary.write_bytes(gzip.compress(text.encode(), 6, mtime=0))
     return sum(track.score >= SHOWN_THRESHOLD for track in tracks)
 
 
 def read(path: Path, source: Path, name: str, threshold: float) -> VideoPrediction:
-    """The tracks that reach the threshold, with the video `source`, under the name that the user knows."""
-    told = json.loads(gzip.decompress(path.read_bytes()))
-    size = (int(told["size"][0]), int(told["size"][1]))
-    tracks = tuple(
-        Track(
-            id=entry["id"],
-            label=entry["label"],
-            score=entry["score"],
-            rles=tuple(None if counts is None else RLE(size, counts.encode("ascii")) for counts in entry["counts"]),
-        )
-        for entry in told["tracks"]
-        if entry["score"] >= threshold
-    )
+    """Read a result as a prediction on the video `source`, called `name`; only tracks that reach the threshold."""
+    document = json.loads(gzip.decompress(path.read_bytes()))
+    size = (int(document["size"][0]), int(document["size"][1]))
+    tracks = tuple(_read_track(entry, size) for entry in document["tracks"] if entry["score"] >= threshold)
+
     video: Video = replace(open_video(source), id=name)
     return VideoPrediction(
         video=name,
         size=size,
-        length=told["length"],
+        length=document["length"],
         tracks=tracks,
-        classes=tuple(told["classes"]),
-        shots=tuple(told.get("shots", ())),  # results of before there were any are still read
+        classes=tuple(document["classes"]),
+        shots=tuple(document.get("shots", ())),  # older results have none
         source=video,
     )
 
 
-def _track(track: Track, classes: tuple[str, ...]) -> dict[str, object]:
+def _read_track(entry: dict[str, Any], size: tuple[int, int]) -> Track:
+    return Track(
+        id=entry["id"],
+        label=entry["label"],
+        score=entry["score"],
+        rles=tuple(None if counts is None else RLE(size, counts.encode("ascii")) for counts in entry["counts"]),
+    )
+
+
+def _track_json(track: Track, classes: tuple[str, ...]) -> dict[str, object]:
     red, green, blue = colour(track.id)
     return {
         "id": track.id,
