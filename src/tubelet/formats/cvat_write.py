@@ -1,4 +1,4 @@
-"""Writing CVAT for video 1.1: masks frame by frame, which CVAT imports as tracks."""
+"""Write CVAT for video 1.1: every mask is a keyframe, and CVAT imports them as tracks."""
 
 from __future__ import annotations
 
@@ -20,20 +20,44 @@ LONGEST_NAME = 10_000  # characters
 
 
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
-    """Write <video>/annotations.xml and <video>/images/frame_000000.*; each folder, zipped, is what CVAT imports.
+    """Write <video>/annotations.xml and <video>/images/frame_000000.* for each video.
 
-    The folder appears whole or not at all.
+    To import a video into CVAT, zip its folder. The whole output is written atomically.
+
+    Args:
+        out: The new folder.
+        videos: The set; masks may overlap.
+        frames: Whether to write the images too.
+
+    Returns:
+        What CVAT cannot store, with counts: times and scores.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import cvat_write
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = Path(folder, "set")
+        ...     _ = cvat_write.write(out, VideoSet(videos=[video], classes=("dog",)))
+        ...     sorted(path.name for path in out.rglob("*.*"))
+        ['annotations.xml', 'frame_000000.png']
     """
-    losses = Omissions()
+    omissions = Omissions()
     with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
-            losses.note_times(video)
-            losses.note_scores(video.tracks or ())
-            (root / name).mkdir(parents=True)
+            omissions.note_times(video)
+            omissions.note_scores(video.tracks or ())
+
+            folder = root / name
+            folder.mkdir(parents=True)
             if frames:
-                store_frames(video, root / name / "images", digits=6, prefix="frame_")
-            (root / name / "annotations.xml").write_text(_document(name, video, videos.classes), encoding="utf-8")
-    return losses
+                store_frames(video, folder / "images", digits=6, prefix="frame_")
+
+            document = _document(name, video, videos.classes)
+            (folder / "annotations.xml").write_text(document, encoding="utf-8")
+    return omissions
 
 
 def _document(name: str, video: Video, classes: Sequence[str]) -> str:
@@ -43,43 +67,49 @@ def _document(name: str, video: Video, classes: Sequence[str]) -> str:
         f"<label><name>{escape(_name(label))}</name><type>mask</type><attributes>{attribute}</attributes></label>"
         for label in classes
     ]
+
+    height, width = video.size
     head = [
         '<?xml version="1.0" encoding="utf-8"?>',
         "<annotations><version>1.1</version><meta><task>",
         f"<name>{escape(_name(name))}</name><size>{len(video)}</size><mode>interpolation</mode>",
         f"<labels>{''.join(labels)}</labels>",
-        f"<original_size><width>{video.size[1]}</width><height>{video.size[0]}</height></original_size>",
+        f"<original_size><width>{width}</width><height>{height}</height></original_size>",
         "</task></meta>",
     ]
-    tracks = [line for track in video.tracks or () for line in _track_lines(track, classes[track.label])]
-    return "\n".join([*head, *tracks, "</annotations>", ""])
+
+    lines = head
+    for track in video.tracks or ():
+        lines += _track_lines(track, classes[track.label])
+    return "\n".join([*lines, "</annotations>", ""])
 
 
 def _track_lines(track: Track, label: str) -> list[str]:
-    """The mask of every frame; after the last frame of a stretch, the same mask once more, as outside."""
+    """A line per mask; when the object disappears, its last mask again with outside="1", which ends it."""
     lines = [f'<track id="{track.id}" label={quoteattr(_name(label))} source="manual">']
-    last: RLE | None = None
+    previous: RLE | None = None
     for t, rle in enumerate(track.rles):
         if rle is not None:
             lines.append(_mask_line(t, rle, track.ignore, outside=False))
-        elif last is not None:
-            lines.append(_mask_line(t, last, track.ignore, outside=True))
-        last = rle
+        elif previous is not None:
+            lines.append(_mask_line(t, previous, track.ignore, outside=True))
+        previous = rle
     return [*lines, "</track>"]
 
 
 def _mask_line(t: int, rle: RLE, crowd: bool, *, outside: bool) -> str:
     x1, y1, x2, y2 = masks.boxes([rle])[0].astype(int)
-    flat = masks.decode([rle])[0][y1:y2, x1:x2].ravel()
-    starts = np.flatnonzero(np.diff(flat, prepend=0))  # the first run is of zeros, maybe none
-    runs = np.diff(np.concatenate([[0], starts, [flat.size]]))
+    pixels = masks.decode([rle])[0][y1:y2, x1:x2].ravel()
+    starts = np.flatnonzero(np.diff(pixels, prepend=0))
+    lengths = np.diff(np.concatenate([[0], starts, [pixels.size]]))  # the first run is background, perhaps empty
+    runs = ", ".join(map(str, lengths))
     return (
-        f'<mask frame="{t}" outside="{int(outside)}" occluded="0" keyframe="1" rle="{", ".join(map(str, runs))}" '
+        f'<mask frame="{t}" outside="{int(outside)}" occluded="0" keyframe="1" rle="{runs}" '
         f'left="{x1}" top="{y1}" width="{x2 - x1}" height="{y2 - y1}" z_order="0">'
         f'<attribute name="{CROWD}">{str(crowd).lower()}</attribute></mask>'
     )
 
 
 def _name(text: str) -> str:
-    """XML cannot hold control characters, not even escaped."""
+    """The text without control characters, which XML does not allow even when escaped."""
     return printable(text, LONGEST_NAME)

@@ -1,9 +1,9 @@
-"""Plain PNG folders: one black and white image per object and frame, which every tool reads and which may overlap.
+"""Read and write plain PNG folders: one black and white image per object and frame, so masks may overlap.
 
-    frames/<video>/00000.png        frames, in any image form
-    masks/<video>/<id>_<class>/00000.png    white where the object is; no file, or all black, where it is absent
+    frames/<video>/00000.png                frames, in any image format
+    masks/<video>/<id>_<class>/00000.png    white inside the mask; no file, or all black, if the object is absent
 
-A class called `ignore` holds regions that are neither to be found nor forbidden.
+Objects of the class `ignore` are regions to ignore in evaluation.
 """
 
 from __future__ import annotations
@@ -27,20 +27,37 @@ IGNORED = "ignore"
 
 class _Object(NamedTuple):
     id: int
-    name: str
-    maps: dict[str, str]  # stem of a frame -> file
+    name: str  # of the class
+    maps: dict[str, str]  # stem of the frame's file -> path of the mask
 
 
 class _Entry(NamedTuple):
     name: str
-    frames: tuple[str, ...]
+    frames: tuple[str, ...]  # paths of the images
     objects: tuple[_Object, ...]
 
 
 def read(root: str | Path, *, classes: Sequence[str] | None = None) -> VideoSet:
-    """The videos of such a folder or zip archive; classes are those of the folder names, in alphabetical order.
+    """Read a folder or zip archive; masks are read when a video is used.
 
-    Raises InputError where the folders are missing, FormatError for names and masks that are not as above.
+    Args:
+        root: The folder or archive.
+        classes: Names of the classes; by default those of the folder names, in alphabetical order.
+
+    Raises:
+        InputError: if there are no frames.
+        FormatError: if a folder or mask is not of this layout, or a class is not in `classes`.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import mask_folders
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = mask_folders.write(Path(folder, "set"), VideoSet(videos=[video], classes=("dog",)))
+        ...     mask_folders.read(Path(folder, "set")).videos[0]
+        Video(id='dog', size=(4, 6), frames=1, fps=25, tracks=0)
     """
     files = open_files(root)
     frames: dict[str, list[str]] = {}
@@ -51,36 +68,66 @@ def read(root: str | Path, *, classes: Sequence[str] | None = None) -> VideoSet:
             frames.setdefault(parts[-2], []).append(name)
         elif is_image(name) and len(parts) >= 4 and parts[-4] == "masks":
             objects.setdefault(parts[-3], {}).setdefault(parts[-2], {})[PurePosixPath(name).stem] = name
+
     if not frames:
         raise InputError(f"{files}: expected frames in frames/<video> and masks in masks/<video>/<id>_<class>")
     entries = [
         _Entry(video, tuple(sorted(frames[video])), _objects(files, video, objects.get(video, {})))
         for video in sorted(frames)
     ]
-    found = {held.name for entry in entries for held in entry.objects} - {IGNORED}
-    names = tuple(sorted(found)) if classes is None else tuple(classes)
-    if unknown := found - set(names):
+
+    used = {obj.name for entry in entries for obj in entry.objects} - {IGNORED}
+    names = tuple(sorted(used)) if classes is None else tuple(classes)
+    unknown = used - set(names)
+    if unknown:
         raise FormatError(f"{files}: the class {min(unknown)!r} is not among {', '.join(names)}")
     return VideoSet(videos=_Videos(files, entries, names), classes=names)
 
 
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
-    """Write such folders, whole or not at all; an object that is absent in a frame has no file there."""
-    losses = Omissions()
+    """Write a new folder, atomically; an object that is absent from a frame has no file for it.
+
+    Args:
+        out: The new folder.
+        videos: The set.
+        frames: Whether to write the images too.
+
+    Returns:
+        What these folders cannot store, with counts: times, scores, unused classes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core import masks
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import mask_folders
+        >>> rle = masks.encode(np.ones((1, 4, 6), bool))[0]
+        >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=(rle,))
+        >>> video = tubelet.Video(id="v", size=(4, 6), frames=[None], tracks=(track,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = Path(folder, "set")
+        ...     _ = mask_folders.write(out, VideoSet(videos=[video], classes=("dog",)), frames=False)
+        ...     [path.relative_to(out).as_posix() for path in out.rglob("*.png")]
+        ['masks/v/1_dog/00000.png']
+    """
+    omissions = Omissions()
     used: set[int] = set()
     with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
-            losses.note_times(video)
-            losses.note_scores(video.tracks or ())
+            omissions.note_times(video)
+            omissions.note_scores(video.tracks or ())
             if frames:
                 store_frames(video, root / "frames" / name)
+
             for track in video.tracks or ():
-                kind = IGNORED if track.ignore else videos.classes[track.label]
-                _write_object(root / "masks" / name / f"{track.id}_{_as_folder(kind)}", track)
-                losses.note("classes of ignored regions", int(track.ignore))
-                used |= set() if track.ignore else {track.label}
-    losses.note("classes without an object", len(videos.classes) - len(used))
-    return losses
+                class_name = IGNORED if track.ignore else videos.classes[track.label]
+                _write_object(root / "masks" / name / f"{track.id}_{_as_folder(class_name)}", track)
+                omissions.note("classes of ignored regions", int(track.ignore))
+                if not track.ignore:
+                    used.add(track.label)
+
+    omissions.note("classes without an object", len(videos.classes) - len(used))
+    return omissions
 
 
 class _Videos(LazyVideos[_Entry]):
@@ -88,25 +135,30 @@ class _Videos(LazyVideos[_Entry]):
 
     def __init__(self, files: Files, entries: Sequence[_Entry], classes: tuple[str, ...]) -> None:
         super().__init__(entries)
-        self.files, self.classes = files, classes
+        self.files = files
+        self.classes = classes
 
     def make(self, entry: _Entry) -> Video:
         first = entry.frames[0]
         size = check_header(self.files.read(first), self.files.where(first)).size
-        tracks = tuple(self._track(held, entry, size) for held in entry.objects)
-        return Video(id=entry.name, size=size, frames=StoredFrames(self.files, entry.frames, size), tracks=tracks)
+        tracks = tuple(self._track(obj, entry, size) for obj in entry.objects)
+        frames = StoredFrames(self.files, entry.frames, size)
+        return Video(id=entry.name, size=size, frames=frames, tracks=tracks)
 
-    def _track(self, held: _Object, entry: _Entry, size: tuple[int, int]) -> Track:
+    def _track(self, obj: _Object, entry: _Entry, size: tuple[int, int]) -> Track:
         stems = [PurePosixPath(frame).stem for frame in entry.frames]
-        if extra := sorted(set(held.maps) - set(stems)):
-            raise FormatError(f"{self.files}: video {entry.name}, object {held.id}: no frame for the mask {extra[0]}")
-        ignored = held.name == IGNORED
+        extra = sorted(set(obj.maps) - set(stems))
+        if extra:
+            where = f"{self.files}: video {entry.name}, object {obj.id}"
+            raise FormatError(f"{where}: no frame for the mask {extra[0]}")
+
+        is_ignored = obj.name == IGNORED
         return Track(
-            id=held.id,
-            label=0 if ignored else self.classes.index(held.name),
+            id=obj.id,
+            label=0 if is_ignored else self.classes.index(obj.name),
             score=1.0,
-            rles=tuple(self._mask(held.maps.get(stem), size) for stem in stems),
-            ignore=ignored,
+            rles=tuple(self._mask(obj.maps.get(stem), size) for stem in stems),
+            ignore=is_ignored,
         )
 
     def _mask(self, name: str | None, size: tuple[int, int]) -> masks.RLE | None:
@@ -120,7 +172,8 @@ def _objects(files: Files, video: str, folders: dict[str, dict[str, str]]) -> tu
     objects = []
     for folder, maps in sorted(folders.items()):
         number, separator, name = folder.partition("_")
-        if not (separator and name and number.isascii() and number.isdigit()):
+        has_number = number.isascii() and number.isdigit()
+        if not (separator and name and has_number):
             raise FormatError(f"{files}: video {video}: expected a folder <id>_<class>, got {folder!r}")
         objects.append(_Object(int(number), name, maps))
     return tuple(sorted(objects))
