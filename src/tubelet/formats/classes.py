@@ -1,7 +1,7 @@
-"""Class lists of the data sets, and which class of one set is which of another.
+"""Class lists of the data sets, and maps from the classes of one set to those of another.
 
-`translate(videos, classes, names)` renames the classes of a set. A class without a counterpart is not background: its
-objects become ignored, because the target's classes may hide among them.
+`translate(videos, classes, names)` renames the classes of a set. Objects whose class has no
+counterpart are ignored, not background: they may belong to a class of the target list.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ OVIS = (  # the last one is spelt so in the files
 )  # fmt: skip
 
 DAVIS = ("object",)
-MOTS = ("car", "pedestrian")  # of the class ids 1 and 2
+MOTS = ("car", "pedestrian")  # class ids 1 and 2
 
 CLASS_LISTS: dict[str, tuple[str, ...]] = {
     "coco": COCO,
@@ -120,10 +120,17 @@ MAPS: dict[tuple[str, str], dict[str, str]] = {
 
 
 def class_map(source: str, target: str) -> dict[str, str]:
-    """The map between two lists of CLASS_LISTS by name; raises ConfigError where there is none."""
+    """Return the map from one list of CLASS_LISTS to another; ConfigError if there is none.
+
+    Example:
+        >>> from tubelet.formats.classes import class_map
+        >>> class_map("coco", "ytvis2019")["car"]
+        'sedan'
+    """
     for name in (source, target):
         if name not in CLASS_LISTS:
             raise ConfigError(f"no class list {name!r}; {nearest(name, CLASS_LISTS)}")
+
     if CLASS_LISTS[source] == CLASS_LISTS[target]:
         return {name: name for name in CLASS_LISTS[source]}
     if (source, target) not in MAPS:
@@ -133,21 +140,38 @@ def class_map(source: str, target: str) -> dict[str, str]:
 
 
 def translate(videos: VideoSet, classes: tuple[str, ...], names: Mapping[str, str]) -> VideoSet:
-    """The set with its classes renamed by `names` into `classes`; objects of other classes are ignored.
+    """Rename the classes of a set; objects of classes that are not in `names` are ignored.
 
-    Raises ConfigError where `names` leads to a class that is not in `classes`.
+    Args:
+        videos: The set; its videos are changed when they are used.
+        classes: The new class list.
+        names: Old class name -> new class name. Raises ConfigError if a new name is not in
+            `classes`.
+
+    Example:
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats.classes import translate
+        >>> tracks = tuple(tubelet.Track(id=n, label=n, score=1.0, rles=(None,)) for n in (0, 1))
+        >>> video = tubelet.Video(id="street", size=(4, 6), frames=[None], tracks=tracks)
+        >>> videos = VideoSet(videos=[video], classes=("car", "cup"))
+        >>> translate(videos, ("dog", "sedan"), {"car": "sedan"}).videos[0].tracks[0]
+        Track(id=0, label=1, score=1, frames=0 of 1)
     """
     for name in names.values():
         if name not in classes:
             raise ConfigError(f"no class {name!r} in the target list; {nearest(name, classes)}")
+
     labels = [classes.index(names[old]) if old in names else None for old in videos.classes]
 
-    def renamed(track: Track) -> Track:
+    def translate_track(track: Track) -> Track:
         label = labels[track.label]
-        return replace(track, label=0, ignore=True) if label is None else replace(track, label=label)
+        if label is None:
+            return replace(track, label=0, ignore=True)
+        return replace(track, label=label)
 
-    def change(video: Video) -> Video:
-        tracks = video.tracks
-        return video if tracks is None else replace(video, tracks=tuple(renamed(track) for track in tracks))
+    def translate_video(video: Video) -> Video:
+        if video.tracks is None:
+            return video
+        return replace(video, tracks=tuple(translate_track(track) for track in video.tracks))
 
-    return VideoSet(videos=MappedVideos(videos.videos, change), classes=classes)
+    return VideoSet(videos=MappedVideos(videos.videos, translate_video), classes=classes)

@@ -1,4 +1,4 @@
-"""Sequences of videos that are made on access, not when the sequence is built."""
+"""Sequences whose videos are made when they are used."""
 
 from __future__ import annotations
 
@@ -14,24 +14,21 @@ Entry = TypeVar("Entry")
 
 
 class LazyVideos(Sequence[Video], Generic[Entry]):
-    """A sequence that stores one small entry per video; a subclass makes the video of an entry in `make`.
+    """A sequence of videos, each made from a small entry when it is used; slices are lazy too.
 
-    Slices are lazy too. The last `cache_size` videos made are cached, which costs little memory: their masks are
-    run-length encoded and their frames are lazy.
+    A subclass implements `make`. The last `cache_size` videos are cached: their masks are encoded
+    and their frames lazy, so they need little memory.
 
-    >>> from tubelet.formats.lazy import LazyVideos
-    >>> class Blank(LazyVideos[str]):
-    ...     cache_size = 2
-    ...     def make(self, entry):
-    ...         return tubelet.Video(id=entry, size=(8, 8), frames=[None] * 3)
-    >>> videos = Blank(["cat", "dog", "fox"])
-    >>> videos[-1].id, len(videos[1:])
-    ('fox', 2)
-    >>> videos[0] is videos[0]  # from the cache
-    True
+    Example:
+        >>> from tubelet.formats.lazy import LazyVideos
+        >>> class Blank(LazyVideos[str]):
+        ...     def make(self, entry):
+        ...         return tubelet.Video(id=entry, size=(4, 6), frames=[None])
+        >>> [video.id for video in Blank(["dog", "cat", "bird"])[1:]]
+        ['cat', 'bird']
     """
 
-    cache_size = 0  # number of videos
+    cache_size = 0  # videos
 
     def __init__(self, entries: Sequence[Entry]) -> None:
         self.entries = entries
@@ -68,13 +65,14 @@ class LazyVideos(Sequence[Video], Generic[Entry]):
 
 
 class MappedVideos(LazyVideos[int]):
-    """The videos of another sequence, each passed through `change` on access.
+    """The videos of another sequence, each changed by a function when it is used.
 
-    >>> from dataclasses import replace
-    >>> from tubelet.formats.lazy import MappedVideos
-    >>> video = tubelet.Video(id="dog", size=(8, 8), frames=[None] * 3)
-    >>> MappedVideos([video], lambda video: replace(video, fps=5.0))[0].fps
-    5.0
+    Example:
+        >>> from dataclasses import replace
+        >>> from tubelet.formats.lazy import MappedVideos
+        >>> videos = [tubelet.Video(id="dog", size=(4, 6), frames=[None])]
+        >>> MappedVideos(videos, lambda video: replace(video, fps=5.0))[0].fps
+        5.0
     """
 
     def __init__(self, videos: Sequence[Video], change: Callable[[Video], Video]) -> None:
@@ -89,11 +87,11 @@ class MappedVideos(LazyVideos[int]):
 class JoinedVideos(LazyVideos[tuple[int, int]]):
     """Several sequences of videos, one after another.
 
-    >>> from tubelet.formats.lazy import JoinedVideos
-    >>> cat = tubelet.Video(id="cat", size=(8, 8), frames=[None] * 3)
-    >>> dog = tubelet.Video(id="dog", size=(8, 8), frames=[None] * 3)
-    >>> [video.id for video in JoinedVideos([cat], [dog, cat])]
-    ['cat', 'dog', 'cat']
+    Example:
+        >>> from tubelet.formats.lazy import JoinedVideos
+        >>> dog, cat = (tubelet.Video(id=name, size=(4, 6), frames=[None]) for name in ("dog", "cat"))
+        >>> [video.id for video in JoinedVideos([dog], [cat, dog])]
+        ['dog', 'cat', 'dog']
     """
 
     def __init__(self, *parts: Sequence[Video]) -> None:
