@@ -1,4 +1,4 @@
-"""Files as data sets hold them: a folder or a zip archive read in place, JSON, and images decoded when asked for."""
+"""The files of a data set: a folder or a zip archive, read in place, and images as lazy frames."""
 
 from __future__ import annotations
 
@@ -23,11 +23,28 @@ IMAGE_ENDINGS = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".t
 
 
 class FormatWarning(UserWarning):
-    """Something in a data set is odd, but its meaning is certain; the message counts how often."""
+    """A data set departs from its format, but what it means is clear; the message counts how often.
+
+    Example:
+        >>> import warnings
+        >>> from tubelet.formats.files import FormatWarning
+        >>> warnings.simplefilter("error", FormatWarning)  # to be strict
+    """
 
 
 class Files(ABC):
-    """A tree of files under names with forward slashes, relative to its root. `str(files)` says where it is."""
+    """A tree of files. Names are relative to its root, with forward slashes.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.files import open_files
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "00000.JPG").write_bytes(b"not an image")
+        ...     files = open_files(folder)
+        ...     files.names, files.find("00000.png"), files.read("00000.JPG")
+        (('00000.JPG',), '00000.JPG', b'not an image')
+    """
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -42,24 +59,34 @@ class Files(ABC):
 
     @abstractmethod
     def read(self, name: str) -> bytes:
-        """The bytes of a file; raises InputError, which names it, where that cannot be."""
+        """Read a file; raises InputError, which names it, if that fails."""
 
     def where(self, name: str) -> str:
-        """How messages call a file."""
+        """Return what error messages call a file."""
         return str(self.path / name)
 
     def below(self, folder: str) -> tuple[str, ...]:
-        """The files in a folder and its subfolders."""
+        """Return the files in a folder and its subfolders, sorted."""
         prefix = f"{folder}/" if folder else ""
         return tuple(name for name in self.names if name.startswith(prefix))
 
     @abstractmethod
     def find(self, name: str) -> str | None:
-        """The file itself, or else the only one beside it that differs in letters' case or an image's ending."""
+        """Return the name if it exists, else the only one in its folder that differs in case or image suffix.
+
+        None if there is no such file, or if there are several.
+        """
 
 
 class Folder(Files):
-    """A folder on disk."""
+    """A folder on disk.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.formats.files import Folder
+        >>> Folder(Path("images")).where("dog.jpg")
+        'images/dog.jpg'
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -67,20 +94,24 @@ class Folder(Files):
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        found = (Path(root, name) for root, _, names in os.walk(self.path) for name in names if name[0] != ".")
-        return tuple(sorted(path.relative_to(self.path).as_posix() for path in found))
+        found = []
+        for root, _, names in os.walk(self.path):
+            folder = Path(root).relative_to(self.path)
+            found += [(folder / name).as_posix() for name in names if name[0] != "."]
+        return tuple(sorted(found))
 
     def find(self, name: str) -> str | None:
         if (self.path / name).is_file():
             return name
-        return _alike(name, self._beside(str(PurePosixPath(name).parent)))
+        folder = str(PurePosixPath(name).parent)
+        return _similar(name, self._directly_in(folder))
 
-    def _beside(self, folder: str) -> tuple[str, ...]:
-        # only the one folder is listed: walking through a whole data set takes minutes on some disks
+    def _directly_in(self, folder: str) -> tuple[str, ...]:
+        # `names` would walk through the whole data set, which takes minutes on some disks
         if folder not in self._listed:
-            place = self.path / folder
-            entries = sorted(entry.name for entry in place.iterdir() if entry.is_file()) if place.is_dir() else []
-            self._listed[folder] = tuple(str(PurePosixPath(folder) / name) for name in entries)
+            path = self.path / folder
+            names = sorted(entry.name for entry in path.iterdir() if entry.is_file()) if path.is_dir() else []
+            self._listed[folder] = tuple(str(PurePosixPath(folder) / name) for name in names)
         return self._listed[folder]
 
     def read(self, name: str) -> bytes:
@@ -88,7 +119,19 @@ class Folder(Files):
 
 
 class Archive(Files):
-    """A zip archive. Each process opens it for itself, so that loader workers do not share a file position."""
+    """A zip archive. Each process opens it anew, so that loader workers do not share a file position.
+
+    Example:
+        >>> import tempfile, zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.files import Archive
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "images.zip")
+        ...     with zipfile.ZipFile(path, "w") as file:
+        ...         file.writestr("dog/00000.jpg", b"not an image")
+        ...     Archive(path).below("dog")
+        ('dog/00000.jpg',)
+    """
 
     def __init__(self, path: Path) -> None:
         super().__init__(path)
@@ -99,7 +142,10 @@ class Archive(Files):
         return tuple(name for name in archives.member_names(self._zip()) if not name.startswith("__MACOSX/"))
 
     def find(self, name: str) -> str | None:
-        return name if name in self._members else _alike(name, self.below(str(PurePosixPath(name).parent)))
+        if name in self._members:
+            return name
+        folder = str(PurePosixPath(name).parent)
+        return _similar(name, self.below(folder))
 
     @cached_property
     def _members(self) -> frozenset[str]:
@@ -109,25 +155,35 @@ class Archive(Files):
         return archives.read_member(self._zip(), name, self.where(name))
 
     def check(self) -> None:
-        """Raise InputError where this is no zip archive."""
+        """Raise InputError if this is not a zip archive."""
         self._zip()
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_opened": None}
 
     def _zip(self) -> zipfile.ZipFile:
-        if self._opened is None or self._opened[0] != os.getpid():
-            self._opened = (os.getpid(), archives.open_archive(self.path))
+        process = os.getpid()
+        if self._opened is None or self._opened[0] != process:
+            self._opened = (process, archives.open_archive(self.path))
         return self._opened[1]
 
 
 def open_files(path: str | Path) -> Files:
-    """A folder or a zip archive as a tree of files; raises InputError for anything else."""
+    """Open a folder or a zip archive; raises InputError for anything else.
+
+    Example:
+        >>> import tempfile
+        >>> from tubelet.formats.files import open_files
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     open_files(folder).names
+        ()
+    """
     path = Path(path)
     if path.is_dir():
         return Folder(path)
     if not files.exists(path):
         raise InputError(f"{path}: no such folder or zip archive")
+
     archive = Archive(path)
     try:
         archive.check()
@@ -137,11 +193,27 @@ def open_files(path: str | Path) -> Files:
 
 
 class StoredFrames(LazyFrames):
-    """Images of a tree of files as frames, uint8 [3, H, W] RGB, all of `size` (height, width).
+    """Images in a folder or archive as frames, uint8 [3, H, W] RGB, each decoded when it is used.
 
-    Images are taken as stored, because annotations count pixels before any rotation that a camera noted; where only
-    the rotated image has the right size, that is taken. Reading raises InputError, which names the file; but images
-    that are there under another ending or case of letters are taken, with one warning that counts them.
+    Images are not rotated by their EXIF orientation, because annotations count stored pixels;
+    unless only the rotated image has the right size. Reading raises InputError, which names the
+    file. If names differ from those on disk in case or suffix, the files are found, with one
+    warning that counts them.
+
+    Args:
+        files: The folder or archive.
+        names: The image of each frame.
+        size: Height and width that every image must have.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tubelet.formats.files import StoredFrames, open_files
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Image.new("RGB", (6, 4)).save(Path(folder, "00000.png"))
+        ...     StoredFrames(open_files(folder), ["00000.png"], size=(4, 6))[0].shape
+        torch.Size([3, 4, 6])
     """
 
     def __init__(self, files: Files, names: Sequence[str], size: tuple[int, int]) -> None:
@@ -159,35 +231,43 @@ class StoredFrames(LazyFrames):
             if self._rename() == 0:
                 raise
             data = self.files.read(self.names[t])
+
         image = images.decode_rgb(data, self.files.where(self.names[t]), size=self.size)
         return torch.from_numpy(image).permute(2, 0, 1)
 
     def stored_name(self, t: int) -> str:
-        """The name of frame t's file as it is on disk."""
+        """Return the name of frame t's file on disk."""
         return self.files.find(self.names[t]) or self.names[t]
 
     def _rename(self) -> int:
-        """Take the names as they are on disk; how many were not."""
-        found = tuple(self.files.find(name) or name for name in self.names)
-        changed = [(name, other) for name, other in zip(self.names, found, strict=True) if name != other]
+        """Replace names by those on disk; return how many differ."""
+        names = tuple(self.files.find(name) or name for name in self.names)
+        changed = [(old, new) for old, new in zip(self.names, names, strict=True) if old != new]
         if changed:
-            example = f"{changed[0][1]} for {changed[0][0]}"
+            old, new = changed[0]
             warnings.warn(
-                f"{self.files}: {len(changed)} of {len(found)} frames are there under another name, such as {example}",
+                f"{self.files}: {len(changed)} of {len(names)} frames are there under another name, "
+                f"such as {new} for {old}",
                 FormatWarning,
                 stacklevel=2,
             )
-        self.names = found
+        self.names = names
         return len(changed)
 
 
 def clean_name(name: Any, where: str) -> str:
-    """A file name from a file, with forward slashes whatever system wrote it.
+    """Check a file name from a file, and replace backslashes by slashes.
 
-    Raises FormatError for what is no name, or one that leads out of its folder.
+    Raises FormatError if it is not a name or leads out of its folder.
+
+    Example:
+        >>> from tubelet.formats.files import clean_name
+        >>> clean_name("dog\\\\00000.jpg", "train.json")
+        'dog/00000.jpg'
     """
     if not isinstance(name, str) or not name or "\0" in name:
         raise FormatError(f"{where}: expected a file name, got {name!r}")
+
     relative = PurePosixPath(name.replace("\\", "/"))
     if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
         raise FormatError(f"{where}: the file name {name!r} leads out of its folder")
@@ -195,25 +275,41 @@ def clean_name(name: Any, where: str) -> str:
 
 
 def check_size(height: Any, width: Any, where: str) -> tuple[int, int]:
-    """Height and width from a file; raises FormatError unless both are positive integers of a sane product."""
-    if not all(isinstance(side, int) and not isinstance(side, bool) and side > 0 for side in (height, width)):
-        raise FormatError(f"{where}: expected height and width as positive integers, got {height!r} and {width!r}")
+    """Check height and width from a file.
+
+    Raises FormatError unless both are positive integers and their product is supported.
+
+    Example:
+        >>> from tubelet.formats.files import check_size
+        >>> check_size(4, 6, "train.json")
+        (4, 6)
+    """
+    for side in (height, width):
+        if not isinstance(side, int) or isinstance(side, bool) or side <= 0:
+            raise FormatError(f"{where}: expected height and width as positive integers, got {height!r} and {width!r}")
     if height * width > MAX_PIXELS:
         raise FormatError(f"{where}: {width}x{height} pixels are more than are supported")
     return height, width
 
 
 def is_image(name: str) -> bool:
-    """Whether the name ends as images do, in any case of letters."""
+    """Whether the name has the suffix of an image, in lower or upper case.
+
+    Example:
+        >>> from tubelet.formats.files import is_image
+        >>> is_image("dog.JPG"), is_image("dog.txt")
+        (True, False)
+    """
     return PurePosixPath(name).suffix.lower() in IMAGE_ENDINGS
 
 
-def _alike(name: str, others: Sequence[str]) -> str | None:
-    found = [other for other in others if _plain(other) == _plain(name)]
-    return found[0] if len(found) == 1 else None
+def _similar(name: str, others: Sequence[str]) -> str | None:
+    """The only other name that differs in case or image suffix alone; None if there are none or several."""
+    matches = [other for other in others if _normalised(other) == _normalised(name)]
+    return matches[0] if len(matches) == 1 else None
 
 
-def _plain(name: str) -> str:
-    """What names that mean the same image have in common."""
+def _normalised(name: str) -> str:
+    """The name in lower case, without an image suffix."""
     path = PurePosixPath(name.lower())
     return str(path.with_suffix("")) if path.suffix in IMAGE_ENDINGS else str(path)
