@@ -269,6 +269,8 @@ def clean_name(name: Any, where: str) -> str:
         raise FormatError(f"{where}: expected a file name, got {name!r}")
 
     relative = PurePosixPath(name.replace("\\", "/"))
+    if not relative.parts:
+        raise FormatError(f"{where}: expected a file name, got {name!r}")
     if relative.is_absolute() or ".." in relative.parts or ":" in relative.parts[0]:
         raise FormatError(f"{where}: the file name {name!r} leads out of its folder")
     return str(relative)
