@@ -120,7 +120,9 @@ def test_names_of_every_system_are_understood(name, clean):
     assert clean_name(name, "here") == clean
 
 
-@pytest.mark.parametrize("name", ["", ".", "./", None, 5, "/etc/passwd", "..\\up.jpg", "a/../../b", "C:\\a.jpg", "a\0b"])
+@pytest.mark.parametrize(
+    "name", ["", ".", "./", None, 5, "/etc/passwd", "..\\up.jpg", "a/../../b", "C:\\a.jpg", "a\0b"]
+)
 def test_names_that_lead_out_are_refused(name):
     with pytest.raises(FormatError, match="here"):
         clean_name(name, "here")

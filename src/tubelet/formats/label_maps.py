@@ -1,4 +1,4 @@
-"""Label maps: one image per frame whose pixel values say which object is seen there (DAVIS, MOTS, annotation tools)."""
+"""Label maps: one image per frame whose pixel values are object numbers (DAVIS, MOTS, annotation tools)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from tubelet.core.untrusted.images import check_header, decode
 
 
 def _palette() -> np.ndarray:
-    """The PASCAL VOC colours, which DAVIS uses: uint8 [256, 3]; the bits of an index, spread over three channels."""
+    """The PASCAL VOC colours, which DAVIS uses, uint8 [256, 3]: every third bit of the index for each channel."""
     index = np.arange(256)
     colours = np.zeros((256, 3), np.int64)
     for bit in range(8):
@@ -30,9 +30,22 @@ PALETTE = _palette()
 
 
 def decode_map(data: bytes, size: tuple[int, int] | None, where: str) -> np.ndarray:
-    """Object numbers, int64 [H, W], of an image file: palette, grey of 1, 8 or 16 bits, or RGB in the VOC colours.
+    """Decode an image file to object numbers, int64 [H, W].
 
-    Raises FormatError, which names `where`, for anything else and for another `size` (height, width).
+    The image has a palette, one grey channel of 1, 8 or 16 bits, or RGB in the VOC colours.
+
+    Args:
+        data: The file.
+        size: Expected height and width; None for any.
+        where: What error messages call the file.
+
+    Raises:
+        FormatError: if the image is of another kind or size, or broken.
+
+    Example:
+        >>> from tubelet.formats.label_maps import decode_map, encode_map
+        >>> decode_map(encode_map(np.array([[0, 1, 2]])), size=(1, 3), where="00000.png")
+        array([[0, 1, 2]])
     """
     try:
         height, width = check_header(data, where).size
@@ -42,6 +55,7 @@ def decode_map(data: bytes, size: tuple[int, int] | None, where: str) -> np.ndar
         values, mode, _ = decode(data, where)
     except InputError as error:
         raise FormatError(str(error)) from None
+
     if mode in ("RGB", "RGBA"):
         return _from_colours(values[..., :3], where)
     if values.ndim != 2 or mode == "LA":
@@ -50,61 +64,112 @@ def decode_map(data: bytes, size: tuple[int, int] | None, where: str) -> np.ndar
 
 
 def encode_map(numbers: np.ndarray, *, wide: bool = False) -> bytes:
-    """Object numbers [H, W] -> a palette PNG in the VOC colours, or, `wide`, a 16-bit grey PNG."""
-    file = io.BytesIO()
-    if not wide:
+    """Encode object numbers [H, W] as a PNG with the VOC palette, or, if `wide`, with 16 grey bits.
+
+    Example:
+        >>> from tubelet.formats.label_maps import encode_map
+        >>> encode_map(np.array([[0, 1, 2]]))[:4]
+        b'\\x89PNG'
+    """
+    if wide:
+        image = Image.fromarray(numbers.astype(np.uint16))
+    else:
         image = Image.fromarray(numbers.astype(np.uint8), mode="P")
         image.putpalette(PALETTE.tobytes())
-    else:
-        image = Image.fromarray(numbers.astype(np.uint16))
+
+    file = io.BytesIO()
     image.save(file, format="PNG")
     return file.getvalue()
 
 
 def encode_binary(mask: np.ndarray) -> bytes:
-    """A mask [H, W] -> a black and white PNG."""
+    """Encode a mask [H, W] as a PNG, white where it is positive, else black.
+
+    Example:
+        >>> from tubelet.formats.label_maps import decode_map, encode_binary
+        >>> decode_map(encode_binary(np.array([[False, True]])), size=(1, 2), where="00000.png")
+        array([[  0, 255]])
+    """
+    image = Image.fromarray((mask > 0).astype(np.uint8) * 255)
     file = io.BytesIO()
-    Image.fromarray((mask > 0).astype(np.uint8) * 255).save(file, format="PNG")
+    image.save(file, format="PNG")
     return file.getvalue()
 
 
 def separate(maps: Iterable[np.ndarray | None]) -> dict[int, list[RLE | None]]:
-    """Object number -> its masks frame by frame, for all numbers but 0; a map that is None holds nothing."""
-    found: dict[int, list[RLE | None]] = {}
+    """Split the label maps of T frames into the masks of each object.
+
+    Args:
+        maps: Object numbers [H, W] of each frame, 0 for background; None for a frame without
+            objects.
+
+    Returns:
+        Object number -> T masks, None where absent; sorted by number.
+
+    Example:
+        >>> from tubelet.formats.label_maps import separate
+        >>> separate([np.array([[0, 7]]), None])
+        {7: [RLE(size=(1, 2), counts=b'11'), None]}
+    """
+    rles: dict[int, list[RLE | None]] = {}
     for t, numbers in enumerate(maps):
-        present = [] if numbers is None else [int(n) for n in np.flatnonzero(np.bincount(numbers.ravel())) if n]
-        if numbers is not None and present:
-            codes = masks.encode(numbers[None] == np.array(present)[:, None, None])
-            for number, code in zip(present, codes, strict=True):
-                found.setdefault(number, [None] * t).append(code)
-        for column in found.values():
-            column.extend([None] * (t + 1 - len(column)))
-    return dict(sorted(found.items()))
+        if numbers is not None:
+            for number, rle in _objects(numbers).items():
+                rles.setdefault(number, [None] * t).append(rle)
+        for of_object in rles.values():
+            of_object.extend([None] * (t + 1 - len(of_object)))
+    return dict(sorted(rles.items()))
+
+
+def _objects(numbers: np.ndarray) -> dict[int, RLE]:
+    """The mask of each object in one label map."""
+    present = [int(number) for number in np.flatnonzero(np.bincount(numbers.ravel())) if number]
+    if not present:
+        return {}
+    masks_of_objects = numbers[None] == np.array(present)[:, None, None]  # [N, H, W]
+    return dict(zip(present, masks.encode(masks_of_objects), strict=True))
 
 
 def merge(tracks: Iterable[Track], numbers: Mapping[int, int], size: tuple[int, int], t: int) -> tuple[np.ndarray, int]:
-    """The map of frame t, int64 [H, W], and how many pixels two tracks claimed; the earlier track keeps them.
+    """Draw the label map of frame t, int64 [H, W], and count the pixels that more than one track covers.
 
-    `numbers` gives each track id its number in the map.
+    Such a pixel gets the earlier track, and an ignored track only if no other covers it.
+
+    Args:
+        tracks: The objects.
+        numbers: Track id -> number in the map.
+        size: Height and width.
+        t: The frame.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> from tubelet.formats.label_maps import merge
+        >>> left, both = masks.encode(np.array([[[1, 0]], [[1, 1]]], bool))
+        >>> tracks = [tubelet.Track(id=n, label=0, score=1.0, rles=(rle,)) for n, rle in ((5, left), (6, both))]
+        >>> merge(tracks, {5: 1, 6: 2}, size=(1, 2), t=0)
+        (array([[1, 2]]), 1)
     """
     merged = np.zeros(size, np.int64)
-    disputed = 0
-    for track in sorted(tracks, key=lambda track: track.ignore):  # an object is seen through an ignored region
+    num_shared = 0
+    for track in sorted(tracks, key=lambda track: track.ignore):
         rle = track.rles[t]
         if rle is None:
             continue
         mask = masks.decode([rle])[0].astype(bool)
-        taken = mask & (merged > 0)
-        disputed += int(np.count_nonzero(taken))
-        merged[mask & ~taken] = numbers[track.id]
-    return merged, disputed
+        shared = mask & (merged > 0)
+        num_shared += int(np.count_nonzero(shared))
+        merged[mask & ~shared] = numbers[track.id]
+    return merged, num_shared
 
 
 def _from_colours(colours: np.ndarray, where: str) -> np.ndarray:
+    """The palette index of each pixel."""
     weights = np.array([65536, 256, 1])
-    numbers = {int(code): n for n, code in reversed(list(enumerate(PALETTE.astype(np.int64) @ weights)))}
-    codes, places = np.unique(colours.astype(np.int64) @ weights, return_inverse=True)
+    palette_codes = PALETTE.astype(np.int64) @ weights
+    indices = {int(code): index for index, code in reversed(list(enumerate(palette_codes)))}
+
+    codes, inverse = np.unique(colours.astype(np.int64) @ weights, return_inverse=True)
     for code in codes:
-        if int(code) not in numbers:
+        if int(code) not in indices:
             raise FormatError(f"{where}: the colour #{int(code):06x} is none of DAVIS's palette")
-    return np.array([numbers[int(code)] for code in codes])[places.reshape(colours.shape[:2])]
+    return np.array([indices[int(code)] for code in codes])[inverse.reshape(colours.shape[:2])]
