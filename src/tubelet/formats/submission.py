@@ -1,4 +1,4 @@
-"""The zip that evaluation servers take: one results.json, checked before the file appears."""
+"""Write the zip that evaluation servers take: one results.json, checked before the zip is in place."""
 
 from __future__ import annotations
 
@@ -13,37 +13,61 @@ from tubelet.core.records import Prediction, VideoSet
 from tubelet.formats import ytvis
 
 MEMBER = "results.json"  # the name that the servers look for
-FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # that a zip can hold
-UNIX = 3  # whose permissions are told
+FIRST_DATE = (1980, 1, 1, 0, 0, 0)  # the earliest that a zip can have
+UNIX = 3  # the system whose file permissions follow
 
 
 def write(path: Path | str, predictions: Sequence[Prediction], truth: VideoSet) -> None:
-    """Write a submission. Masks are compressed, absent ones null, scores in full, ids as the truth has them.
+    """Write a submission: compressed masks, null where absent, unrounded scores, and the ids of the truth.
 
-    The written list is read again as the servers would, before the zip takes its place. Raises FormatError for an empty
-    one, which servers refuse, and for a class or video that the truth does not have.
+    The results are read again, as a server would, before the zip is in place.
+
+    Args:
+        path: The zip.
+        predictions: At least one track in all.
+        truth: The set that the predictions are for.
+
+    Raises:
+        FormatError: if there is no track, which servers refuse, or a class or video that the truth
+            does not have.
+
+    Example:
+        >>> import tempfile, zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.core import masks
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import submission
+        >>> truth = VideoSet(videos=[tubelet.Video(id="7", size=(4, 6), frames=[None])], classes=("dog",))
+        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
+        >>> track = tubelet.Track(id=1, label=0, score=0.5, rles=(rle,))
+        >>> prediction = tubelet.Prediction(video="7", size=(4, 6), length=1, tracks=(track,), classes=("dog",))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     submission.write(Path(folder, "results.zip"), [prediction], truth)
+        ...     zipfile.ZipFile(Path(folder, "results.zip")).namelist()
+        ['results.json']
     """
     path = Path(path)
-    tracks = sum(len(prediction.tracks) for prediction in predictions)
-    if tracks == 0:
+    num_tracks = sum(len(prediction.tracks) for prediction in predictions)
+    if num_tracks == 0:
         raise FormatError("a submission needs at least one prediction: servers refuse an empty list")
+
     with replacing(path) as archive:
         member = archive.with_name(f"{archive.name}.json")
         try:
             ytvis.write_results(member, predictions, truth)
-            again = ytvis.read_predictions(member, truth)
-            assert sum(len(prediction.tracks) for prediction in again) == tracks, "every track is written once"
+            read_back = ytvis.read_predictions(member, truth)
+            assert sum(len(prediction.tracks) for prediction in read_back) == num_tracks, "every track is written once"
             _pack(member, archive)
         finally:
             member.unlink(missing_ok=True)
 
 
 def _pack(member: Path, archive: Path) -> None:
-    """A zip without the clock and the user's permissions in it: equal results are equal bytes."""
-    about = zipfile.ZipInfo(MEMBER, FIRST_DATE)
-    about.compress_type = zipfile.ZIP_DEFLATED
-    about.create_system = UNIX
-    about.external_attr = 0o644 << 16
-    about.file_size = member.stat().st_size  # more than 2 GiB need another form of entry
-    with zipfile.ZipFile(archive, "w") as zipped, member.open("rb") as source, zipped.open(about, "w") as packed:
-        shutil.copyfileobj(source, packed, 1 << 20)
+    """Write a zip without date and permissions, so that equal results are equal bytes."""
+    info = zipfile.ZipInfo(MEMBER, FIRST_DATE)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    info.create_system = UNIX
+    info.external_attr = 0o644 << 16
+    info.file_size = member.stat().st_size  # more than 2 GiB need the ZIP64 format
+    with zipfile.ZipFile(archive, "w") as file, member.open("rb") as source, file.open(info, "w") as target:
+        shutil.copyfileobj(source, target, 1 << 20)
