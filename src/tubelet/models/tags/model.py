@@ -106,9 +106,12 @@ class TagModel(nn.Module):
         self.window = config.window
         self.precision = torch.float32  # of the network in `step`; training has its own setting
         blends_distances = config.interpolation == "signed_distance"
-        self.traits = Traits(semantic=True, average="logits" if blends_distances else "probabilities")
         self.network = TagNetwork(config, 1 if config.agnostic else len(classes))
-        self.traits = self.traits.but(attention=has_attention(self.network))
+        self.traits = Traits(
+            semantic=True,
+            average="logits" if blends_distances else "probabilities",
+            attention=has_attention(self.network),
+        )
 
     # training
 
