@@ -29,7 +29,7 @@ from torch.export import ExportedProgram
 from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.export.parts import Resize
+from tubelet.export.parts import ResizeFrames
 from tubelet.models.inputs import Images
 from tubelet.models.mask2former.model import Mask2Former
 from tubelet.models.rcnn.heads.sockets import View
@@ -210,7 +210,7 @@ class ObjectsOfFrame(nn.Module):
     def __init__(self, model: MaskTrackRCNN, size: tuple[int, int]) -> None:
         super().__init__()
         self.model = model
-        self.resize = Resize(model.detector.config.input, size)
+        self.resize = ResizeFrames(model.detector.config.input, size)
         model.detector.fixed_shapes = True
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
@@ -235,7 +235,7 @@ class PyramidOfFrame(nn.Module):
     def __init__(self, model: MaskTrackRCNN, size: tuple[int, int]) -> None:
         super().__init__()
         self.detector = model.detector
-        self.resize = Resize(model.detector.config.input, size)
+        self.resize = ResizeFrames(model.detector.config.input, size)
 
     def forward(self, frame: Tensor) -> tuple[Tensor, ...]:
         return tuple(self.detector.extract(self.resize(frame[None])).maps)
@@ -247,7 +247,7 @@ class QueriesOfClip(nn.Module):
     def __init__(self, model: Mask2Former, size: tuple[int, int]) -> None:
         super().__init__()
         self.model = model
-        self.resize = Resize(model.config.input, size)
+        self.resize = ResizeFrames(model.config.input, size)
 
     def forward(self, frames: Tensor) -> tuple[Tensor, Tensor]:
         images: Images = self.resize(frames)

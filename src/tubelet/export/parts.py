@@ -11,16 +11,16 @@ from tubelet.models.inputs import Images, InputConfig
 HALF = 0.501  # a half plus a tolerance, so that runtimes with other rounding errors agree
 
 
-class Resize(nn.Module):
+class ResizeFrames(nn.Module):
     """`InputConfig.prepare` for frames of one size, as two matrix products, which all runtimes support.
 
     Takes frames float32 [B, 3, H, W] of 0 to 255.
 
     Example:
-        >>> from tubelet.export.parts import Resize
+        >>> from tubelet.export.parts import ResizeFrames
         >>> from tubelet.models.inputs import InputConfig, Stretch
         >>> config = InputConfig(resize=Stretch(height=32, width=64))
-        >>> resize = Resize(config, size=(45, 80))
+        >>> resize = ResizeFrames(config, size=(45, 80))
         >>> resize(torch.zeros(1, 3, 45, 80)).pixels.shape
         torch.Size([1, 3, 32, 64])
     """

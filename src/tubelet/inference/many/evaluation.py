@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -99,7 +99,7 @@ def evaluate_jobs(
 
 def in_this_process(
     jobs: Sequence[VideoJob], open_model: OpenModel, folder: Path, settings: Settings, device: str
-) -> Iterator[VideoOutcome]:
+) -> Generator[VideoOutcome, None, None]:
     """Predict videos one after another here; the model is opened once, and only if there is a video to predict."""
     if not jobs:
         return
