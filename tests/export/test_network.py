@@ -17,7 +17,7 @@ from torchvision.ops import batched_nms
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.export import network
 from tubelet.export.network import Exportable, exportable
-from tubelet.export.parts import Resize
+from tubelet.export.parts import ResizeFrames
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio, Stretch
 from tubelet.models.mask2former.decoder import JointConfig
@@ -98,7 +98,7 @@ def test_suppression_keeps_the_first_boxes_that_torchvisions_keeps(n: int, count
 def test_resizing_by_matrices_is_the_resize_of_frames(config: InputConfig) -> None:
     rng = np.random.default_rng(0)
     frames = torch.from_numpy(rng.integers(0, 256, (2, 3, *SIZE), dtype=np.uint8))
-    own, expected = Resize(config, SIZE)(frames.float()), config.prepare([frames])
+    own, expected = ResizeFrames(config, SIZE)(frames.float()), config.prepare([frames])
     assert own.sizes == expected.sizes
     torch.testing.assert_close(own.scales, expected.scales)
     level = 1 / min(config.std)  # one of 256: the other rounds once or twice, as the version of torch has it
@@ -120,7 +120,7 @@ def test_cutting_from_every_level_is_cutting_from_the_right_one() -> None:
 @torch.no_grad()
 def test_detections_are_the_models_own(detector: TwoStageConfig | SSDLiteConfig) -> None:
     own = rcnn(detector=detector).detector
-    images = Resize(detector.input, SIZE)(network._test_pattern(SIZE)[None])
+    images = ResizeFrames(detector.input, SIZE)(network._test_pattern(SIZE)[None])
     features = own.extract(images)
     (expected,) = own.detect(features, images)
     found, there = own.detect_fixed(features, images)
