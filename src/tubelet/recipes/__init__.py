@@ -32,7 +32,12 @@ def _all() -> dict[str, Experiment]:
 
 
 def names() -> list[str]:
-    """All recipe names."""
+    """All recipe names, sorted.
+
+    >>> from tubelet import recipes
+    >>> "default" in recipes.names()
+    True
+    """
     return sorted(_all())
 
 
@@ -47,7 +52,12 @@ def every() -> tuple[str, ...]:
 
 
 def find(name: str) -> Experiment:
-    """The recipe of a name; raises ConfigError with the nearest one."""
+    """Find a recipe by name; raises ConfigError, with the nearest name, if there is none.
+
+    >>> from tubelet import recipes
+    >>> recipes.find("sta/ytvis2019").paper["AP"]
+    40.0
+    """
     if not isinstance(name, str) or name not in _all():
         raise ConfigError(f"unknown recipe {short(name)}; {nearest(str(name), names())}")
     return _all()[name]

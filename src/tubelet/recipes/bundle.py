@@ -1,6 +1,6 @@
 """Put a trained model into the package, in half precision: `python -m tubelet.recipes.bundle runs/default default`.
 
-Further arguments override fields of the model's config that no weight depends on, such as association.birth=0.3.
+Further arguments change fields of the model's config, such as association.birth=0.3; the weights must still fit.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ LICENCE = "Apache-2.0; see the card"
 
 
 def bundle(source: Path, name: str, *overrides: str) -> Path:
-    """Write models/bundled/NAME.safetensors from a run's folder or file; a card, NAME.md, belongs beside it."""
+    """Write models/bundled/NAME.safetensors from a run's folder or file, and return its path.
+
+    Write a card, NAME.md, beside it. Raises ConfigError or WeightsError if the overrides do not fit the weights.
+    """
     model = weights.load(source, device="cpu")
     config = model.config.override(*overrides)
     weights.check_fit(config, model.classes, model.state_dict(), str(source))

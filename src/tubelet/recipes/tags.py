@@ -88,7 +88,7 @@ def _without(**parts: object) -> Change:
     return lambda model: model.but(**parts)
 
 
-# what each row of Table III removes; without its link, an attention is not part of the decoder's input either
+# what each row of Table III removes; "and connector": the decoder does not read that attention's output either
 ROWS: dict[str, Change] = {
     "without-spectra": _without_loss("spectra"),
     "without-specter": _without_loss("specter"),
