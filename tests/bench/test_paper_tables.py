@@ -79,6 +79,12 @@ def test_what_is_missing_is_said_with_its_command(tmp_path: Path, capsys: pytest
     assert "4 trainings are missing" in told.err
 
 
+def test_a_command_says_what_is_still_to_be_named(tmp_path: Path) -> None:
+    rows = [row for row in find_table("ifr/table3") if row.label == "2019-ifr-r50"]
+    (training,) = trainings(rows, tmp_path, 1)
+    assert " data.annotations=TRAIN init=WEIGHTS --resume " in training.command
+
+
 def test_what_a_row_starts_from_is_trained_before_it(tmp_path: Path) -> None:
     rows = [row for row in find_table(NAME) if row.label.startswith("tuning")]
     found = trainings(rows, tmp_path, 1, data=Path("train.json"))

@@ -125,7 +125,8 @@ def say_missing(missing: Sequence[Training], device: str | None) -> None:
 
     method = "the second of two steps of one clip, times batch and iterations, reading of data not counted"
     estimate = f", about {total:.3g} h on {device}: {method}" if device is not None else ""
-    say(f"{len(missing)} trainings are missing{estimate}")
+    count = f"{len(missing)} training{' is' if len(missing) == 1 else 's are'}"
+    say(f"{count} missing{estimate}")
 
 
 def say_trained(training: Training, seconds: float) -> None:

@@ -70,8 +70,13 @@ class Training:
 
     @property
     def command(self) -> str:
-        """The command that makes it."""
-        words = ["tubelet", "train", self.recipe, f"train.seed={self.seed}", *self.overrides, "--resume"]
+        """The command that makes it; what is not known yet is written in capitals."""
+        words = ["tubelet", "train", self.recipe, f"train.seed={self.seed}", *self.overrides]
+        if not any(field.startswith("data.") for field in self.overrides):
+            words += data_overrides(self.recipe, Path("TRAIN"))
+        if self.experiment.init is None:
+            words.append("init=WEIGHTS")
+        words.append("--resume")
         return shlex.join([*words, "--out", str(self.folder)])
 
     def __call__(self, device: str) -> float:
