@@ -1,14 +1,15 @@
-"""A training's state at rest: safetensors and JSON, never pickle; whole or not there.
+"""Checkpoints: the state of a training as safetensors and JSON, never pickle.
 
     checkpoints/step-000100/
         model.safetensors       weights and buffers
         average.safetensors     their moving average, where one is kept
         optimizer.safetensors   tensors named parameter/key
         settings.json           what a resumed training must agree with: configs, classes, number of clips
-        progress.json           step, samples taken, running sums of the log; written last
+        progress.json           step, samples taken, best validation, running sums of the log; written last
 
-A folder is written under a name that begins with a dot and renamed when it is complete. Random states need no place:
-the loop seeds each batch from (seed, step, part, rank). Tensors are whole, however they lay in the processes.
+A folder is written under a temporary name and renamed when it is complete, so it is complete or not
+there. Random states are not stored: the loop seeds each batch from (seed, step, part, rank). Tensors
+are whole, also where each process holds a slice.
 """
 
 from __future__ import annotations
@@ -42,10 +43,10 @@ Tensors = Mapping[str, Tensor]
 
 
 def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, str]) -> None:
-    """Write weights as one safetensors file, atomically.
+    """Write weights as one safetensors file, atomically; raises TubeletError if they cannot be written.
 
     `metadata` holds JSON texts (`config`: the model's config, `classes`: its class names); `tubelet`, the version of
-    this form, is added. Raises TubeletError where it cannot.
+    the format, is added.
     """
     tensors = model.state_dict() if isinstance(model, nn.Module) else model
     with writing(path), replacing(path, durable=True) as partial:
@@ -54,7 +55,15 @@ def save_model(path: Path, model: nn.Module | Tensors, metadata: Mapping[str, st
 
 @dataclass(slots=True)
 class TrainingProgress:
-    """Where a training stands; the sums are those of the log since its last line, so that it too goes on exactly."""
+    """How far a training is, with the sums of the log since its last line, so that the log goes on exactly too.
+
+    Example:
+        >>> from tubelet.training.checkpoint import TrainingProgress
+        >>> progress = TrainingProgress()
+        >>> progress.count({"mask": 1.5}, grad_norm=3.0, samples=4, finite=True)
+        >>> progress.step, progress.samples, progress.losses
+        (1, 4, {'mask': 1.5})
+    """
 
     step: int = 0
     samples: int = 0  # taken by all processes so far: the number of the next one
@@ -75,7 +84,7 @@ class TrainingProgress:
     advised: list[str] = field(default_factory=list)  # names of the advice that was given, each once
 
     def count(self, losses: dict[str, float], grad_norm: float, samples: int, *, finite: bool) -> None:
-        """One step more; only a finite one enters the sums."""
+        """Count one step; only a finite one enters the sums."""
         self.step += 1
         self.samples += samples
         self.failures = 0 if finite else self.failures + 1
@@ -90,7 +99,7 @@ class TrainingProgress:
 
 @dataclass(slots=True, kw_only=True)
 class TrainingState:
-    """All that a training changes as it goes on, and so all that a checkpoint holds."""
+    """All that changes during a training, and so all that a checkpoint holds."""
 
     model: nn.Module
     optimizer: Optimizer
@@ -99,9 +108,9 @@ class TrainingState:
 
 
 def save(folder: Path, settings: dict[str, Any], state: TrainingState, *, main: bool = True) -> Path:
-    """Write a checkpoint; returns its path. Raises TubeletError where it cannot; what was there before stays.
+    """Write a checkpoint and return its path; on an error, a TubeletError, what was there before stays.
 
-    All processes call it, because each may hold a slice of every tensor; only the `main` one writes.
+    All processes must call it, because each may hold a slice of every tensor; only the `main` one writes.
     """
     path = path_of(folder, state.progress.step)
     tensors = {"model": state.model.state_dict(), "optimizer": state_tensors(state.optimizer)}
@@ -119,10 +128,10 @@ def save(folder: Path, settings: dict[str, Any], state: TrainingState, *, main: 
 
 
 def resume(folder: Path, settings: dict[str, Any], state: TrainingState, *, free: Collection[str] = ()) -> None:
-    """Put the latest checkpoint back into `state`, which stays as it is where there is none.
+    """Load the latest checkpoint into `state`; without one, `state` stays as it is.
 
-    Raises ConfigError, which names the field, where settings other than the `free` ones (by the end of their dotted
-    name) differ, WeightsError for another model's weights, FormatError for a damaged checkpoint.
+    Settings whose dotted names end in one of `free` may differ. Raises ConfigError, which names the field, for other
+    settings, WeightsError for another model's weights, FormatError for a damaged checkpoint.
     """
     if not saved(folder):
         return
@@ -139,16 +148,31 @@ def resume(folder: Path, settings: dict[str, Any], state: TrainingState, *, free
 
 
 def path_of(folder: Path, step: int) -> Path:
-    """Where the checkpoint of a step lies."""
+    """The folder of the checkpoint of a step.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.training.checkpoint import path_of
+        >>> path_of(Path("checkpoints"), 100).name
+        'step-000100'
+    """
     return folder / f"step-{step:06d}"
 
 
 def saved(folder: Path) -> list[Path]:
-    """The complete checkpoints, oldest first; half-written ones and anything else are passed over."""
+    """The complete checkpoints, oldest first; incomplete ones and anything else are skipped.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.training.checkpoint import saved
+        >>> saved(Path("nowhere"))
+        []
+    """
     if not folder.is_dir():
         return []
     named = [path for path in folder.iterdir() if re.fullmatch(r"step-\d{6,}", path.name)]
-    return sorted((path for path in named if (path / "progress.json").is_file()), key=lambda path: int(path.name[5:]))
+    complete = [path for path in named if (path / "progress.json").is_file()]
+    return sorted(complete, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def prune(folder: Path, keep: int) -> None:
@@ -158,19 +182,26 @@ def prune(folder: Path, keep: int) -> None:
 
 
 def load_weights(model: nn.Module, tensors: Tensors, where: Path) -> None:
-    """Load weights into a model that must want exactly these names and shapes; raises WeightsError."""
-    wanted = model.state_dict()
-    for name in [*wanted, *tensors]:
-        ours = tuple(wanted[name].shape) if name in wanted else "nothing"
+    """Load weights into a model that must have exactly these names and shapes; raises WeightsError otherwise."""
+    expected = model.state_dict()
+    for name in [*expected, *tensors]:
+        ours = tuple(expected[name].shape) if name in expected else "nothing"
         theirs = tuple(tensors[name].shape) if name in tensors else "nothing"
         if ours != theirs:
             raise WeightsError(f"{where}: a checkpoint of another model: {name} is {theirs}, expected {ours}")
-    model.load_state_dict({name: cut_like(tensor, wanted[name]) for name, tensor in tensors.items()})
+    model.load_state_dict({name: cut_like(tensor, expected[name]) for name, tensor in tensors.items()})
 
 
 def agree(before: dict[str, Any], now: dict[str, Any], where: Path, *, free: Collection[str] = ()) -> None:
-    """Raise ConfigError, which names the field, where a training would resume with other settings."""
-    old, new = _flat(before), _flat(now)
+    """Raise ConfigError, which names the field, if a training would resume with other settings.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.training.checkpoint import agree
+        >>> agree({"train": {"workers": 2}}, {"train": {"workers": 8}}, Path("step-000100"), free=["train.workers"])
+    """
+    old = _flat(before)
+    new = _flat(now)
     for name in [*new, *(old.keys() - new.keys())]:
         if old.get(name) != new.get(name) and not name.endswith(tuple(free)):
             raise ConfigError(
@@ -181,7 +212,7 @@ def agree(before: dict[str, Any], now: dict[str, Any], where: Path, *, free: Col
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Around a write: a full disk, or a folder that may not be written, is a TubeletError of one line."""
+    """Around a write: turn a full disk, or a folder that cannot be written, into a TubeletError of one line."""
     try:
         yield
     except (OSError, WriteError) as error:
@@ -193,7 +224,7 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def _system_code(message: str) -> int | None:
-    found = re.search(r"(?:code: |os error )(\d+)", message)  # safetensors tells the system's error only in its text
+    found = re.search(r"(?:code: |os error )(\d+)", message)  # safetensors gives the system's error in its text alone
     return int(found[1]) if found else None
 
 
@@ -212,7 +243,7 @@ def write_tensors(path: Path, tensors: Tensors, metadata: dict[str, str]) -> Non
 
 
 def _sort_metadata(path: Path) -> None:
-    """safetensors writes the metadata in an order drawn at random; equal models shall be equal files."""
+    """Sort the metadata, which safetensors writes in a random order, so that equal models are equal files."""
     with path.open("r+b") as file:
         length = int.from_bytes(file.read(8), "little")
         header = decode_json(file.read(length), str(path))
@@ -224,7 +255,7 @@ def _sort_metadata(path: Path) -> None:
 
 
 def _separate(tensors: Tensors) -> dict[str, Tensor]:
-    """Tensors on the CPU, none sharing memory with another (tied weights), as the file form demands."""
+    """Tensors on the CPU, none sharing memory with another (tied weights), as the file format demands."""
     seen: set[int] = set()
     separate = {}
     for name, tensor in tensors.items():

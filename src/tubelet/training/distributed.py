@@ -1,6 +1,6 @@
-"""One process or many: what the loop must know about its fellows. Processes are started by torchrun.
+"""One process or many, started by torchrun: who writes, and how values travel between them.
 
-How the model itself lies in them is `spreading`'s matter.
+How a model is spread over processes is in `training.parallel`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,14 @@ PATIENCE = 600.0  # seconds
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Processes:
-    """This process among its fellows: rank 0 alone writes files and shows progress."""
+    """This process among those of a run; rank 0 alone writes files and shows progress.
+
+    Example:
+        >>> from tubelet.training.distributed import Processes
+        >>> alone = Processes(device=torch.device("cpu"))
+        >>> alone.main, alone.gather(3)
+        (True, [3])
+    """
 
     rank: int = 0
     size: int = 1
@@ -35,17 +42,17 @@ class Processes:
 
     @property
     def main(self) -> bool:
-        """Whether this is the process that writes."""
+        """Whether this is rank 0."""
         return self.rank == 0
 
     def spread(self, model: nn.Module, sharding: Literal["none", "full"] = "none", units: Sequence[str] = ()) -> Alone:
-        """The model over all processes, from rank 0's weights: before the optimizer is built, which sharding alters."""
+        """Spread a model over all processes, with rank 0's weights; the optimizer must be built afterwards."""
         if not dist.is_initialized():
             return Alone(model)
         return Copies(model) if sharding == "none" else Slices(model, units, self.device)
 
     def gather(self, value: Any) -> list[Any]:
-        """The plain value of each rank, in rank order, on every rank."""
+        """Collect a value from each rank, in rank order; every rank gets all of them."""
         if not dist.is_initialized():
             return [value]
         values = [None] * self.size
@@ -61,7 +68,7 @@ class Processes:
             dist.broadcast(tensor, 0)
 
     def same(self, value: Any, what: str) -> Any:
-        """The value, which must be one on all ranks; raises TubeletError otherwise."""
+        """Return a value that must be equal on all ranks; raises TubeletError otherwise."""
         values = self.gather(value)
         if any(theirs != value for theirs in values):
             raise TubeletError(f"processes disagree on {what} ({values}): they must see the same folder --out")
@@ -70,10 +77,16 @@ class Processes:
 
 @contextmanager
 def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[Processes]:
-    """Join the processes that torchrun started (NCCL between CUDA devices, gloo otherwise), or be alone.
+    """Join the processes that torchrun started (NCCL between CUDA devices, else gloo); without torchrun, be alone.
 
-    Raises ConfigError for a device that is not here, and TubeletError when a fellow process does not come, stops in the
-    middle, or is not heard of for `patience` seconds.
+    Raises ConfigError for a device that is not there, and TubeletError if another process does not start, stops
+    early, or does not answer for `patience` seconds.
+
+    Example:
+        >>> from tubelet.training.distributed import join
+        >>> with join("cpu") as world:
+        ...     world.size
+        1
     """
     if "RANK" not in os.environ or "WORLD_SIZE" not in os.environ:
         yield Processes(device=choose_device(device))
@@ -82,7 +95,7 @@ def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[Processes
     chosen = choose_device(device, int(os.environ.get("LOCAL_RANK", rank)))
     if chosen.type == "cuda":
         torch.cuda.set_device(chosen)
-    # both: plain values travel through the CPU and do not wait for the device
+    # both: Python values are sent through the CPU and do not wait for the device
     backend = "cpu:gloo,cuda:nccl" if chosen.type == "cuda" else "gloo"
     try:
         dist.init_process_group(backend, timeout=timedelta(seconds=patience))
@@ -107,6 +120,6 @@ def join(device: str = "auto", patience: float = PATIENCE) -> Iterator[Processes
 
 
 def _cause(error: Exception) -> str:
-    """The first sentence, without the place in the source of gloo or PyTorch that leads it."""
+    """The first sentence of an error, without the source location that gloo and PyTorch put before it."""
     line = str(error).partition("\n")[0]
     return re.sub(r"^\[\S+\.\w+:\d+\] ", "", line).partition(". ")[0].rstrip(".")

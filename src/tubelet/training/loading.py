@@ -1,4 +1,4 @@
-"""How clips come to the loop: by number, so that their order hangs on nothing but the step."""
+"""Reading training clips by number, so that their order depends on the step alone."""
 
 from __future__ import annotations
 
@@ -15,22 +15,30 @@ from tubelet.training.stopping import leave_signals_to_the_loop
 
 
 class Clips(Protocol):
-    """Samples by number: any n >= 0 gives a clip, the same one at each call; `len` of them are one epoch."""
+    """Training clips by number: any n >= 0 gives a clip, always the same one; the length is that of an epoch."""
 
     def __len__(self) -> int: ...
     def __getitem__(self, n: int, /) -> Clip: ...
 
 
 def numbers(first: int, batches: int, batch_size: int, world: Processes) -> list[list[int]]:
-    """The numbers of the clips of this process's next `batches`: rank r takes every size-th batch from `first` on."""
-    starts = [first + (i * world.size + world.rank) * batch_size for i in range(batches)]
+    """The clip numbers of this process's next `batches`: rank r takes every size-th batch from `first` on.
+
+    Example:
+        >>> from tubelet.training.distributed import Processes
+        >>> from tubelet.training.loading import numbers
+        >>> second_of_two = Processes(rank=1, size=2, device=torch.device("cpu"))
+        >>> numbers(100, batches=2, batch_size=3, world=second_of_two)
+        [[103, 104, 105], [109, 110, 111]]
+    """
+    starts = [first + (batch * world.size + world.rank) * batch_size for batch in range(batches)]
     return [list(range(start, start + batch_size)) for start in starts]
 
 
 def read(clips: Clips, batches: Sequence[list[int]], workers: int) -> Generator[list[Clip]]:
-    """Batches of clips in order, read ahead by that many processes; raises what the clips raise."""
+    """Read batches of clips in order, ahead of time in `workers` processes; raises what the clips raise."""
     loader = DataLoader(
-        _Faults(clips),
+        _ErrorsAsValues(clips),
         batch_sampler=batches,
         num_workers=workers,
         collate_fn=list,
@@ -44,8 +52,8 @@ def read(clips: Clips, batches: Sequence[list[int]], workers: int) -> Generator[
         raise
 
 
-class _Faults(Dataset[Clip | TubeletError]):
-    """A fault of the data comes back as a value: raised in a worker, it would arrive wrapped in a traceback's text."""
+class _ErrorsAsValues(Dataset[Clip | TubeletError]):
+    """Return errors instead of raising them: raised in a worker, they would arrive wrapped in a traceback's text."""
 
     def __init__(self, clips: Clips) -> None:
         self.clips = clips

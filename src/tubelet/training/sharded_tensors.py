@@ -1,6 +1,7 @@
-"""A tensor of which each process holds a slice, made whole and cut again: so that what is at rest is always whole.
+"""Tensors of which each process holds a slice: put together for files, and cut again when they are loaded.
 
-Slices are DTensors; they are told by their methods, because importing their class takes longer than most commands.
+Slices are DTensors. They are recognised by their methods, because importing their class takes longer
+than most commands.
 """
 
 from __future__ import annotations
@@ -12,18 +13,38 @@ from torch import Tensor
 
 
 def is_slice(tensor: Tensor) -> bool:
-    """Whether other processes hold the rest of it."""
+    """Whether other processes hold the rest of a tensor.
+
+    Example:
+        >>> from tubelet.training.sharded_tensors import is_slice
+        >>> is_slice(torch.zeros(3))
+        False
+    """
     return hasattr(tensor, "full_tensor")
 
 
 def own(tensor: Tensor) -> Tensor:
-    """What this process holds of it; writing to it writes to the slice."""
+    """The part of a tensor that this process holds; writing to it writes to the slice.
+
+    Example:
+        >>> from tubelet.training.sharded_tensors import own
+        >>> own(torch.zeros(3)).shape
+        torch.Size([3])
+    """
     given: Any = tensor
     return given.to_local() if is_slice(tensor) else tensor
 
 
 def whole(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
-    """The tensors in full, where `keep`; slices go to the CPU one by one. All processes must call it alike."""
+    """The full tensors where `keep` is true, else nothing; slices go to the CPU one by one.
+
+    All processes must call it with the same names.
+
+    Example:
+        >>> from tubelet.training.sharded_tensors import whole
+        >>> list(whole({"weight": torch.zeros(3)}, keep=True))
+        ['weight']
+    """
     full = {}
     for name, tensor in tensors.items():
         given: Any = tensor
@@ -34,7 +55,13 @@ def whole(tensors: Mapping[str, Tensor], *, keep: bool) -> dict[str, Tensor]:
 
 
 def cut_like(tensor: Tensor, model: Tensor) -> Tensor:
-    """This process's slice of a whole tensor, where `model` is one of the same shape; no message is sent."""
+    """This process's slice of a full tensor, cut as `model` of the same shape is; nothing is sent.
+
+    Example:
+        >>> from tubelet.training.sharded_tensors import cut_like
+        >>> cut_like(torch.ones(3), torch.zeros(3))
+        tensor([1., 1., 1.])
+    """
     if not is_slice(model) or tensor.shape != model.shape:
         return tensor
     from torch.distributed.tensor import distribute_tensor

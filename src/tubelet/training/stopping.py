@@ -1,4 +1,4 @@
-"""What stops a training before its end: a signal, memory that runs out, a reader that dies, losses that diverge."""
+"""What stops a training early: a signal, too little memory, a reader process that dies, losses that diverge."""
 
 from __future__ import annotations
 
@@ -15,25 +15,45 @@ from tubelet.core.errors import TubeletError
 
 
 class Diverged(TubeletError):
-    """Losses or gradients stayed infinite or undefined for too many steps in a row."""
+    """Losses or gradients were not finite for too many steps in a row."""
 
 
 class Signals:
-    """Whether a stop was asked for. A second Ctrl-C stops at once; torchrun's echo of the first does not."""
+    """A signal handler that notes in `stop` that the training should end.
+
+    A second Ctrl-C interrupts at once, unless it comes within a second: torchrun repeats the first one.
+
+    Example:
+        >>> import signal
+        >>> from tubelet.training.stopping import Signals
+        >>> signals = Signals()
+        >>> signals(signal.SIGTERM, None)
+        >>> signals.stop
+        True
+    """
 
     def __init__(self) -> None:
-        self.stop, self._since = False, 0.0
+        self.stop = False
+        self._since = 0.0
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         if number == signal.SIGINT and self.stop and time.monotonic() - self._since > 1:
             raise KeyboardInterrupt
         if not self.stop:
-            self.stop, self._since = True, time.monotonic()
+            self.stop = True
+            self._since = time.monotonic()
 
 
 @contextmanager
 def stop_signals() -> Iterator[Signals]:
-    """SIGINT and SIGTERM only leave a mark in between, for the loop to see at the end of a step."""
+    """Let SIGINT and SIGTERM only set a flag, which the loop looks at after each step.
+
+    Example:
+        >>> from tubelet.training.stopping import stop_signals
+        >>> with stop_signals() as signals:
+        ...     signals.stop
+        False
+    """
     signals = Signals()
     if threading.current_thread() is not threading.main_thread():  # Python handles signals there alone
         yield signals
@@ -47,14 +67,16 @@ def stop_signals() -> Iterator[Signals]:
 
 
 def leave_signals_to_the_loop(worker: int) -> None:
-    """In a process that reads clips."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; workers must outlive the last step
+    """Set up a process that reads clips: Ctrl-C does not end it, SIGTERM does."""
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C reaches all processes; workers are needed until the last step ends
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
 
 
 @contextmanager
 def plain_faults(batch_size: int, accumulate: int, workers: int) -> Iterator[None]:
-    """Too little memory, on the device or beside it, is a TubeletError that says what to change."""
+    """Turn errors for want of memory, on the device or the host, into a TubeletError that says what to change."""
     try:
         yield
     except torch.OutOfMemoryError as error:
