@@ -1,4 +1,4 @@
-"""How weights move: the optimizer, the learning rate over the iterations, and the moving average of the weights."""
+"""Optimizers, learning rate schedules, and the moving average of the weights."""
 
 from __future__ import annotations
 
@@ -17,7 +17,13 @@ from tubelet.training.sharded_tensors import cut_like
 
 
 class Constant(Config):
-    """The full rate throughout."""
+    """A constant learning rate.
+
+    Example:
+        >>> from tubelet.training.optim import Constant
+        >>> Constant().factor(500, iterations=1000)
+        1.0
+    """
 
     kind: Literal["constant"] = "constant"
 
@@ -27,19 +33,31 @@ class Constant(Config):
 
 
 class Steps(Config):
-    """Multiply the rate by `factor_each` from each of the iterations `at` on."""
+    """Multiply the learning rate by `factor_each` at each of the iterations `at`.
+
+    Example:
+        >>> from tubelet.training.optim import Steps
+        >>> Steps(at=(60, 90), factor_each=0.5).factor(95, iterations=100)
+        0.25
+    """
 
     kind: Literal["steps"] = "steps"
     at: tuple[Annotated[int, Field(ge=0)], ...]
     factor_each: float = Field(default=0.1, gt=0)
 
     def factor(self, iteration: int, iterations: int) -> float:
-        """`factor_each` to the power of the number of steps taken so far."""
+        """`factor_each` to the power of the number of steps so far."""
         return self.factor_each ** sum(iteration >= at for at in self.at)
 
 
 class Cosine(Config):
-    """Half a cosine wave from the full rate down to `final` of it at the last iteration."""
+    """Half a cosine wave from the full learning rate to `final` of it at the last iteration.
+
+    Example:
+        >>> from tubelet.training.optim import Cosine
+        >>> Cosine().factor(50, iterations=100)
+        0.5
+    """
 
     kind: Literal["cosine"] = "cosine"
     final: float = Field(default=0.0, ge=0, le=1)
@@ -57,21 +75,21 @@ class _Optim(Config):
     lr: float = Field(gt=0)
     weight_decay: float = Field(default=1e-4, ge=0)
     decay_all: bool = True  # false: norms, biases and other vectors are not decayed
-    # of what is decayed, these are not all the same; embeddings are learned tables, such as queries
+    # what is not decayed although its shape says so; embeddings are learned tables, such as queries
     spared: tuple[Literal["norms", "embeddings"], ...] = ()
     warmup: int = Field(default=500, ge=0)  # iterations of a linear rise
-    warmup_from: float = Field(default=1 / 3, ge=0, le=1)  # part of the rate at iteration 0
+    warmup_from: float = Field(default=1 / 3, ge=0, le=1)  # share of the rate at iteration 0
     schedule: Schedule = Constant()
     # rate multipliers by prefix of the parameters' names; the longest prefix wins
     parts: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
 
     def factor(self, iteration: int, iterations: int) -> float:
-        """What the base rate is multiplied by at an iteration (from 0): the schedule times the warm-up."""
+        """The factor of the base rate at an iteration (from 0): schedule times warm-up."""
         rise = min(iteration / self.warmup, 1.0) if self.warmup else 1.0
         return self.schedule.factor(iteration, iterations) * (self.warmup_from + (1 - self.warmup_from) * rise)
 
     def set_rate(self, optimizer: Optimizer, iteration: int, iterations: int) -> float:
-        """Set the rates of an iteration (from 0) in all groups; returns the base rate, which parts multiply."""
+        """Set the rates of all groups for an iteration (from 0); returns the rate of parts with a multiplier of 1."""
         rate = self.lr * self.factor(iteration, iterations)
         for group in optimizer.param_groups:
             group["lr"] = rate * group["multiplier"]
@@ -79,7 +97,14 @@ class _Optim(Config):
 
 
 class SGD(_Optim):
-    """Stochastic gradient descent with momentum. Defaults: MaskTrack R-CNN's recipe."""
+    """Stochastic gradient descent with momentum; the defaults are those of MaskTrack R-CNN.
+
+    Example:
+        >>> from tubelet.training.optim import SGD
+        >>> SGD(lr=0.01, parts={"backbone": 0.1}).build(torch.nn.ModuleDict({"backbone": torch.nn.Linear(2, 2)}))
+        SGD (
+        ...
+    """
 
     kind: Literal["sgd"] = "sgd"
     lr: float = Field(default=0.005, gt=0)
@@ -87,13 +112,19 @@ class SGD(_Optim):
     nesterov: bool = False
 
     def build(self, model: nn.Module) -> Optimizer:
-        """Over the parameters that require gradients. Raises ConfigError for a part that the model has not."""
+        """Build it for the parameters that require gradients; raises ConfigError for a part that the model lacks."""
         nesterov = self.nesterov and self.momentum > 0
         return torch.optim.SGD(_groups(self, model), lr=self.lr, momentum=self.momentum, nesterov=nesterov)
 
 
 class AdamW(_Optim):
-    """Adam with decoupled weight decay. Defaults: the mask transformers' recipe."""
+    """Adam with decoupled weight decay; the defaults are those of the mask transformers.
+
+    Example:
+        >>> from tubelet.training.optim import AdamW
+        >>> AdamW(warmup=100, warmup_from=0.0).factor(25, iterations=1000)
+        0.25
+    """
 
     kind: Literal["adamw"] = "adamw"
     lr: float = Field(default=1e-4, gt=0)
@@ -104,7 +135,7 @@ class AdamW(_Optim):
     eps: float = Field(default=1e-8, gt=0)
 
     def build(self, model: nn.Module) -> Optimizer:
-        """Over the parameters that require gradients. Raises ConfigError for a part that the model has not."""
+        """Build it for the parameters that require gradients; raises ConfigError for a part that the model lacks."""
         return torch.optim.AdamW(_groups(self, model), lr=self.lr, betas=self.betas, eps=self.eps)
 
 
@@ -114,7 +145,15 @@ OptimConfig = Annotated[SGD | AdamW, Field(discriminator="kind")]
 class WeightAverage:
     """An exponential moving average of weights and floating-point buffers; other buffers are copied.
 
-    The decay rises with the updates, min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten.
+    The decay of update n is min(decay, (1 + n) / (10 + n)), so that the random start is soon forgotten.
+
+    Example:
+        >>> from tubelet.training.optim import WeightAverage
+        >>> model = torch.nn.Linear(1, 1)
+        >>> average = WeightAverage(model, decay=0.999)
+        >>> average.update(model, number=1)
+        >>> torch.equal(average.weights["weight"], model.weight)
+        True
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
@@ -123,7 +162,7 @@ class WeightAverage:
 
     @torch.no_grad()
     def update(self, model: nn.Module, number: int) -> None:
-        """Move towards the model's present weights; `number` counts the updates from 1."""
+        """Move towards the model's weights; `number` counts the updates from 1."""
         share = 1 - min(self.decay, (1 + number) / (10 + number))
         for name, tensor in model.state_dict().items():
             if tensor.is_floating_point():
@@ -138,7 +177,7 @@ class WeightAverage:
 
 
 def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as flat tensors, named `parameter/key`."""
+    """The optimizer's state as tensors named `parameter/key`."""
     tensors = {}
     for name, parameter in _named(optimizer):
         for key, value in optimizer.state.get(parameter, {}).items():
@@ -148,12 +187,12 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put back what `state_tensors` gave; each tensor goes to its parameter's device."""
-    places = {name: (index, parameter) for index, (name, parameter) in enumerate(_named(optimizer))}
+    """Load what `state_tensors` returned; each tensor goes to its parameter's device."""
+    parameters = {name: (index, parameter) for index, (name, parameter) in enumerate(_named(optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition("/")
-        index, parameter = places[name]
+        index, parameter = parameters[name]
         state.setdefault(index, {})[key] = cut_like(tensor, parameter)
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
@@ -188,14 +227,15 @@ _TABLES = ("relative_position_bias_table", "level_embed")  # embeddings that are
 
 
 def _spared(config: _Optim, model: nn.Module) -> set[str]:
-    """Names of the parameters that are not decayed because of what they are."""
+    """Names of the parameters of norms or embeddings that are not decayed."""
     names = set()
-    for place, module in model.named_modules():
-        own = [f"{place}.{name}".removeprefix(".") for name, _ in module.named_parameters(recurse=False)]
+    for prefix, module in model.named_modules():
+        parameters = [f"{prefix}.{name}".removeprefix(".") for name, _ in module.named_parameters(recurse=False)]
         if "norms" in config.spared and isinstance(module, _NORMS):
-            names.update(own)
+            names.update(parameters)
         if "embeddings" in config.spared:
-            names.update(own if isinstance(module, nn.Embedding) else [n for n in own if n.endswith(_TABLES)])
+            is_table = isinstance(module, nn.Embedding)
+            names.update(name for name in parameters if is_table or name.endswith(_TABLES))
     return names
 
 

@@ -1,9 +1,9 @@
-"""How a model lies in the processes of a run: whole in one, a copy in each (DDP), or a slice in each (FSDP2).
+"""A model over the processes of a run: whole in one, a copy in each (DDP), or a slice in each (FSDP2).
 
-All three give the same losses and steps for the same clips, as far as a model's losses are means over the clips. What
-sharding needs beside `fully_shard` so that this holds:
+All three give the same losses and steps for the same clips if a model's losses are means over the clips. For that,
+sharding needs more than `fully_shard`:
 
-    lone numbers        cannot be cut: each process keeps them, and their gradients are averaged here
+    scalars             cannot be cut: each process keeps them, and their gradients are averaged here
     missing gradients   of a head that saw no object: zeros where another process has some, since all must send the same
                         tensors; none where none has any, so that the optimizer leaves the parameter alone
     the gradient's norm is that of all slices together
@@ -28,7 +28,15 @@ from tubelet.training.sharded_tensors import is_slice, own
 
 
 class Alone:
-    """A model in the only process."""
+    """A model in the only process.
+
+    Example:
+        >>> from tubelet.training.parallel import Alone
+        >>> model = Alone(torch.nn.Linear(1, 1, bias=False))
+        >>> model.model(torch.full((1, 1), 3.0)).sum().backward()
+        >>> model.bound_gradients(limit=1.0), round(float(model.model.weight.grad), 3)
+        (3.0, 1.0)
+    """
 
     sliced = False  # whether each process holds a part of the model and of the optimizer's state
 
@@ -36,15 +44,15 @@ class Alone:
         self.model = model
 
     def __call__(self, clips: list[Clip]) -> Losses:
-        """The model's losses, whose backward averages gradients over the processes."""
+        """The model's losses; their backward pass averages gradients over the processes."""
         return self.model(clips)
 
     def accumulating(self, *, last: bool) -> AbstractContextManager[None]:
-        """Around forward and backward of one part of a step: gradients cross between processes only with the last."""
+        """Around forward and backward of one part of a step: processes exchange gradients only with the last part."""
         return nullcontext()
 
     def bound_gradients(self, limit: float | None) -> float:
-        """Scale the step's gradients down to a norm of `limit`; returns what the norm was, the same in all."""
+        """Scale the step's gradients down to a norm of `limit`; returns the norm before, the same in all processes."""
         return float(nn.utils.clip_grad_norm_(self.model.parameters(), limit or math.inf))
 
 
