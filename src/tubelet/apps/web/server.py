@@ -1,4 +1,4 @@
-"""The web application: the page, uploads, jobs, progress, results. Knows no torch; what does lives in the worker."""
+"""The web application: the page, uploads, jobs, progress, results. It does not import torch; only the worker does."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import gzip
 import json
 import re
 import time
+from collections import defaultdict
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -35,13 +36,13 @@ DOWNLOADS = {
     "davis.zip": "application/zip",
     "tracks.csv": "text/csv; charset=utf-8",
 }
-ERRAND_SECONDS = 1800.0
-EVENT_SECONDS = 0.2
-HEARTBEAT_SECONDS = 15.0
+ERRAND_SECONDS = 1800.0  # longest wait for a download or attention maps
+EVENT_SECONDS = 0.2  # between two looks at a job's state
+HEARTBEAT_SECONDS = 15.0  # without an event, before a comment is sent
 
 
-class Ask(BaseModel):
-    """A job that the page wants."""
+class JobRequest(BaseModel):
+    """The body of a request for a job; length and stride replace the model's own window."""
 
     model_config = ConfigDict(extra="forbid")
     video: str = Field(max_length=64)
@@ -50,7 +51,7 @@ class Ask(BaseModel):
     stride: int | None = Field(default=None, ge=1, le=MAX_WINDOW)
 
     @model_validator(mode="after")
-    def _no_gaps(self) -> Ask:
+    def _no_gaps(self) -> JobRequest:
         if (self.length is None) != (self.stride is None):
             raise ValueError("length and stride go together")
         if self.length is not None and self.stride is not None and self.stride > self.length:
@@ -59,7 +60,7 @@ class Ask(BaseModel):
 
 
 class PointRequest(BaseModel):
-    """Where attention is asked for."""
+    """The body of a request for attention maps: a point in pixels of a frame."""
 
     model_config = ConfigDict(extra="forbid")
     model: str = Field(max_length=1000)
@@ -69,7 +70,7 @@ class PointRequest(BaseModel):
 
 
 def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
-    """The whole application with what stands before it."""
+    """Build the application with all its routes, behind the middleware that limits and checks requests."""
     app = FastAPI(title="tubelet", docs_url=None, redoc_url=None, openapi_url=None)
     faults.add(app)
     assets.add(app)
@@ -77,7 +78,9 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
     uploads.add(app, jobs)
     _add_jobs(app, jobs)
     _add_results(app, jobs)
-    return Bodies(Guard(Shares(app, jobs.limits.requests_each), access), patience, unbounded=uploads.PATH)
+
+    guarded = Guard(Shares(app, jobs.limits.requests_each), access)
+    return Bodies(guarded, patience, unbounded=uploads.PATH)
 
 
 def _add_lists(app: FastAPI, jobs: Jobs) -> None:
@@ -88,11 +91,10 @@ def _add_lists(app: FastAPI, jobs: Jobs) -> None:
 
     @app.get("/api/videos")
     def videos() -> list[dict[str, Any]]:
-        listed = [_job(job, jobs) for job in jobs.store.jobs()]
-        return [
-            {**described_film(film), "jobs": [job for job in listed if job["video"] == film.id]}
-            for film in jobs.store.videos()
-        ]
+        jobs_of_video = defaultdict(list)
+        for job in jobs.store.jobs():
+            jobs_of_video[job.video].append(_job_json(job, jobs))
+        return [{**described_film(film), "jobs": jobs_of_video[film.id]} for film in jobs.store.videos()]
 
     @app.delete("/api/videos/{id}", status_code=204)
     def remove(id: str) -> None:
@@ -101,15 +103,16 @@ def _add_lists(app: FastAPI, jobs: Jobs) -> None:
 
 def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
     @app.post("/api/jobs", status_code=201)
-    def submit(ask: Ask) -> dict[str, Any]:
-        film = known(jobs.store.video(ask.video))
-        if ask.model not in {model["name"] for model in jobs.models}:
+    def submit(body: JobRequest) -> dict[str, Any]:
+        film = known(jobs.store.video(body.video))
+        if body.model not in {model["name"] for model in jobs.models}:
             raise Refusal(422, "this server does not serve such a model")
-        return _job(jobs.submit(film, ask.model, ask.length, ask.stride), jobs)
+        job = jobs.submit(film, body.model, body.length, body.stride)
+        return _job_json(job, jobs)
 
     @app.get("/api/jobs/{id}")
     def job(id: str) -> dict[str, Any]:
-        return _job(known(jobs.store.job(id)), jobs)
+        return _job_json(known(jobs.store.job(id)), jobs)
 
     @app.delete("/api/jobs/{id}", status_code=204)
     def cancel(id: str) -> None:
@@ -122,25 +125,30 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
 
 
 async def _events(jobs: Jobs, id: str) -> AsyncIterator[str]:
-    """Server-sent events: the job each time it has changed, until it is over or gone."""
-    last, told = "", time.monotonic()
+    """Yield server-sent events: the job each time it has changed, until it has ended or was removed."""
+    last_line = ""
+    last_sent = time.monotonic()
     while not jobs.ending:
-        now = await anyio.to_thread.run_sync(_state, jobs, id)  # it may wait for a lock, and all others for it
-        line = json.dumps(now)
-        if line != last:
-            last, told = line, time.monotonic()
+        state = await anyio.to_thread.run_sync(_state, jobs, id)  # in a thread, because it may wait for a lock
+        line = json.dumps(state)
+        if line != last_line:
+            last_line = line
+            last_sent = time.monotonic()
             yield f"data: {line}\n\n"
-        elif time.monotonic() - told > HEARTBEAT_SECONDS:
-            told = time.monotonic()
+        elif time.monotonic() - last_sent > HEARTBEAT_SECONDS:
+            last_sent = time.monotonic()
             yield ": still here\n\n"
-        if now["state"] not in ("queued", "running"):
+
+        if state["state"] not in ("queued", "running"):
             return
         await asyncio.sleep(EVENT_SECONDS)
 
 
 def _state(jobs: Jobs, id: str) -> dict[str, Any]:
     job = jobs.store.job(id)
-    return {"id": id, "state": "gone"} if job is None else _job(job, jobs)
+    if job is None:
+        return {"id": id, "state": "gone"}
+    return _job_json(job, jobs)
 
 
 def _add_results(app: FastAPI, jobs: Jobs) -> None:
@@ -155,13 +163,14 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
 
     @app.get("/api/jobs/{id}/files/{name}")
     def download(request: Request, id: str, name: str, threshold: float = 0.5) -> Response:
-        path = _made(jobs, _finished(jobs, id), name, threshold, address(request))
+        path = _download_file(jobs, _finished(jobs, id), name, threshold, address(request))
         film = known(store.video(known(store.job(id)).video))
         return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{_stem(film.name)}-{name}")
 
     @app.post("/api/jobs/{id}/files/{name}")
     def prepare(request: Request, id: str, name: str, threshold: float = 0.5) -> dict[str, int]:
-        return {"bytes": _made(jobs, _finished(jobs, id), name, threshold, address(request)).stat().st_size}
+        path = _download_file(jobs, _finished(jobs, id), name, threshold, address(request))
+        return {"bytes": path.stat().st_size}
 
     @app.post("/api/videos/{id}/attention")
     def attention(request: Request, id: str, point: PointRequest) -> dict[str, Any]:
@@ -169,41 +178,61 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         model = next((model for model in jobs.models if model["name"] == point.model), None)
         if model is None or not model["attends"]:
             raise Refusal(422, "this model has no attention modules to show")
+
         order = {"do": "attend", "source": str(jobs.source(film)), "name": film.name, **point.model_dump()}
-        return {"maps": jobs.ask(order, ERRAND_SECONDS, address(request))["maps"]}
+        answer = jobs.ask(order, ERRAND_SECONDS, address(request))
+        return {"maps": answer["maps"]}
 
 
 def _finished(jobs: Jobs, id: str) -> Job:
+    """The job of this id; refuses the request if it has not finished."""
     job = known(jobs.store.job(id))
     if job.state != "done":
         raise Refusal(409, "this video is not finished")
     return job
 
 
-def _made(jobs: Jobs, job: Job, name: str, threshold: float, asker: str) -> Path:
-    """A download, made when it is first asked for; of each kind the newest threshold is kept."""
+def _download_file(jobs: Jobs, job: Job, name: str, threshold: float, client: str) -> Path:
+    """The path of a download, which the worker makes at the first request.
+
+    Only the file of the last threshold is stored. Raises KeyError for an unknown name or a threshold out of range.
+    """
     if name not in DOWNLOADS or not BASE_THRESHOLD <= threshold <= 1:
         raise KeyError(name)
-    folder, percent = jobs.store.job_folder(job.id), round(threshold * 100)
+
+    folder = jobs.store.job_folder(job.id)
+    percent = round(threshold * 100)
     path = folder / f"{percent:03d}-{name}"
     if path.is_file():
         return path
+
     film = known(jobs.store.video(job.video))
     with jobs.store.scratch() as scratch:
-        files = {"source": str(jobs.source(film)), "result": str(folder / "result.json.gz"), "out": str(scratch)}
-        order = {"do": "download", "file": name, "name": film.name, "threshold": percent / 100, **files}
-        jobs.ask(order, ERRAND_SECONDS, asker)
-        known(jobs.store.job(job.id))  # removed meanwhile: its folder must not come back
+        order = {
+            "do": "download",
+            "file": name,
+            "name": film.name,
+            "threshold": percent / 100,
+            "source": str(jobs.source(film)),
+            "result": str(folder / "result.json.gz"),
+            "out": str(scratch),
+        }
+        jobs.ask(order, ERRAND_SECONDS, client)
+        known(jobs.store.job(job.id))  # if it was removed meanwhile, its folder must not come back
+
         for older in folder.glob(f"[0-9][0-9][0-9]-{name}"):
             older.unlink(missing_ok=True)
         (scratch / name).replace(path)
     return path
 
 
-def _job(job: Job, jobs: Jobs) -> dict[str, Any]:
-    return described(job, *jobs.progress(job), full=jobs.waits_for_space)
+def _job_json(job: Job, jobs: Jobs) -> dict[str, Any]:
+    progress, ahead = jobs.progress(job)
+    return described(job, progress, ahead, full=jobs.waits_for_space)
 
 
 def _stem(name: str) -> str:
-    """The start of a download's name: plain letters, so that no header and no disk stumbles over it."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", name.rsplit(".", 1)[0]).strip("-.")[:60] or "video"
+    """A video's name without suffix, for the name of a download; at most 60 ASCII letters, digits and ._-"""
+    stem = name.rsplit(".", 1)[0]
+    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
+    return plain.strip("-.")[:60] or "video"

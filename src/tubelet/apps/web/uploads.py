@@ -1,4 +1,4 @@
-"""How videos come in: bounded before and while they travel, looked at by a process of their own, then listed."""
+"""Uploads: limits are checked before and during the transfer, a separate process probes the file, then it is listed."""
 
 from __future__ import annotations
 
@@ -26,64 +26,70 @@ from tubelet.apps.web.probe import probe
 from tubelet.apps.web.shares import address
 
 PATH = "/api/videos"
-PROBING = threading.BoundedSemaphore(2)  # a file from outside may take a processor and 2 GB until it is given up
-SPARE_BYTES = 200 * MEGABYTE  # that stay free on the disk
-LONGEST_NAME = 120
+PROBING = threading.BoundedSemaphore(2)  # a hostile file may use one processor and 2 GB until its time is over
+SPARE_BYTES = 200 * MEGABYTE  # stay free on the disk
+LONGEST_NAME = 120  # characters
 
 
 def add(app: FastAPI, jobs: Jobs) -> None:
-    """Routes of uploads, the example and films."""
-    limits, store = jobs.limits, jobs.store
+    """Add the routes that upload a video, add the bundled example, and play a video."""
+    limits = jobs.limits
+    store = jobs.store
     slots = Slots(limits)
-    one_example = threading.Lock()
+    example_lock = threading.Lock()
 
     @app.post(PATH, status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
         header = request.headers.get("content-length", "")
         declared = int(header) if header.isdecimal() else 0
         await anyio.to_thread.run_sync(_check_before, jobs, declared, slots.expected)
+
         with slots.taken(address(request), declared), store.scratch() as folder:
             size = await _receive(request, folder / "source", limits.bytes)
             name = _shown_name(request.headers.get("x-name", ""))
-            return described_film(await anyio.to_thread.run_sync(_take_in, jobs, folder, name, size, False))
+            film = await anyio.to_thread.run_sync(_add_video, jobs, folder, name, size, False)
+            return described_film(film)
 
     @app.post("/api/example", status_code=201)
     def example() -> dict[str, Any]:
-        with one_example:
+        with example_lock:  # two requests at once add one video
             film = store.example()
             if film is None:
-                _check_before(jobs, EXAMPLE.stat().st_size, slots.expected)
+                size = EXAMPLE.stat().st_size
+                _check_before(jobs, size, slots.expected)
                 with store.scratch() as folder:
                     shutil.copyfile(EXAMPLE, folder / "source")
-                    film = _take_in(jobs, folder, "example", EXAMPLE.stat().st_size, True)
+                    film = _add_video(jobs, folder, "example", size, True)
         return described_film(film)
 
     @app.get("/api/videos/{id}/film")
-    def film(id: str) -> Response:
-        found = known(store.video(id))
-        path = jobs.play_file(found)
+    def play(id: str) -> Response:
+        film = known(store.video(id))
+        path = jobs.play_file(film)
         if not path.is_file():
             raise Refusal(409, "this video is still being prepared for browsers")
-        is_webm = found.webm and path.name == "source"
+
+        is_webm = film.webm and path.name == "source"
         return FileResponse(path, media_type="video/webm" if is_webm else "video/mp4")
 
 
 class Slots:
-    """Uploads that are under way; used by the event loop alone."""
+    """The uploads under way. Not thread-safe: only the event loop uses it."""
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
         self._addresses: Counter[str] = Counter()
-        self.expected = 0  # bytes that were declared by all of them
+        self.expected = 0  # sum of the sizes that they have declared, bytes
 
     @contextmanager
     def taken(self, address: str, declared: int) -> Iterator[None]:
-        """One of the slots; raises Busy where none is left, or none for this address."""
+        """Occupy a slot within the block. Raises Busy if all slots, or all of this address, are taken."""
         total = self._addresses.total()
         if total >= self._limits.uploads:
             raise Busy(f"busy: {total} uploads are under way; try again in a while")
         if self._addresses[address] >= self._limits.uploads_each:
             raise Busy(f"busy: {self._limits.uploads_each} of your uploads are under way; try again in a while")
+
         self._addresses[address] += 1
         self.expected += declared
         try:
@@ -95,17 +101,22 @@ class Slots:
 
 
 def _check_before(jobs: Jobs, declared: int, others: int) -> None:
-    """Refuse an upload before its bytes travel; `others` are the bytes that uploads under way have declared."""
+    """Refuse an upload before it is received, if it is too large, the queue is full or the disk nearly so.
+
+    `declared` is its Content-Length, `others` the sum of those of the uploads under way.
+    """
     limits = jobs.limits
     if declared > limits.bytes:
         raise Refusal(413, f"{declared / MEGABYTE:,.0f} MB are too many: at most {limits.megabytes} MB are taken")
     jobs.check_room()
-    if shutil.disk_usage(jobs.store.root).free < max(declared, MEGABYTE) + others + SPARE_BYTES:
+
+    needed = max(declared, MEGABYTE) + others + SPARE_BYTES
+    if shutil.disk_usage(jobs.store.root).free < needed:
         raise Full("the server's disk is nearly full")
 
 
 async def _receive(request: Request, path: Path, limit: int) -> int:
-    """Write the body to a file as it comes; how many bytes."""
+    """Write the body to a file as it arrives; returns its size in bytes."""
     size = 0
     with path.open("wb") as file:
         async for chunk in request.stream():
@@ -118,25 +129,37 @@ async def _receive(request: Request, path: Path, limit: int) -> int:
     return size
 
 
-def _take_in(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> Film:
+def _add_video(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> Film:
+    """Probe the file `folder`/source and add it to the list."""
     with PROBING:
-        facts = probe(folder / "source", jobs.limits.frames)
+        probed = probe(folder / "source", jobs.limits.frames)
+
     film = Film(
-        id=new_id(), name=name, example=example, bytes=size, width=facts.width, height=facts.height,
-        frames=facts.frames, seconds=facts.seconds, playable=facts.playable, webm=facts.webm, created=time.time(),
-    )  # fmt: skip
+        id=new_id(),
+        name=name,
+        example=example,
+        bytes=size,
+        width=probed.width,
+        height=probed.height,
+        frames=probed.frames,
+        seconds=probed.seconds,
+        playable=probed.playable,
+        webm=probed.webm,
+        created=time.time(),
+    )
     jobs.store.add_video(film, folder)
     jobs.make_room()
     return film
 
 
 def described_film(film: Film) -> dict[str, Any]:
-    """A video as the page takes it."""
+    """A video as JSON for the page."""
     return {key: value for key, value in asdict(film).items() if key not in ("playable", "webm")}
 
 
 def _shown_name(header: str) -> str:
-    """What a browser calls its file, as a text to show: one line, no path, not too long."""
-    name = unquote(header, errors="replace").replace("\\", "/").rsplit("/", 1)[-1]
-    name = "".join(character if character.isprintable() else " " for character in name).strip()
-    return name[:LONGEST_NAME] or "video"
+    """The file name that a browser sent, to be shown: without folders, printable, at most LONGEST_NAME characters."""
+    path = unquote(header, errors="replace").replace("\\", "/")
+    name = path.rsplit("/", 1)[-1]
+    printable = "".join(character if character.isprintable() else " " for character in name)
+    return printable.strip()[:LONGEST_NAME] or "video"
