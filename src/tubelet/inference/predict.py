@@ -68,20 +68,24 @@ def predict(
     check_window(window)
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress: expected a function of (done, total), got {short(progress)}")
+
     model = several(model, views)
     video = open_video(source)
-    ledger = Ledger()
     window = window or model.window
+    steps = read(video, window, ShotConfig() if cuts else None)
+
+    ledger = Ledger()
     shots: list[int] = []
-    for turn in _run(model, read(video, window, ShotConfig() if cuts else None)):
-        if turn.step is not None and turn.step.clip.shot == len(shots):
-            shots.append(min(turn.step.pictures()))
-        if turn.tracks is not None:
-            ledger.add_window(turn.tracks)
-        for frame in turn.finished:
+    for result in _run(model, steps):
+        if result.step is not None and result.step.clip.shot == len(shots):
+            shots.append(min(result.step.pictures()))
+        if result.tracks is not None:
+            ledger.add_window(result.tracks)
+        for frame in result.finished:
             ledger.add(frame)
             if progress is not None:
                 progress(frame.index + 1, len(video))
+
     traits = model.traits
     if top is None:
         tracks = ledger.tracks(len(video), vote=traits.vote, min_frames=traits.min_frames)
@@ -89,6 +93,7 @@ def predict(
             tracks = without_duplicates(tracks, distinct)
     else:
         tracks = ledger.pairs(len(video), top, min_frames=traits.min_frames)
+
     prediction = VideoPrediction(
         video=video.id,
         size=video.size,
@@ -120,11 +125,14 @@ def stream(
     threshold = fraction("threshold", threshold)
     check_model(model)
     check_window(window)
+
     model = several(model, views)
     window = window or model.window
     if window.length is None or window.spread:
         raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
-    return _shown(model, _steps(source, window, ShotConfig() if cuts else None), threshold)
+
+    steps = _steps(source, window, ShotConfig() if cuts else None)
+    return _frames(model, steps, threshold)
 
 
 def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
@@ -137,7 +145,7 @@ def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[
     return listen(source, window, cuts)
 
 
-class _Turn(NamedTuple):
+class _WindowResult(NamedTuple):
     """One window's tracks and finished frames; the last item only flushes, without step and tracks."""
 
     step: WindowStep | None
@@ -145,7 +153,7 @@ class _Turn(NamedTuple):
     finished: Iterator[Finished]
 
 
-def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_Turn]:
+def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_WindowResult]:
     """The loop: window after window through the model."""
     state = model.start()
     device = device_of(model)
@@ -155,41 +163,53 @@ def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_Turn]:
         with evaluating(model):
             state, tracks = model.step(state, step.clip.to(device))
         stitcher.add(_checked(tracks, step.clip))
-        yield _Turn(step, tracks, stitcher.release(step.settled))
+        yield _WindowResult(step, tracks, stitcher.release(step.settled))
     if stitcher is not None:
-        yield _Turn(None, None, stitcher.rest())
+        yield _WindowResult(None, None, stitcher.rest())
 
 
-def _shown(model: Model, steps: Iterator[WindowStep], threshold: float) -> Iterator[Frame]:
+def _frames(model: Model, steps: Iterator[WindowStep], threshold: float) -> Iterator[Frame]:
+    """Yield finished frames with the tracks whose mean score so far reaches the threshold."""
     tallies = Tallies()
     pictures: dict[int, ShownFrame] = {}  # of frames that are not finished yet
-    vote, min_frames = model.traits.vote, model.traits.min_frames
     for step, tracks, finished in _run(model, steps):
-        pictures |= {} if step is None else step.pictures()
-        if tracks is not None and vote == "mean":
+        if step is not None:
+            pictures |= step.pictures()
+        if tracks is not None and model.traits.vote == "mean":
             tallies.add_window(tracks)
         for frame in finished:
             tallies.add(frame)
-            known = [tallies[identity] for identity in frame.ids.tolist()]
-            verdicts = [tally.verdict(vote) for tally in known]
-            keep = [n for n, (_, score) in enumerate(verdicts) if score >= threshold and known[n].frames >= min_frames]
-            picture = pictures.pop(frame.index)
-            labels = [verdicts[n][0] for n in keep]
-            yield Frame(
-                index=frame.index,
-                time=picture.time,
-                image=picture.image,
-                ids=torch.from_numpy(frame.ids[keep]),
-                labels=torch.tensor(labels, dtype=torch.int64),
-                scores=torch.tensor([verdicts[n][1] for n in keep], dtype=torch.float32),
-                masks=torch.from_numpy(np.ascontiguousarray(frame.masks[keep])),
-                boxes=torch.from_numpy(frame.boxes[keep]),
-                names=tuple(model.classes[label] for label in labels),
-                shot=picture.shot,
-            )
+            yield _frame(model, frame, pictures.pop(frame.index), tallies, threshold)
+
+
+def _frame(model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies, threshold: float) -> Frame:
+    rows: list[int] = []
+    labels: list[int] = []
+    scores: list[float] = []
+    for row, identity in enumerate(frame.ids.tolist()):
+        tally = tallies[identity]
+        label, score = tally.verdict(model.traits.vote)
+        if score >= threshold and tally.frames >= model.traits.min_frames:
+            rows.append(row)
+            labels.append(label)
+            scores.append(score)
+
+    return Frame(
+        index=frame.index,
+        time=picture.time,
+        image=picture.image,
+        ids=torch.from_numpy(frame.ids[rows]),
+        labels=torch.tensor(labels, dtype=torch.int64),
+        scores=torch.tensor(scores, dtype=torch.float32),
+        masks=torch.from_numpy(np.ascontiguousarray(frame.masks[rows])),
+        boxes=torch.from_numpy(frame.boxes[rows]),
+        names=tuple(model.classes[label] for label in labels),
+        shot=picture.shot,
+    )
 
 
 def _checked(tracks: Tracks, clip: Clip) -> Tracks:
+    """The tracks. Raises ValueError if they are of frames that were not to be predicted, or repeat an id."""
     key_frames = clip.index[clip.key].tolist()
     if not set(tracks.index.tolist()) <= set(key_frames):  # fewer is fine: the window before may have predicted some
         raise ValueError(f"the model was to predict frames {key_frames} and gave {tracks.index.tolist()}")
