@@ -61,10 +61,10 @@ class _Objects:
     average: Average
 
     def plus(self, other: _Objects) -> _Objects:
-        both = dict(self.soft)
+        total = dict(self.soft)
         for identity, soft in other.soft.items():
-            both[identity] = both[identity].plus(soft) if identity in both else soft
-        return replace(self, soft=both)
+            total[identity] = total[identity].plus(soft) if identity in total else soft
+        return replace(self, soft=total)
 
     def mean(self) -> _Objects:
         return replace(self, soft={identity: soft.mean() for identity, soft in self.soft.items()})
@@ -97,9 +97,10 @@ class Stitcher:
         scores = _array(tracks.scores).astype(np.float64)
         if self.average == "logits":
             masks = _logits(masks)
+
         ids = tracks.ids.tolist()
-        for k, t in enumerate(tracks.index.tolist()):
-            soft = {identity: _Soft(masks[n, k], scores[n], 1) for n, identity in enumerate(ids)}
+        for column, t in enumerate(tracks.index.tolist()):
+            soft = {identity: _Soft(masks[n, column], scores[n], 1) for n, identity in enumerate(ids)}
             self._overlaps.add(t, _Objects(soft, self.average))
 
     def release(self, before: int) -> Iterator[Finished]:
@@ -113,56 +114,71 @@ class Stitcher:
             yield self._finish(t, {} if objects is None else objects.soft)
 
     def _finish(self, t: int, frame: Mapping[int, _Soft]) -> Finished:
+        """Resize and threshold the masks of one frame; objects without a pixel are left out."""
         threshold = THRESHOLD if self.average == "probabilities" else 0.0
-        cut = {i: _cut(soft.mask, self.size, threshold) for i, soft in frame.items()}
-        ids = sorted(i for i, piece in cut.items() if piece is not None)
+        crops: dict[int, _Crop] = {}
+        for identity in sorted(frame):
+            crop = _binarise(frame[identity].mask, self.size, threshold)
+            if crop is not None:
+                crops[identity] = crop
+
         height, width = self.size
-        canvas = np.zeros((len(ids), width, height), bool)
-        boxes = np.zeros((len(ids), 4), np.float32)
-        for n, identity in enumerate(ids):
-            if piece := cut[identity]:
-                x1, y1, x2, y2 = piece.box
-                canvas[n, x1:x2, y1:y2] = piece.pixels
-                boxes[n] = piece.box
-        scores = np.stack([frame[i].scores for i in ids]) if ids else np.zeros((0, 0))
+        canvas = np.zeros((len(crops), width, height), bool)
+        boxes = np.zeros((len(crops), 4), np.float32)
+        for n, crop in enumerate(crops.values()):
+            x1, y1, x2, y2 = crop.box
+            canvas[n, x1:x2, y1:y2] = crop.pixels
+            boxes[n] = crop.box
+
+        scores = [frame[identity].scores for identity in crops]
         return Finished(
-            index=t, ids=np.array(ids, np.int64), scores=scores, masks=canvas.transpose(0, 2, 1), boxes=boxes
+            index=t,
+            ids=np.array(list(crops), np.int64),
+            scores=np.stack(scores) if scores else np.zeros((0, 0)),
+            masks=canvas.transpose(0, 2, 1),
+            boxes=boxes,
         )
 
 
-class _Piece(NamedTuple):
+class _Crop(NamedTuple):
     """The pixels of one object within its tight box, transposed: [x2 - x1, y2 - y1]."""
 
     box: tuple[int, int, int, int]
     pixels: np.ndarray
 
 
-def _cut(mask: np.ndarray, size: tuple[int, int], threshold: float) -> _Piece | None:
-    """Resize a soft mask [h, w] to the frame and cut it at a threshold, touching only where it can come out above.
+def _binarise(mask: np.ndarray, size: tuple[int, int], threshold: float) -> _Crop | None:
+    """Resize a soft mask [h, w] to the frame and threshold it, computing only pixels that can exceed the threshold.
 
     A bilinear value is a weighted mean of four cells, so it exceeds the threshold only beside a cell that does.
-    Equal to interpolating the whole mask with align_corners=False. None where nothing is left.
+    Equal to interpolating the whole mask with align_corners=False. None if no pixel exceeds the threshold.
     """
     inside = mask if mask.dtype == bool else mask > threshold
-    cells = _extent(inside.T)
+    cells = _tight_box(inside.T)
     if cells is None:
         return None
+    left, top, right, bottom = cells
     if mask.shape == size:
-        x1, y1, x2, y2 = cells
-        return _Piece(cells, inside[y1:y2, x1:x2].T)
-    columns, rows = _axis(mask.shape[1], size[1]), _axis(mask.shape[0], size[0])
-    across, down = columns.reach(cells[0], cells[2]), rows.reach(cells[1], cells[3])
-    pixels = columns.interpolate(rows.interpolate(mask, down).T, across) > threshold
-    tight = _extent(pixels)
+        return _Crop(cells, inside[top:bottom, left:right].T)
+
+    rows = _axis(mask.shape[0], size[0])
+    columns = _axis(mask.shape[1], size[1])
+    y_range = rows.reach(top, bottom)
+    x_range = columns.reach(left, right)
+
+    resized_rows = rows.interpolate(mask, y_range)  # [pixels, w]
+    pixels = columns.interpolate(resized_rows.T, x_range) > threshold
+    tight = _tight_box(pixels)
     if tight is None:
         return None
+
     x1, y1, x2, y2 = tight
-    box = (across.start + x1, down.start + y1, across.start + x2, down.start + y2)
-    return _Piece(box, pixels[x1:x2, y1:y2])
+    box = (x_range.start + x1, y_range.start + y1, x_range.start + x2, y_range.start + y2)
+    return _Crop(box, pixels[x1:x2, y1:y2])
 
 
-def _extent(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
-    """The tight box of a transposed binary mask [W, H]."""
+def _tight_box(pixels: np.ndarray) -> tuple[int, int, int, int] | None:
+    """The tight box (x1, y1, x2, y2) of a transposed binary mask [W, H]; None if it is empty."""
     columns = np.flatnonzero(pixels.any(1))
     if not columns.size:
         return None
@@ -180,7 +196,8 @@ class _Axis(NamedTuple):
     def reach(self, first: int, last: int) -> slice:
         """The output pixels that read any of the cells first..last-1."""
         start = int(np.searchsorted(self.upper, first, "left"))
-        return slice(start, max(start, int(np.searchsorted(self.lower, last, "left"))))
+        end = int(np.searchsorted(self.lower, last, "left"))
+        return slice(start, max(start, end))
 
     def interpolate(self, values: np.ndarray, pixels: slice) -> np.ndarray:
         """Values [cells, *] -> [pixels, *]; float32."""
@@ -193,7 +210,9 @@ class _Axis(NamedTuple):
 def _axis(cells: int, pixels: int) -> _Axis:
     position = ((np.arange(pixels) + 0.5) * (cells / pixels) - 0.5).clip(0, cells - 1)
     lower = np.floor(position).astype(np.int64)
-    return _Axis(lower, np.minimum(lower + 1, cells - 1), (position - lower).astype(np.float32))
+    upper = np.minimum(lower + 1, cells - 1)
+    weight = (position - lower).astype(np.float32)
+    return _Axis(lower, upper, weight)
 
 
 def _blend(
@@ -202,13 +221,17 @@ def _blend(
     """Blend each object of two frames, `weight` of the second; an object that is in only one of them fades."""
     blended = {}
     for identity in first.keys() | second.keys():
-        ends = [(first.get(identity), 1 - weight), (second.get(identity), weight)]
-        known = [(soft.mean(), share) for soft, share in ends if soft is not None]
-        mask = np.sum([soft.mask * np.float32(share) for soft, share in known], axis=0)
-        total = sum(share for _, share in known)
-        if len(known) == 1 and average == "logits":  # absent is as far below zero as the other end is from it
-            mask -= np.abs(known[0][0].mask) * np.float32(1 - total)
-        scores = np.sum([soft.scores * (share / total) for soft, share in known], axis=0)
+        predictions: list[tuple[_Soft, float]] = []  # with their weights
+        if identity in first:
+            predictions.append((first[identity].mean(), 1 - weight))
+        if identity in second:
+            predictions.append((second[identity].mean(), weight))
+        total = sum(share for _, share in predictions)
+
+        mask = np.sum([soft.mask * np.float32(share) for soft, share in predictions], axis=0)
+        if len(predictions) == 1 and average == "logits":  # absence is a logit as far below 0 as the prediction's size
+            mask -= np.abs(predictions[0][0].mask) * np.float32(1 - total)
+        scores = np.sum([soft.scores * (share / total) for soft, share in predictions], axis=0)
         blended[identity] = _Soft(mask, scores, 1)
     return blended
 
