@@ -90,11 +90,11 @@ def finished_in_silence(jobs: Jobs, asking: TestClient, job: str) -> dict[str, A
 
     def is_over() -> bool:
         if jobs._current is not None and jobs._current.id == job:
-            jobs._last_heard -= jobs.limits.silence
+            jobs._last_message -= jobs.limits.silence
         return state(asking, job) not in ("queued", "running")
 
     until(is_over)
-    jobs._last_heard = time.monotonic()  # the next worker has its time
+    jobs._last_message = time.monotonic()  # the next worker has its time
     return asking.get(f"/api/jobs/{job}").json()
 
 
@@ -211,9 +211,9 @@ def test_errands_do_not_make_a_stuck_job_look_alive(jobs: Jobs, asking: TestClie
     finished(asking, done)
     stuck = submit(asking, video, "stuck")
     until(lambda: asking.get(f"/api/jobs/{stuck}").json().get("total", 0) > 0)
-    before = jobs._last_heard
+    before = jobs._last_message
     assert asking.get(f"/api/jobs/{done}/files/tracks.csv").status_code == 200
-    assert jobs._last_heard == before
+    assert jobs._last_message == before
     finished_in_silence(jobs, asking, stuck)
 
 
@@ -233,7 +233,7 @@ def test_an_answer_that_the_server_does_not_understand_ends_only_its_job(
     job = submit(asking, upload(asking, film), "stuck")
     until(lambda: asking.get(f"/api/jobs/{job}").json().get("total", 0) > 0)
     with jobs._lock:
-        jobs._heard({"say": "done", "key": job})  # without what belongs to it
+        jobs._on_message({"say": "done", "key": job})  # without what belongs to it
     assert finished(asking, job)["state"] == "failed"
     following = submit(asking, upload(asking, film))
     # the worker is still at the other one
@@ -257,7 +257,7 @@ def test_ending_on_a_full_disk_is_no_error_and_the_job_runs_again(tmp_path: Path
 
 
 def test_an_address_cannot_take_all_errands(jobs: Jobs, asking: TestClient, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_say", lambda message: None)  # the worker never hears of them
+    monkeypatch.setattr(jobs, "_send", lambda message: None)  # the worker never hears of them
 
     def errand(address: str) -> None:
         with pytest.raises(InputError):

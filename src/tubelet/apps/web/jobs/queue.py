@@ -1,7 +1,7 @@
-"""The queue: one job at a time goes to the worker, a bounded number waits, and every end of a job is tidied up.
+"""The queue of jobs: one at a time runs in the worker process, a limited number waits.
 
-A watchdog looks after it all twice a second: it ends a worker that does not stop when it is told to, or that has been
-silent for too long, starts another where none is, writes what a full disk refused, and gives out the next job.
+A watchdog runs twice a second. It kills a worker that ignores a cancellation or sends nothing for too long,
+starts a new worker if there is none, writes changes that a full disk refused, and starts the next job.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import shutil
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -23,10 +23,10 @@ from tubelet.apps.web.jobs.worker import LoadModel, Message, Worker
 from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.core.errors import InputError
 
-RETRY_AFTER = 20  # seconds, when busy
-GRACE = 3.0  # seconds that a job has to notice that it was cancelled, before its process is ended
+RETRY_AFTER = 20  # seconds after which a client may try again if the server is busy
+GRACE = 3.0  # seconds that a cancelled job has to stop before its process is killed
 MAX_ERRANDS = 4  # at the same time
-MAX_FALSE_STARTS = 3
+MAX_FALSE_STARTS = 3  # workers in a row that ended while they loaded the models
 WATCH_EVERY = 0.5  # seconds
 SPARE_BYTES = MEGABYTE  # free on the disk before a job is started
 CRASHED = "the worker ended in the middle of this video, perhaps for want of memory; its files are removed"
@@ -39,60 +39,69 @@ log = logging.getLogger("tubelet.web")
 
 
 class Busy(Exception):
-    """As much is waiting as is allowed; its text is fit for a browser."""
+    """The server has as much to do as is allowed; the text is written for the user."""
 
 
 class Full(Exception):
-    """There is no space on the disk; its text is fit for a browser."""
+    """The disk is full; the text is written for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class JobProgress:
-    """How far a running job is."""
+    """Progress of a running job."""
 
     stage: str = "starting"
-    done: int = 0
-    total: int = 0
+    done: int = 0  # frames
+    total: int = 0  # frames
     left: float | None = None  # seconds
     rate: float | None = None  # frames a second
 
 
 @dataclass(slots=True)
 class _Errand:
-    address: str  # of who waits for it
+    """A short task of the worker that a request waits for."""
+
+    address: str  # of the client that waits
     finished: threading.Event = field(default_factory=threading.Event)
     answer: Message | None = None
 
 
 class Jobs:
-    """Between the server's requests and the worker; all methods may be called from any thread."""
+    """Connects the server's requests with the store and the worker. Thread-safe."""
 
     def __init__(self, store: Store, limits: Limits, open_model: LoadModel, models: Sequence[str]) -> None:
-        self.store, self.limits = store, limits
-        self.models: list[Message] = []  # as the worker describes them
-        self.waits_for_space = False  # the queue does
-        self._open_model, self._names = open_model, models
+        self.store = store
+        self.limits = limits
+        self.models: list[Message] = []  # described by the worker
+        self.waits_for_space = False  # whether the next job cannot start because the disk is full
+        self._open_model = open_model
+        self._names = models
         self._lock = threading.RLock()
-        self._ready = threading.Event()
-        self._stop = threading.Event()
+
         self._worker: Worker | None = None
-        self._refusal: str | None = None
-        self._opened = False
+        self._ready = threading.Event()  # the worker has loaded the models
+        self._refusal: str | None = None  # why it could not
         self._false_starts = 0
-        self._closed = self._ending = False
+        self._last_message = time.monotonic()  # of the current job
+        self._silent = False  # whether the worker was killed because it sent nothing
+
+        self._opened = False
+        self._ending = False
+        self._closed = False
+        self._stop = threading.Event()  # ends the watchdog
+
         self._current: Job | None = None
-        self._scratch: Path | None = None
-        self._cancelled: float | None = None  # since when
-        self._silent = False
-        self._last_heard = time.monotonic()
-        self._doomed: set[str] = set()  # videos to remove as soon as the current job lets go of them
-        self._progress = JobProgress()
+        self._progress = JobProgress()  # of the current job
+        self._scratch: Path | None = None  # its folder
+        self._cancelled: float | None = None  # when it was cancelled
+        self._videos_to_remove: set[str] = set()  # at the end of the current job
+
         self._errands: dict[str, _Errand] = {}
         self._numbers = itertools.count()
 
     def open(self) -> None:
-        """Start the worker and wait for its models; raises InputError, in one line, where they cannot be loaded."""
-        self._hire()
+        """Start the worker and wait until it has loaded the models. Raises InputError if it cannot."""
+        self._start_worker()
         supervised.repeat(self._watch, "the watchdog")
         self._ready.wait()
         if self._refusal is not None:
@@ -101,50 +110,56 @@ class Jobs:
         self._opened = True
 
     def close(self) -> None:
-        """End the worker. A running job is queued again for the next start; a cancelled one is gone."""
+        """End the worker. A running job is queued again for the next start; a cancelled one is removed."""
         with self._lock:
             self._closed = True
             self._stop.set()
-            worker, self._worker = self._worker, None
+            worker = self._worker
+            self._worker = None
             self._fail_errands()
             if worker is not None:
                 worker.kill()
-            self._put_back()
+            self._put_back_current()
         if worker is not None:
             worker.join()
         self._drop_scratch()
 
     @property
     def ending(self) -> bool:
-        """Whether the server is going down."""
+        """Whether the server is shutting down."""
         return self._ending or self._closed
 
     def end_streams(self) -> None:
-        """The server is going down: who follows a job's progress is to let go."""
+        """End the streams of progress, because the server is shutting down."""
         self._ending = True
 
     @property
     def worker_pid(self) -> int | None:
-        """Of the process that holds the models."""
+        """The id of the worker process; None if there is none."""
         return None if self._worker is None else self._worker.pid
 
     def submit(self, film: Film, model: str, length: int | None = None, stride: int | None = None) -> Job:
-        """A job in the queue, or the one that did the same before. Raises Busy where the queue is full."""
+        """Queue a job, or return the one of the same model, video and window that has not failed.
+
+        Raises Busy if the queue is full, Full if the disk is, InputError if the video's file was removed.
+        """
         with self._lock:
-            known = self.store.find(film.id, model, length, stride)
-            if known is not None:
-                return known
+            earlier = self.store.find(film.id, model, length, stride)
+            if earlier is not None:
+                return earlier
+
             self.check_room()
             if not self.source(film).is_file():
                 raise InputError("this video was removed after it had failed; send it again")
             if self.disk_is_full():
                 raise Full(FULL)
+
             job = self.store.add_job(film.id, model, length, stride)
-            self._next()
+            self._start_next()
             return self.store.job(job.id) or job
 
     def check_room(self) -> None:
-        """Raise Busy where the queue is full."""
+        """Raise Busy if the queue is full or no worker can be started."""
         waiting = len(self.store.jobs("queued"))
         if waiting >= self.limits.waiting:
             raise Busy(f"busy: {waiting} videos are waiting already, which is all that fit; try again in a while")
@@ -152,14 +167,13 @@ class Jobs:
             raise Busy("the models cannot be loaded any more; whoever runs this server finds the reason in its log")
 
     def cancel(self, job: Job) -> None:
-        """End a job and leave nothing of it, whatever its state."""
+        """Remove a job and its files, whatever its state; a running one is stopped first."""
         with self._lock:
             if self._current is None or self._current.id != job.id:
                 self.store.remove_job(job.id)
-                return
-            if self._cancelled is None:
+            elif self._cancelled is None:
                 self._cancelled = time.monotonic()
-                self._say({"do": "cancel", "key": job.id})
+                self._send({"do": "cancel", "key": job.id})
 
     def remove(self, film: Film) -> None:
         """Remove a video and all its jobs."""
@@ -167,13 +181,14 @@ class Jobs:
             for job in self.store.jobs():
                 if job.video == film.id:
                     self.cancel(job)
+
             if self._current is not None and self._current.video == film.id:
-                self._doomed.add(film.id)
+                self._videos_to_remove.add(film.id)
             else:
                 self.store.remove_video(film.id)
 
     def make_room(self) -> None:
-        """Remove the oldest videos over the number that is kept; those in use stay."""
+        """Remove the oldest videos beyond `limits.kept`, except those that a queued or running job needs."""
         with self._lock:
             used = {job.video for job in self.store.jobs() if job.state in ("queued", "running")}
             for film in self.store.videos()[self.limits.kept :]:
@@ -181,52 +196,64 @@ class Jobs:
                     self.store.remove_video(film.id)
 
     def disk_is_full(self) -> bool:
-        """Whether a job had no space for its result."""
+        """Whether less than SPARE_BYTES are free, too little for a result."""
         return shutil.disk_usage(self.store.root).free < SPARE_BYTES
 
     def progress(self, job: Job) -> tuple[JobProgress | None, int]:
-        """How far a running job is, else None; and how many jobs run or wait before it."""
+        """A running job's progress, else None; and the number of jobs that run or wait before it."""
         with self._lock:
             if self._current is not None and self._current.id == job.id:
                 return self._progress, 0
-            before = [other for other in self.store.jobs("queued") if other.created < job.created]
-            return None, len(before) + (self._current is not None)
+            num_earlier = sum(other.created < job.created for other in self.store.jobs("queued"))
+            num_running = int(self._current is not None)
+            return None, num_earlier + num_running
 
     def ask(self, errand: Message, timeout: float, address: str = "") -> Message:
-        """Have the worker do something short; raises Busy, or InputError with a line fit for a browser.
+        """Have the worker do a short task and wait for its answer.
 
-        One address may wait for half of MAX_ERRANDS at the same time.
+        One address may wait for half of MAX_ERRANDS at the same time. Raises Busy if there are too many, InputError if
+        the task fails or takes more than `timeout` seconds.
         """
         with self._lock:
             if len(self._errands) >= MAX_ERRANDS or self._worker is None or not self._ready.is_set():
                 raise Busy("busy: others are waiting for downloads; try again in a while")
-            if sum(waiting.address == address for waiting in self._errands.values()) >= MAX_ERRANDS // 2:
+            same_address = sum(waiting.address == address for waiting in self._errands.values())
+            if same_address >= MAX_ERRANDS // 2:
                 raise Busy("busy: you are waiting for other downloads already; try again in a while")
+
             key = f"errand {next(self._numbers)}"
-            mine = self._errands[key] = _Errand(address=address)
-            self._say({**errand, "key": key})
-        mine.finished.wait(timeout)
+            waiting = _Errand(address=address)
+            self._errands[key] = waiting
+            self._send({**errand, "key": key})
+
+        waiting.finished.wait(timeout)
+
         with self._lock:
             self._errands.pop(key, None)
-            if not mine.finished.is_set():
-                self._say({"do": "cancel", "key": key})
+            if not waiting.finished.is_set():
+                self._send({"do": "cancel", "key": key})
                 if self._current is None and self._worker is not None:
-                    self._worker.kill()  # it may never come back from this
-        if mine.answer is None or "error" in mine.answer:
-            raise InputError(mine.answer["error"] if mine.answer else "this took too long and was given up")
-        return mine.answer
+                    self._worker.kill()  # it may never return from this task
+        answer = waiting.answer
+        if answer is None:
+            raise InputError("this took too long and was given up")
+        if "error" in answer:
+            raise InputError(answer["error"])
+        return answer
 
     def source(self, film: Film) -> Path:
-        """The file that was uploaded."""
+        """The path of the uploaded file."""
         return self.store.video_folder(film.id) / "source"
 
     def play_file(self, film: Film) -> Path:
-        """The file that browsers play: made by the first job where the source is none."""
-        made = self.store.video_folder(film.id) / "play.mp4"
-        return made if made.is_file() or not film.playable else self.source(film)
+        """The path of the file that browsers play: the source, or the copy that the first job makes."""
+        play_copy = self.store.video_folder(film.id) / "play.mp4"
+        if play_copy.is_file() or not film.playable:
+            return play_copy
+        return self.source(film)
 
     def _watch(self) -> bool:
-        """One look of the watchdog; whether there will be another."""
+        """One round of the watchdog; returns whether there will be another."""
         if self._stop.wait(WATCH_EVERY):
             return False
         with self._lock:
@@ -234,44 +261,47 @@ class Jobs:
             if self._worker is None:
                 self._replace_worker()
             elif self._is_overdue():
-                self._worker.kill()  # its end is heard like any other
-            self._next()
+                self._worker.kill()  # _on_message gets None, as at any other end
+            self._start_next()
         return True
 
     def _is_overdue(self) -> bool:
         now = time.monotonic()
         if self._cancelled is not None:
             return now - self._cancelled > GRACE
-        waits = self._current is not None or (self._opened and not self._ready.is_set())
-        self._silent = waits and now - self._last_heard > self.limits.silence
+        is_working = self._current is not None or (self._opened and not self._ready.is_set())
+        self._silent = is_working and now - self._last_message > self.limits.silence
         return self._silent
 
-    def _hire(self) -> None:
+    def _start_worker(self) -> None:
         self._ready.clear()
         worker: Worker | None = None
 
-        def heard(message: Message | None) -> None:
+        def on_message(message: Message | None) -> None:
             with self._lock:
-                if worker is self._worker or self._worker is None:
-                    self._heard(message)
+                if worker is self._worker or self._worker is None:  # not of a worker that was replaced
+                    self._on_message(message)
 
         with self._lock:
-            self._last_heard = time.monotonic()
-            self._worker = worker = Worker(self._open_model, self._names, heard)
+            self._last_message = time.monotonic()
+            worker = Worker(self._open_model, self._names, on_message)
+            self._worker = worker
 
-    def _say(self, message: Message) -> None:
+    def _send(self, message: Message) -> None:
         if self._worker is not None:
             self._worker.send(message)
 
-    def _heard(self, message: Message | None) -> None:
+    def _on_message(self, message: Message | None) -> None:
+        """Handle a message of the worker; None if it has ended."""
         if self._closed:
             self._ready.set()
         elif message is None:
-            self._mourn()
+            self._on_worker_end()
         elif message["say"] == "ready":
-            self.models, self._false_starts = message["models"], 0
+            self.models = message["models"]
+            self._false_starts = 0
             self._ready.set()
-            self._next()
+            self._start_next()
         elif message["say"] == "refused":
             self._refusal = message["error"]
         elif message["key"] in self._errands:
@@ -279,29 +309,31 @@ class Jobs:
             errand.answer = message
             errand.finished.set()
         elif self._current is not None and message["key"] == self._current.id:
-            self._last_heard = time.monotonic()  # errands do not count: a stuck job is not saved by them
-            self._of_job(self._current, message)
+            self._last_message = time.monotonic()  # not for errands: they go on while a job is stuck
+            self._on_job_message(self._current, message)
 
-    def _of_job(self, job: Job, message: Message) -> None:
-        """An error here ends the job: else it stayed the current one for ever, and all others waited for it."""
+    def _on_job_message(self, job: Job, message: Message) -> None:
+        """Handle a message about the current job; an error here fails the job, so that the others can run."""
         try:
             self._apply(job, message)
         except Exception as error:
-            expected = isinstance(error, OSError)
-            log.error("a job could not be settled: %s", error, exc_info=None if expected else error)
-            self._say({"do": "cancel", "key": job.id})
+            is_expected = isinstance(error, OSError)
+            log.error("a job could not be settled: %s", error, exc_info=None if is_expected else error)
+            self._send({"do": "cancel", "key": job.id})
             self._drop_scratch()
             self.store.fail(job.id, UNKEPT)
-            self._leave(job)
+            self._end_current(job)
 
     def _apply(self, job: Job, message: Message) -> None:
         assert self._scratch is not None
         if message["say"] == "progress":
-            self._progress = JobProgress(**{name: message[name] for name in ("stage", "done", "total", "left", "rate")})
+            fields = {name: message[name] for name in ("stage", "done", "total", "left", "rate")}
+            self._progress = JobProgress(**fields)
             return
         if message["say"] == "prepared":
             os.replace(self._scratch / "play.mp4", self.store.video_folder(job.video) / "play.mp4")
             return
+
         if message["say"] == "done" and self._cancelled is None:
             os.replace(self._scratch, self.store.job_folder(job.id))
             self.store.finish(job.id, message["objects"], message["seconds"])
@@ -311,39 +343,42 @@ class Jobs:
         else:
             self._drop_scratch()
             self.store.remove_job(job.id)
-        self._leave(job)
+        self._end_current(job)
 
-    def _put_back(self) -> None:
-        """The server ends in the middle of the current job."""
-        job, self._current = self._current, None
+    def _put_back_current(self) -> None:
+        """Queue the current job again, because the server is shutting down; remove it if it was cancelled."""
+        job = self._current
+        self._current = None
         if job is None:
             return
-        if job.video in self._doomed:
+        if job.video in self._videos_to_remove:
             self.store.remove_video(job.video)
         elif self._cancelled is not None:
             self.store.remove_job(job.id)
         else:
             self.store.put_back(job.id)
 
-    def _leave(self, job: Job) -> None:
-        """The current job is over: tidy up and take the next."""
+    def _end_current(self, job: Job) -> None:
+        """Clean up after the current job and start the next one."""
         self._current = None
         self._cancelled = None
         self._drop_scratch()
-        if job.video in self._doomed:
-            self._doomed.discard(job.video)
+        if job.video in self._videos_to_remove:
+            self._videos_to_remove.discard(job.video)
             self.store.remove_video(job.video)
-        self._next()
+        self._start_next()
 
-    def _next(self) -> None:
-        """Give the worker the oldest job that waits, unless the disk is full: then the watchdog asks again."""
+    def _start_next(self) -> None:
+        """Start the oldest waiting job, if the worker is idle; if the disk is full, the watchdog tries again."""
         if self._current is not None or not self._ready.is_set() or self._closed or self._worker is None:
             return
         self._fail_unserved()
+
         job = next(iter(self.store.jobs("queued")), None)
         self.waits_for_space = job is not None and self.disk_is_full()
         if job is None or self.waits_for_space:
             return
+
         scratch = self.store.root / "scratch" / new_id()
         try:
             scratch.mkdir()
@@ -359,20 +394,31 @@ class Jobs:
 
     def _start(self, job: Job, scratch: Path) -> None:
         film = self.store.video(job.video)
-        assert film is not None, "a video's jobs go with it"
-        self._current, self._progress, self._cancelled = replace(job, state="running"), JobProgress(), None
+        assert film is not None, "a video's jobs are removed with it"
+
+        self._current = replace(job, state="running")
+        self._progress = JobProgress()
+        self._cancelled = None
         self._scratch = scratch
-        self._last_heard = time.monotonic()
+        self._last_message = time.monotonic()
         self.store.start(job.id)
-        order = {"do": "segment", "key": job.id, "model": job.model, "length": job.length, "stride": job.stride}
-        self._say({**order, **self._files(film), "out": str(scratch)})
 
-    def _files(self, film: Film) -> Message:
-        has_play = (self.store.video_folder(film.id) / "play.mp4").is_file()
-        return {"source": str(self.source(film)), "name": film.name, "playable": film.playable, "has_play": has_play}
+        order = {
+            "do": "segment",
+            "key": job.id,
+            "model": job.model,
+            "length": job.length,
+            "stride": job.stride,
+            "source": str(self.source(film)),
+            "name": film.name,
+            "playable": film.playable,
+            "has_play": (self.store.video_folder(film.id) / "play.mp4").is_file(),
+            "out": str(scratch),
+        }
+        self._send(order)
 
-    def _mourn(self) -> None:
-        """The worker has ended; the watchdog settles its job and starts another one."""
+    def _on_worker_end(self) -> None:
+        """Note that the worker has ended; the watchdog ends its job and starts another worker."""
         if self._opened and not self._ready.is_set():
             self._false_starts += 1
         self._worker = None
@@ -383,19 +429,20 @@ class Jobs:
             self._ready.set()
 
     def _replace_worker(self) -> None:
-        """Settle the job of a worker that has ended, and start another one unless none comes up."""
+        """End the job of a worker that has ended, and start another worker unless too many failed to start."""
         job = self._current
         self._drop_scratch()
         if job is not None and self._cancelled is not None:
             self.store.remove_job(job.id)
-            self._leave(job)
+            self._end_current(job)
         elif job is not None:
             log.warning("the worker ended in the middle of a job")
             self.store.fail(job.id, SILENT if self._silent else CRASHED)
-            self._leave(job)
+            self._end_current(job)
+
         self._silent = False
         if self._opened and self._false_starts < MAX_FALSE_STARTS:
-            self._hire()
+            self._start_worker()
 
     def _fail_errands(self) -> None:
         for errand in self._errands.values():
@@ -409,22 +456,28 @@ class Jobs:
 
 
 def known(value: Known | None) -> Known:
-    """The value; raises KeyError for None: an id that nobody has."""
+    """The value itself. Raises KeyError, which the server answers with 404, if it is None."""
     if value is None:
         raise KeyError
     return value
 
 
 def described(job: Job, progress: JobProgress | None, ahead: int, full: bool) -> dict[str, Any]:
-    """A job as the page takes it; `full`: it waits for space on the disk."""
-    told: dict[str, Any] = {
-        "id": job.id, "video": job.video, "model": job.model, "length": job.length, "stride": job.stride,
-        "state": job.state, "error": job.error, "objects": job.objects, "seconds": job.seconds,
-    }  # fmt: skip
+    """A job as JSON for the page: `ahead` jobs run before it; `full` if it waits for space on the disk."""
+    description: dict[str, Any] = {
+        "id": job.id,
+        "video": job.video,
+        "model": job.model,
+        "length": job.length,
+        "stride": job.stride,
+        "state": job.state,
+        "error": job.error,
+        "objects": job.objects,
+        "seconds": job.seconds,
+    }
     if job.state == "queued":
-        told["ahead"] = ahead
-        told["full"] = full
+        description["ahead"] = ahead
+        description["full"] = full
     if progress is not None:
-        told |= {"stage": progress.stage, "done": progress.done, "total": progress.total, "left": progress.left}
-        told |= {"rate": progress.rate}
-    return told
+        description |= asdict(progress)
+    return description

@@ -1,12 +1,12 @@
-"""What survives a restart: a list of videos and jobs in SQLite, their files in one folder each.
+"""The server's videos and jobs on the disk: a list in SQLite, and a folder of files for each.
 
     DIR/jobs.sqlite                 the list; see joblist.py
-    DIR/videos/<id>/source          as it was uploaded; the name it had is only a text in the list
-    DIR/videos/<id>/play.mp4        where browsers cannot play the source
-    DIR/jobs/<id>/result.json.gz    what the page shows; downloads made of it lie beside it
-    DIR/scratch/                    whatever is not finished; emptied at every start
+    DIR/videos/<id>/source          the uploaded file; its name is only a text in the list
+    DIR/videos/<id>/play.mp4        a copy for browsers, if they cannot play the source
+    DIR/jobs/<id>/result.json.gz    what the page shows; downloads are stored beside it
+    DIR/scratch/                    unfinished files; emptied at every start
 
-Names are made here and are random: nothing that a browser sends becomes part of a path.
+Ids are random and made here: nothing that a browser sends becomes part of a path.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
 
@@ -27,8 +27,8 @@ from tubelet.apps.web.jobs.joblist import JobList
 from tubelet.core.errors import InputError
 
 JobState = Literal["queued", "running", "done", "failed"]
-MAX_ATTEMPTS = 2  # a video that takes the worker down with it must not do so for ever
-ID = re.compile(r"[0-9a-f]{16}")  # what new_id makes: the name of a folder
+MAX_ATTEMPTS = 2  # after a crash, so that a video which crashes the server is not tried for ever
+ID = re.compile(r"[0-9a-f]{16}")  # what new_id returns; the name of a folder
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -36,16 +36,16 @@ class Film:
     """A video in the list."""
 
     id: str
-    name: str  # as the user calls it: shown, never a path
+    name: str  # of the uploaded file; only shown, never used as a path
     example: bool
     bytes: int
     width: int
     height: int
     frames: int
     seconds: float
-    playable: bool  # as it was uploaded
+    playable: bool  # whether browsers play the uploaded file
     webm: bool
-    created: float
+    created: float  # seconds since 1970
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -55,20 +55,20 @@ class Job:
     id: str
     video: str
     model: str
-    length: int | None  # frames at a time; None is the model's own way of reading
+    length: int | None  # frames in a window; None for the model's own window
     stride: int | None
     state: JobState
     error: str | None  # one line for the user
     attempts: int
     objects: int | None
-    seconds: float | None  # that the run took
-    created: float
+    seconds: float | None  # duration of the run
+    created: float  # seconds since 1970
 
 
 class Store:
-    """The list and the folders. Safe to use from several threads.
+    """The list and the folders. Thread-safe.
 
-    Raises InputError where the folder is in use, cannot be written to, or holds a list that is not ours.
+    Raises InputError if the folder is in use, cannot be written to, or contains another program's list.
     """
 
     def __init__(self, root: Path) -> None:
@@ -79,6 +79,7 @@ class Store:
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"{root}: expected a folder that can be written to ({reason})") from None
+
         self._list = JobList(root / "jobs.sqlite")
         try:
             self._check_ids()
@@ -88,42 +89,46 @@ class Store:
             raise
 
     def close(self) -> None:
-        """Let go of the folder."""
+        """Close the list and unlock the folder."""
         self._list.close()
 
     def catch_up(self) -> bool:
-        """Write the changes that a full disk refused; whether none is left."""
+        """Write the changes that a full disk refused; returns whether all are written."""
         return self._list.catch_up()
 
     def videos(self) -> list[Film]:
-        """Newest first."""
-        return [_film(row) for row in self._list.read("SELECT * FROM videos ORDER BY created DESC")]
+        """All videos, newest first."""
+        rows = self._list.read("SELECT * FROM videos ORDER BY created DESC")
+        return [_film(row) for row in rows]
 
     def video(self, id: str) -> Film | None:
-        """None where there is none of this id."""
-        return next((_film(row) for row in self._list.read("SELECT * FROM videos WHERE id = ?", id)), None)
+        """The video of this id; None if there is none."""
+        rows = self._list.read("SELECT * FROM videos WHERE id = ?", id)
+        return _film(rows[0]) if rows else None
 
     def example(self) -> Film | None:
-        """The bundled video, where it is in the list."""
-        return next((_film(row) for row in self._list.read("SELECT * FROM videos WHERE example = 1")), None)
+        """The bundled video; None if it is not in the list."""
+        rows = self._list.read("SELECT * FROM videos WHERE example = 1")
+        return _film(rows[0]) if rows else None
 
     def jobs(self, state: JobState | None = None) -> list[Job]:
-        """Oldest first."""
+        """All jobs, or those in this state, oldest first."""
         rows = self._list.read("SELECT * FROM jobs WHERE ? IS NULL OR state = ? ORDER BY created, rowid", state, state)
         return [_job(row) for row in rows]
 
     def job(self, id: str) -> Job | None:
-        """None where there is none of this id."""
-        return next((_job(row) for row in self._list.read("SELECT * FROM jobs WHERE id = ?", id)), None)
+        """The job of this id; None if there is none."""
+        rows = self._list.read("SELECT * FROM jobs WHERE id = ?", id)
+        return _job(rows[0]) if rows else None
 
     def find(self, video: str, model: str, length: int | None, stride: int | None) -> Job | None:
-        """A run of the same model over the same video in the same way that has not failed."""
+        """A job of the same model, video and window that has not failed; None if there is none."""
         same = "video = ? AND model = ? AND length IS ? AND stride IS ? AND state != 'failed'"
         rows = self._list.read(f"SELECT * FROM jobs WHERE {same}", video, model, length, stride)
-        return next((_job(row) for row in rows), None)
+        return _job(rows[0]) if rows else None
 
     def add_video(self, film: Film, scratch: Path) -> None:
-        """Take in an uploaded video whose folder is `scratch`."""
+        """Add a video and move the folder `scratch`, which contains its file, to its place."""
         os.replace(scratch, self.video_folder(film.id))
         try:
             self._insert("videos", film)
@@ -132,62 +137,71 @@ class Store:
             raise
 
     def add_job(self, video: str, model: str, length: int | None, stride: int | None) -> Job:
-        """A new job at the end of the queue."""
+        """Add a job at the end of the queue."""
         job = Job(
-            id=new_id(), video=video, model=model, length=length, stride=stride, state="queued", error=None,
-            attempts=0, objects=None, seconds=None, created=time.time(),
-        )  # fmt: skip
+            id=new_id(),
+            video=video,
+            model=model,
+            length=length,
+            stride=stride,
+            state="queued",
+            error=None,
+            attempts=0,
+            objects=None,
+            seconds=None,
+            created=time.time(),
+        )
         self._insert("jobs", job)
         return job
 
     def start(self, id: str) -> None:
-        """The job runs, once more."""
+        """Mark a job as running and count the attempt."""
         self._list.change("UPDATE jobs SET state = 'running', attempts = attempts + 1 WHERE id = ?", id)
 
     def put_back(self, id: str) -> None:
-        """The job was left for no fault of its own: it waits again, and the attempt does not count."""
+        """Queue a running job again without counting the attempt: the server was stopped."""
         self._list.change("UPDATE jobs SET state = 'queued', attempts = attempts - 1 WHERE id = ?", id)
 
     def finish(self, id: str, objects: int, seconds: float) -> None:
-        """The job is done and its files are in their place."""
+        """Mark a job as done; its files must be in its folder."""
         self._list.change("UPDATE jobs SET state = 'done', objects = ?, seconds = ? WHERE id = ?", objects, seconds, id)
 
     def fail(self, id: str, error: str) -> None:
-        """Keep the one line that says why; of the files nothing, nor of the video's where no other job needs them."""
+        """Mark a job as failed and remove its files, and the video's files unless another job needs them."""
         job = self.job(id)
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
-        if job is not None and not self._needed(job.video, but=id):
+        if job is not None and not self._is_needed(job.video, except_job=id):
             shutil.rmtree(self.video_folder(job.video), ignore_errors=True)
         self._list.change("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
 
     def remove_job(self, id: str) -> None:
-        """Leave nothing of it, nor of its video where no other job was made for that."""
+        """Remove a job and its files, and its video unless another job needs it."""
         job = self.job(id)
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
-        if job is not None and not self._needed(job.video, but=id):
-            self.remove_video(job.video)  # and with it the job
+        if job is not None and not self._is_needed(job.video, except_job=id):
+            self.remove_video(job.video)  # removes the job, too
         else:
             self._list.change("DELETE FROM jobs WHERE id = ?", id)
 
     def remove_video(self, id: str) -> None:
-        """Leave nothing of it, nor of its jobs. Files go first: who does not see it any more finds none."""
+        """Remove a video, its jobs and all their files. Files go first, so that none remains without a row."""
         for job in self.jobs():
             if job.video == id:
                 shutil.rmtree(self.job_folder(job.id), ignore_errors=True)
         shutil.rmtree(self.video_folder(id), ignore_errors=True)
-        self._list.change("DELETE FROM videos WHERE id = ?", id)  # and with it its jobs
+        self._list.change("DELETE FROM videos WHERE id = ?", id)  # removes its jobs, too
 
     def video_folder(self, id: str) -> Path:
-        """Where the files of a video are."""
+        """The folder of a video's files."""
         return self.root / "videos" / id
 
     def job_folder(self, id: str) -> Path:
-        """Where the files of a finished job are."""
+        """The folder of a finished job's files."""
         return self.root / "jobs" / id
 
     @contextmanager
     def scratch(self) -> Iterator[Path]:
-        """A folder that is gone at the end, unless it was moved to its place."""
+        """A new folder, removed at the end of the block unless it was moved away."""
         folder = self.root / "scratch" / new_id()
         folder.mkdir()
         try:
@@ -196,38 +210,42 @@ class Store:
             shutil.rmtree(folder, ignore_errors=True)
 
     def clean_scratch(self) -> None:
-        """Remove what a worker that ended in the middle left behind."""
+        """Remove the unfinished files of a worker that was killed."""
         shutil.rmtree(self.root / "scratch", ignore_errors=True)
         (self.root / "scratch").mkdir(exist_ok=True)
 
-    def _needed(self, video: str, but: str = "") -> bool:
-        """Whether a job other than `but` uses the files of a video."""
-        return any(job.video == video and job.state != "failed" and job.id != but for job in self.jobs())
+    def _is_needed(self, video: str, except_job: str = "") -> bool:
+        """Whether a job, other than `except_job`, uses the files of a video."""
+        return any(job.video == video and job.state != "failed" and job.id != except_job for job in self.jobs())
 
     def _recover(self) -> None:
-        """After a crash: jobs that ran are queued again, and files that nobody lists go."""
+        """After a crash, queue interrupted jobs again and make the list and the folders agree."""
         self.clean_scratch()
+
         for job in self.jobs("running"):
             if job.attempts >= MAX_ATTEMPTS:
                 self.fail(job.id, "the server stopped twice while this ran; it is not tried again")
             else:
                 self._list.change("UPDATE jobs SET state = 'queued' WHERE id = ?", job.id)
+
         for film in self.videos():
-            if not (self.video_folder(film.id) / "source").is_file() and self._needed(film.id):
+            has_source = (self.video_folder(film.id) / "source").is_file()
+            if not has_source and self._is_needed(film.id):
                 self.remove_video(film.id)
         for job in self.jobs("done"):
             if not self.job_folder(job.id).is_dir():
                 self.remove_job(job.id)
-        self._sweep("videos", {film.id for film in self.videos()})
-        self._sweep("jobs", {job.id for job in self.jobs("done")})
 
-    def _sweep(self, name: str, listed: set[str]) -> None:
+        self._remove_unlisted("videos", {film.id for film in self.videos()})
+        self._remove_unlisted("jobs", {job.id for job in self.jobs("done")})
+
+    def _remove_unlisted(self, name: str, ids: set[str]) -> None:
         for folder in (self.root / name).iterdir():
-            if folder.name not in listed:
+            if folder.name not in ids:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def _check_ids(self) -> None:
-        """An id becomes the name of a folder: a list with any other name in it was not written by us."""
+        """Raise InputError if an id is not one of `new_id`: it becomes the name of a folder."""
         try:
             ids = [film.id for film in self.videos()] + [job.id for job in self.jobs()]
         except sqlite3.Error:  # a text that is not UTF-8
@@ -236,13 +254,14 @@ class Store:
             raise InputError(f"{self.root}: its list of jobs cannot be opened (it was not written by tubelet)")
 
     def _insert(self, table: str, row: Film | Job) -> None:
-        names = [field.name for field in fields(row)]
-        marks = ", ".join("?" * len(names))
-        self._list.add(f"INSERT INTO {table} ({', '.join(names)}) VALUES ({marks})", *(getattr(row, n) for n in names))
+        columns = asdict(row)
+        names = ", ".join(columns)
+        placeholders = ", ".join("?" * len(columns))
+        self._list.add(f"INSERT INTO {table} ({names}) VALUES ({placeholders})", *columns.values())
 
 
 def new_id() -> str:
-    """64 random bits, as hexadecimal digits."""
+    """A random id: 64 bits as 16 hexadecimal digits."""
     return secrets.token_hex(8)
 
 

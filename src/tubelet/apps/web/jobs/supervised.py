@@ -1,4 +1,4 @@
-"""Threads that no error ends: what a loop does again and again is one step, and a step that fails is logged."""
+"""Threads that survive errors: a loop calls one step again and again, and an exception is logged."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ import threading
 import time
 from collections.abc import Callable
 
-PAUSE = 0.1  # seconds after an error, so that one which stays fills no log and no processor
+PAUSE = 0.1  # seconds after an error, so that a lasting one fills neither log nor processor
 
 log = logging.getLogger("tubelet.web")
 
 
 def repeat(step: Callable[[], bool], name: str) -> threading.Thread:
-    """Call `step` in a daemon thread until it returns False, whatever it raises meanwhile.
+    """Call `step` in a daemon thread until it returns False; exceptions are logged and do not end the thread.
 
     >>> left = [3, 2, 1]
     >>> thread = repeat(lambda: left.pop() < 3, "countdown")
@@ -27,14 +27,14 @@ def repeat(step: Callable[[], bool], name: str) -> threading.Thread:
 
 
 def _loop(step: Callable[[], bool], name: str) -> None:
-    last = ""
+    last_error = ""
     while True:
         try:
             if not step():
                 return
         except Exception as error:
-            line = f"{type(error).__name__}: {error}"
-            if line != last:  # the same trouble again is told once
+            description = f"{type(error).__name__}: {error}"
+            if description != last_error:  # an error that repeats is logged once
                 log.error("%s goes on after an error", name, exc_info=error)
-            last = line
+            last_error = description
             time.sleep(PAUSE)

@@ -1,4 +1,4 @@
-"""What the worker process does: segment a video, make a download, look at attention. Here torch is at home."""
+"""The tasks of the worker process: segment a video, make a download, compute attention maps."""
 
 from __future__ import annotations
 
@@ -22,47 +22,56 @@ from tubelet.video.writer import VideoWriter
 PLAY = "play.mp4"
 REPORT_EVERY = 0.1  # seconds
 
-Tell = Callable[[dict[str, Any]], None]
+Send = Callable[[dict[str, Any]], None]  # sends a message to the server
 log = logging.getLogger("tubelet.web")
 
 
 class Stopped(Exception):
-    """Raised within a job that is to end."""
+    """Raised by a task's `check` if the task is cancelled."""
 
 
-def segment(model: Model, order: dict[str, Any], check: Callable[[], None], tell: Tell) -> dict[str, Any]:
-    """Play copy where needed, tracks, result file in the folder `out`; `check` may raise Stopped at every frame."""
-    started, out = time.monotonic(), Path(order["out"])
-    video, damaged = _open(Path(order["source"]))
-    if not order["has_play"] and (damaged or not order["playable"]):
-        _prepare(video, out / PLAY, Pace("preparing", check, tell))
-        tell({"say": "prepared"})
+def segment(model: Model, order: dict[str, Any], check: Callable[[], None], send: Send) -> dict[str, Any]:
+    """Segment a video into a result file in the folder `out`; before that, make a copy for browsers if they need one.
+
+    `check` is called for every frame and may raise Stopped. Returns the number of objects shown at first and the
+    seconds that it took.
+    """
+    started = time.monotonic()
+    out = Path(order["out"])
+    video, is_truncated = _open(Path(order["source"]))
+
+    if not order["has_play"] and (is_truncated or not order["playable"]):
+        _write_play_copy(video, out / PLAY, Pace("preparing", check, send))
+        send({"say": "prepared"})
+
     window = model.window
     if order["length"] is not None:
         window = Window(length=order["length"], stride=order["stride"] or 1)
-    pace = Pace("segmenting", check, tell)
+
+    pace = Pace("segmenting", check, send)
     pace(0, len(video))
     prediction = predict(model, video, window=window, threshold=BASE_THRESHOLD, progress=pace)
-    count = results.write(out / results.RESULT, prediction)
-    return {"objects": count, "seconds": time.monotonic() - started}
+    num_objects = results.write(out / results.RESULT, prediction)
+    return {"objects": num_objects, "seconds": time.monotonic() - started}
 
 
 def download(order: dict[str, Any], check: Callable[[], None]) -> dict[str, Any]:
-    """Make one download into the folder `out`."""
+    """Write one download into the folder `out`."""
     prediction = results.read(Path(order["result"]), Path(order["source"]), order["name"], order["threshold"])
     downloads.make(order["file"], prediction, Path(order["out"]), check)
     return {}
 
 
 def attend(model: Model, order: dict[str, Any]) -> dict[str, Any]:
-    """Attention of one point, as the page takes it."""
+    """Compute the attention maps of one point, as JSON for the page."""
     video, _ = _open(Path(order["source"]))
-    maps = attention.attention_maps(model, video, order["frame"], (order["x"], order["y"]))
-    return {"maps": [attention.described(heat) for heat in maps]}
+    point = (order["x"], order["y"])
+    maps = attention.attention_maps(model, video, order["frame"], point)
+    return {"maps": [attention.described(attention_map) for attention_map in maps]}
 
 
 def line_of(error: BaseException, order: dict[str, Any]) -> str:
-    """One line fit for a browser; whatever is our fault goes to the log instead."""
+    """Describe an error in one line that a browser may show; an unexpected error is logged, without details here."""
     if isinstance(error, TubeletError):
         line = str(error)
         for path in (order.get("source"), order.get("out")):
@@ -77,26 +86,35 @@ def line_of(error: BaseException, order: dict[str, Any]) -> str:
 
 
 class Pace:
-    """A progress callback: checks whether to stop at every call, tells done, total and seconds left now and then."""
+    """A progress callback: calls `check` every time, and sends progress at most every REPORT_EVERY seconds."""
 
-    def __init__(self, stage: str, check: Callable[[], None], tell: Tell) -> None:
-        self._stage, self._check, self._tell = stage, check, tell
+    def __init__(self, stage: str, check: Callable[[], None], send: Send) -> None:
+        self._stage = stage
+        self._check = check
+        self._send = send
         self._start = time.monotonic()
-        self._told = 0.0
+        self._last_sent = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         self._check()
         now = time.monotonic()
-        if now - self._told < REPORT_EVERY and 0 < done < total:
+        if now - self._last_sent < REPORT_EVERY and 0 < done < total:
             return
-        self._told = now
-        passed = now - self._start
-        left = passed / done * (total - done) if done else None
-        rate = done / passed if done and passed else None
-        self._tell({"say": "progress", "stage": self._stage, "done": done, "total": total, "left": left, "rate": rate})
+        self._last_sent = now
+
+        elapsed = now - self._start
+        message = {
+            "say": "progress",
+            "stage": self._stage,
+            "done": done,
+            "total": total,
+            "left": elapsed / done * (total - done) if done else None,
+            "rate": done / elapsed if done and elapsed else None,
+        }
+        self._send(message)
 
 
-def _prepare(video: Video, path: Path, pace: Pace) -> None:
+def _write_play_copy(video: Video, path: Path, pace: Pace) -> None:
     with VideoWriter(path, video.size, video.fps) as writer:
         for t, image in enumerate(video.frames):
             writer.write(image.permute(1, 2, 0).contiguous().numpy(), video.time(t))
@@ -104,8 +122,9 @@ def _prepare(video: Video, path: Path, pace: Pace) -> None:
 
 
 def _open(source: Path) -> tuple[Video, bool]:
-    """The video, and whether a part of it is missing: a browser would then show other frames than we count."""
-    with warnings.catch_warnings(record=True) as seen:
+    """Open a video, and say whether a part of it is missing: a browser would then count its frames differently."""
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         video = open_video(os.fspath(source))
-    return video, any(issubclass(warning.category, TruncatedVideoWarning) for warning in seen)
+    is_truncated = any(issubclass(warning.category, TruncatedVideoWarning) for warning in caught)
+    return video, is_truncated

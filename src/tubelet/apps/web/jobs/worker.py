@@ -1,7 +1,7 @@
-"""A process of its own that holds the models: it can be ended at any time, and takes nothing with it.
+"""The process that holds the models; it can be killed at any time without harm to the server.
 
-Both sides speak JSON over a pipe; nothing is unpickled from a process that reads files from outside. Within it, one
-thread runs jobs, one makes downloads, one looks at attention, so that none of them keeps the others waiting.
+The server and the worker send JSON over a pipe: nothing is unpickled from a process that reads untrusted files. The
+worker has one thread for jobs, one for downloads and one for attention maps, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -23,73 +23,81 @@ from tubelet.apps.web.jobs import supervised
 Message = dict[str, Any]
 LoadModel = Callable[[str], Any]
 
-KINDS = ("segment", "download", "attend")  # of orders; each has a thread of its own
+KINDS = ("segment", "download", "attend")  # of orders; each has its own thread
 
 log = logging.getLogger("tubelet.web")
 
 
 class Worker:
-    """The server's end. `heard` gets each message, in a thread of ours; None when the process has ended."""
+    """Starts the worker process and exchanges messages with it.
 
-    def __init__(self, open_model: LoadModel, models: Sequence[str], heard: Callable[[Message | None], None]) -> None:
+    `on_message` is called in a thread for each message from the worker, and with None when the process has ended.
+    """
+
+    def __init__(
+        self, open_model: LoadModel, models: Sequence[str], on_message: Callable[[Message | None], None]
+    ) -> None:
         context = multiprocessing.get_context("spawn")
-        self._connection, theirs = context.Pipe()
-        self._sending = threading.Lock()
-        self._heard = heard
-        arguments = (theirs, open_model, list(models))
+        self._connection, worker_connection = context.Pipe()
+        self._send_lock = threading.Lock()
+        self._on_message = on_message
+
+        arguments = (worker_connection, open_model, list(models))
         self._process = context.Process(target=_main, args=arguments, name="tubelet worker", daemon=True)
         self._process.start()
-        theirs.close()
-        supervised.repeat(self._listen, "the worker's listener")
+        worker_connection.close()
+        supervised.repeat(self._receive, "the worker's listener")
 
     @property
     def pid(self) -> int | None:
-        """Of the process."""
+        """The process id."""
         return self._process.pid
 
     def send(self, message: Message) -> None:
-        """Say something; a worker that has just ended does not hear it, and `heard` tells so."""
+        """Send a message to the worker; if it has just ended, the message is lost and `on_message` gets None."""
         try:
-            with self._sending:
+            with self._send_lock:
                 self._connection.send_bytes(json.dumps(message).encode())
         except (OSError, ValueError):
             log.debug("the worker has ended")
 
     def kill(self) -> None:
-        """End it now, in the middle of whatever it does."""
+        """Kill the process, whatever it is doing."""
         self._process.kill()
 
     def join(self) -> None:
-        """Wait until the process is gone."""
+        """Wait at most 5 seconds until the process has ended."""
         self._process.join(5)
 
-    def _listen(self) -> bool:
-        """Pass one message on; whether more can come."""
+    def _receive(self) -> bool:
+        """Pass one message on; returns whether more can come."""
         try:
             message = json.loads(self._connection.recv_bytes())
         except (EOFError, OSError):
             self._process.join(5)
-            self._heard(None)
+            self._on_message(None)
             return False
-        self._heard(message)
+        self._on_message(message)
         return True
 
 
 def _main(connection: Connection, open_model: LoadModel, names: list[str]) -> None:
-    for stop in (signal.SIGINT, signal.SIGTERM):  # they may reach the whole group; the server says when to end
-        signal.signal(stop, signal.SIG_IGN)
-    _Workshop(connection, open_model, names).run()
+    for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the server decides when the worker ends
+        signal.signal(number, signal.SIG_IGN)
+    _OrderLoop(connection, open_model, names).run()
 
 
-class _Workshop:
-    """The worker's end."""
+class _OrderLoop:
+    """The worker's side: loads the models, then carries out orders."""
 
     def __init__(self, connection: Connection, open_model: LoadModel, names: list[str]) -> None:
-        self._connection, self._open_model, self._names = connection, open_model, names
+        self._connection = connection
+        self._open_model = open_model
+        self._names = names
         self._models: dict[str, Any] = {}
-        self._sending = threading.Lock()
+        self._send_lock = threading.Lock()
         self._orders: dict[str, queue.Queue[Message]] = {kind: queue.Queue() for kind in KINDS}
-        self._stops: dict[Any, threading.Event] = {}
+        self._stops: dict[Any, threading.Event] = {}  # by the order's key; set when it is cancelled
 
     def run(self) -> None:
         from tubelet.core.errors import TubeletError
@@ -99,31 +107,38 @@ class _Workshop:
         except (TubeletError, OSError) as error:
             self._send({"say": "refused", "error": str(error)})
             return
+
         for kind, orders in self._orders.items():
             supervised.repeat(partial(self._work, orders), f"the worker's thread for orders to {kind}")
-        self._send({"say": "ready", "models": [_described(name, model) for name, model in self._models.items()]})
+        descriptions = [_described(name, model) for name, model in self._models.items()]
+        self._send({"say": "ready", "models": descriptions})
+
         try:
             while True:
-                self._take(json.loads(self._connection.recv_bytes()))
+                self._accept(json.loads(self._connection.recv_bytes()))
         except (EOFError, OSError):
-            os._exit(0)  # the server is gone: nobody waits for what is still running
+            os._exit(0)  # the server has ended: nobody waits for what is still running
 
-    def _take(self, message: Message) -> None:
+    def _accept(self, message: Message) -> None:
+        """Queue an order, or cancel one."""
+        key = message["key"]
         if message["do"] == "cancel":
-            if message["key"] in self._stops:
-                self._stops[message["key"]].set()
+            if key in self._stops:
+                self._stops[key].set()
             return
-        self._stops[message["key"]] = threading.Event()
+
+        self._stops[key] = threading.Event()
         self._orders[message["do"]].put(message)
 
     def _work(self, orders: queue.Queue[Message]) -> bool:
-        """Carry out one order; there is always another."""
+        """Carry out the next order and send its answer; always returns True, as `supervised.repeat` continues then."""
         from tubelet.apps.web.jobs import work
 
         order = orders.get()
         key = order["key"]
         try:
-            answer = {"say": "done", "key": key, **self._do(order, self._stops[key])}
+            result = self._do(order, self._stops[key])
+            answer = {"say": "done", "key": key, **result}
         except work.Stopped:
             answer = {"say": "stopped", "key": key}
         except Exception as error:
@@ -141,18 +156,19 @@ class _Workshop:
 
         if order["do"] == "segment":
             model = self._models[order["model"]]
-            return work.segment(model, order, check, lambda told: self._send({**told, "key": order["key"]}))
+            return work.segment(model, order, check, lambda message: self._send({**message, "key": order["key"]}))
         if order["do"] == "attend":
             return work.attend(self._models[order["model"]], order)
         assert order["do"] == "download"
         return work.download(order, check)
 
     def _send(self, message: Message) -> None:
-        with self._sending:
+        with self._send_lock:
             self._connection.send_bytes(json.dumps(message).encode())
 
 
 def _described(name: str, model: Any) -> Message:
+    """A model as JSON for the page."""
     from tubelet.apps.web.attention import can_attend
 
     window = {"length": model.window.length, "stride": model.window.stride}
