@@ -63,23 +63,26 @@ def save_semantic(
     """
     names = ("background", *prediction.classes)
     _check_earlier(Path(folder) / MAPS)
+
     with together(folder) as scratch:
-        place = scratch / MAPS
-        place.mkdir()
+        map_folder = scratch / MAPS
+        map_folder.mkdir()
         for t, classes in enumerate(maps):
-            (place / f"{t:05d}.png").write_bytes(encode_map(classes))
+            (map_folder / f"{t:05d}.png").write_bytes(encode_map(classes))
             if progress is not None:
                 progress(t + 1, prediction.length)
-        (place / LEGEND).write_text(to_json(dict(enumerate(names)), indent=1), encoding="utf-8")
+
+        legend = to_json(dict(enumerate(names)), indent=1)
+        (map_folder / LEGEND).write_text(legend, encoding="utf-8")
         if video:
-            _draw(prediction.source, place, scratch / OVERLAY, names)
+            _draw(prediction.source, map_folder, scratch / OVERLAY, names)
 
 
 def _draw(video: Video, maps: Path, out: Path, names: tuple[str, ...]) -> None:
     with VideoWriter(out, video.size, video.fps, pixel_aspect=video.pixel_aspect) as writer:
         for t, frame in enumerate(video.frames):
-            stored = maps / f"{t:05d}.png"  # read again, so that maps need not be held
-            classes = decode(read_image_file(stored), str(stored)).values
+            path = maps / f"{t:05d}.png"  # read again, so that not all maps are in memory
+            classes = decode(read_image_file(path), str(path)).values
             image = np.ascontiguousarray(frame.permute(1, 2, 0).cpu().numpy())
             writer.write(tint(image, classes, PALETTE, names), video.time(t))
 
@@ -90,8 +93,11 @@ def _from_branch(model: SemanticSegmenter[Any], video: Video, window: Window) ->
     for clip, _, settled in read(video, window, None):
         with evaluating(model):
             maps = model.semantic_maps(clip.to(device)).float().cpu().numpy()
-        for t, probabilities in zip(clip.index[clip.key].tolist(), maps, strict=True):
+
+        key_frames = clip.index[clip.key].tolist()
+        for t, probabilities in zip(key_frames, maps, strict=True):
             overlaps.add(t, _Classes(probabilities, 1))
+
         for _, classes in overlaps.release(settled):
             assert classes is not None, "a window predicts at least one frame"
             yield most_probable(classes.total, video.size)
@@ -128,6 +134,7 @@ def most_probable(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarra
     for k, plane in enumerate(probabilities):
         if plane.max() * len(probabilities) < 1 - 1e-4:
             continue
+
         resized = cv2.resize(plane.astype(np.float32), (size[1], size[0]), interpolation=cv2.INTER_LINEAR)
         better = resized > best
         classes[better] = k
@@ -135,9 +142,12 @@ def most_probable(probabilities: np.ndarray, size: tuple[int, int]) -> np.ndarra
     return classes
 
 
-def _check_earlier(place: Path) -> None:
-    """Raise InputError where something other than class maps would be replaced."""
-    earlier = sorted(place.iterdir()) if place.is_dir() else []
-    strange = [path.name for path in earlier if not re.fullmatch(rf"\d{{5,}}\.png|{re.escape(LEGEND)}", path.name)]
-    if strange or (place.exists() and not place.is_dir()):
-        raise InputError(f"{place}: expected a folder of class maps or nothing, found {(strange or ['a file'])[0]}")
+def _check_earlier(folder: Path) -> None:
+    """Raise InputError if something other than class maps would be replaced."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"{folder}: expected a folder of class maps or nothing, found a file")
+
+    files = sorted(folder.iterdir()) if folder.is_dir() else []
+    for file in files:
+        if not re.fullmatch(rf"\d{{5,}}\.png|{re.escape(LEGEND)}", file.name):
+            raise InputError(f"{folder}: expected a folder of class maps or nothing, found {file.name}")
