@@ -61,14 +61,24 @@ class _Planned(NamedTuple):
 
 
 def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
-    """Yield the windows of a video in order; without `cuts`, the whole video is one shot."""
+    """Yield the windows of a video in order; without `cuts`, the whole video is one shot.
+
+    The last window is as long as the others and overlaps the one before, if the video allows.
+
+    >>> from tubelet.core.protocol import Window
+    >>> from tubelet.inference.reading import read
+    >>> video = tubelet.open_video(np.zeros((5, 32, 32, 3), np.uint8))
+    >>> [step.clip.index.tolist() for step in read(video, Window(length=2, stride=2), cuts=None)]
+    [[0, 1], [2, 3], [3, 4]]
+    """
     if window.spread or (window.context and cuts is None):
-        yield from _of_part(video, window, 0, 0)
+        yield from _part_windows(video, window, 0, 0)
     elif window.context:
-        starts = [*find_shots(video, cuts or ShotConfig()), len(video)]
-        for shot, (start, end) in enumerate(pairwise(starts)):
-            part = replace(video, frames=_Part(video.frames, start, end), times=_times(video, start, end))
-            yield from _of_part(part, window, start, shot)
+        bounds = [*find_shots(video, cuts), len(video)]
+        for shot, (start, end) in enumerate(pairwise(bounds)):
+            times = tuple(video.time(t) for t in range(start, end))
+            part = replace(video, frames=_Part(video.frames, start, end), times=times)
+            yield from _part_windows(part, window, start, shot)
     else:
         yield from _in_order(_decoded(video), lambda start: _plan(len(video), window, start), cuts)
 
@@ -76,21 +86,30 @@ def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[Wind
 def listen(live: LiveVideo, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
     """Yield the windows of a live source; the last one is shorter if the source stops within it."""
     length = window.length
-    assert length is not None, "the whole of a live source is never there"
+    assert length is not None, "a live source has no length"
 
     def plan(start: int) -> Iterator[_Planned]:
-        return (_Planned(first, first + length - 1, first + window.stride) for first in count(start, window.stride))
+        for first in count(start, window.stride):
+            yield _Planned(first, first + length - 1, first + window.stride)
 
     with live:
-        yield from _in_order((_Read(t, time, image) for t, (time, image) in enumerate(live)), plan, cuts)
+        frames = (_Read(t, time, image) for t, (time, image) in enumerate(live))
+        yield from _in_order(frames, plan, cuts)
 
 
 def find_shots(video: Video, config: ShotConfig | None = None) -> tuple[int, ...]:
-    """The first frame of each shot of a video, beginning with 0; reads the whole of it."""
+    """The first frame of each shot of a video, beginning with 0; reads the whole of it.
+
+    >>> from tubelet.inference.reading import find_shots
+    >>> still = tubelet.open_video(np.zeros((4, 32, 32, 3), np.uint8))
+    >>> find_shots(still)
+    (0,)
+    """
+    config = config or ShotConfig()
     state = ShotState()
     starts = [0]
     for t, image in enumerate(video.frames):
-        state = next_shot(state, image, config or ShotConfig())
+        state = next_shot(state, image, config)
         if state.shot == len(starts):
             starts.append(t)
     return tuple(starts)
@@ -100,32 +119,39 @@ def _in_order(
     frames: Iterator[_Read], plan: Callable[[int], Iterator[_Planned]], cuts: ShotConfig | None
 ) -> Iterator[WindowStep]:
     """Yield the planned windows from the start of each shot; the last one of a shot stops at its end."""
-    state, shot = ShotState(), 0
+    state = ShotState()
+    shot = 0
     planned = plan(0)
     window = next(planned, None)
-    held: list[_Read] = []  # from the start of the present window on
-    predicted = 0  # frames that a window has held
+    pending: list[_Read] = []  # frames from the start of the current window on
+    next_unpredicted = 0  # the first frame that no window contained yet
+
     for frame in frames:
         if cuts is not None:
             state = next_shot(state, frame.image, cuts)
+
         if state.shot > shot:
-            if held and held[-1].number >= predicted:
-                yield _join(held, frame.number, shot)
-            shot, held, predicted = state.shot, [], frame.number
+            if pending and pending[-1].number >= next_unpredicted:
+                yield _join(pending, frame.number, shot)
+            shot = state.shot
+            pending = []
+            next_unpredicted = frame.number
             planned = plan(frame.number)
             window = next(planned, None)
-        held.append(frame)
+
+        pending.append(frame)
         if window is not None and frame.number == window.last:
-            predicted = frame.number + 1
-            yield _join(held, window.settled, shot)
+            next_unpredicted = frame.number + 1
+            yield _join(pending, window.settled, shot)
             window = next(planned, None)
-            held = [] if window is None else [old for old in held if old.number >= window.first]
-    if held and held[-1].number >= predicted:
-        yield _join(held, held[-1].number + 1, shot)
+            pending = [] if window is None else [old for old in pending if old.number >= window.first]
+
+    if pending and pending[-1].number >= next_unpredicted:
+        yield _join(pending, pending[-1].number + 1, shot)
 
 
 def _plan(length: int, window: Window, start: int) -> Iterator[_Planned]:
-    """The windows of the video from a frame on, if no cut is left."""
+    """The windows from frame `start` to the end of a video of `length` frames, if no cut follows."""
     spans = window_indices(length - start, window)
     following = [start + span.predicted[0] for span in spans[1:]] + [length]
     for span, settled in zip(spans, following, strict=True):
@@ -141,8 +167,8 @@ def _decoded(video: Video) -> Iterator[_Read]:
         raise InputError(f"{video.id}: decoding ended before frame {t + 1} of {len(video)}")
 
 
-def _of_part(part: Video, window: Window, start: int, shot: int) -> Iterator[WindowStep]:
-    """Windows of a part of a video, or of the whole, that starts with frame `start` of it."""
+def _part_windows(part: Video, window: Window, start: int, shot: int) -> Iterator[WindowStep]:
+    """The windows of a part of a video; `start` is the part's first frame in the video."""
     spans = window_indices(len(part), window)
     following = [span.predicted[0] for span in spans[1:]] + [len(part)]
     for clip, settled in zip(windows(part, window), following, strict=True):
@@ -150,19 +176,16 @@ def _of_part(part: Video, window: Window, start: int, shot: int) -> Iterator[Win
         yield WindowStep(replace(clip, index=clip.index + start, shot=shot), times, start + settled)
 
 
-def _join(held: list[_Read], settled: int, shot: int) -> WindowStep:
-    index, times, images = zip(*held, strict=True)
-    frames = images[0][None] if len(images) == 1 else torch.stack(images)  # online, nothing is copied
+def _join(window_frames: list[_Read], settled: int, shot: int) -> WindowStep:
+    index, times, images = zip(*window_frames, strict=True)
+    frames = images[0][None] if len(images) == 1 else torch.stack(images)  # a single frame is not copied
     key = torch.ones(len(index), dtype=torch.bool)
-    return WindowStep(Clip(frames=frames, index=torch.tensor(index), key=key, shot=shot), list(times), settled)
-
-
-def _times(video: Video, start: int, end: int) -> tuple[float, ...]:
-    return tuple(video.time(t) for t in range(start, end))
+    clip = Clip(frames=frames, index=torch.tensor(index), key=key, shot=shot)
+    return WindowStep(clip, list(times), settled)
 
 
 class _Part(Sequence[Tensor]):
-    """Some frames of a video, one after another."""
+    """Consecutive frames of a video, from `start` to before `end`; decoded on demand."""
 
     def __init__(self, frames: Sequence[Tensor], start: int, end: int) -> None:
         self._frames = frames
