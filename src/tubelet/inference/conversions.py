@@ -45,33 +45,46 @@ def to_coco(prediction: Prediction) -> dict[str, Any]:
 
     An annotation has its track_id and score, segmentation (compressed RLE), bbox (x, y, width, height) and area. Ids
     count from 1; images are called `<video>/00000.jpg`, ... .
+
+    >>> from tubelet.core import masks
+    >>> from tubelet.inference.conversions import to_coco
+    >>> rle = masks.encode(np.ones((1, 4, 6), bool))[0]
+    >>> track = tubelet.Track(id=7, label=0, score=0.9, rles=(None, rle))
+    >>> prediction = tubelet.Prediction(video="v", size=(4, 6), length=2, tracks=(track,), classes=("fish",))
+    >>> annotation = to_coco(prediction)["annotations"][0]
+    >>> annotation["image_id"], annotation["track_id"], annotation["bbox"]
+    (2, 7, [0.0, 0.0, 6.0, 4.0])
     """
     height, width = prediction.size
-    frames = [{"id": t + 1, "video_id": 1, "frame_id": t} for t in range(prediction.length)]
     video = plain(prediction.video)
-    named = [f"{video}/{t:05d}.jpg" for t in range(prediction.length)]
+
+    images = []
+    for t in range(prediction.length):
+        file_name = f"{video}/{t:05d}.jpg"
+        image = {"id": t + 1, "video_id": 1, "frame_id": t, "file_name": file_name, "height": height, "width": width}
+        images.append(image)
+
+    annotations = []
+    for number, (track, t, rle) in enumerate(_visible(prediction), start=1):
+        annotation = {
+            "id": number,
+            "video_id": 1,
+            "image_id": t + 1,
+            "track_id": track.id,
+            "category_id": track.label + 1,
+            "score": track.score,
+            "iscrowd": 0,
+            "segmentation": masks.to_json(rle),
+            "bbox": _xywh(rle),
+            "area": masks.areas([rle])[0].item(),
+        }
+        annotations.append(annotation)
+
     return {
         "videos": [{"id": 1, "name": video}],
-        "images": [
-            {**frame, "file_name": name, "height": height, "width": width}
-            for frame, name in zip(frames, named, strict=True)
-        ],
+        "images": images,
         "categories": [{"id": number, "name": plain(name)} for number, name in enumerate(prediction.classes, start=1)],
-        "annotations": [
-            {
-                "id": number,
-                "video_id": 1,
-                "image_id": t + 1,
-                "track_id": track.id,
-                "category_id": track.label + 1,
-                "score": track.score,
-                "iscrowd": 0,
-                "segmentation": masks.to_json(rle),
-                "bbox": _xywh(rle),
-                "area": masks.areas([rle])[0].item(),
-            }
-            for number, (track, t, rle) in enumerate(_seen(prediction), start=1)
-        ],
+        "annotations": annotations,
     }
 
 
@@ -101,38 +114,37 @@ def to_pandas(prediction: Prediction, source: Video) -> Any:
 
     Raises InputError if pandas is not installed.
     """
-    rows = [
-        (
-            prediction.video,
-            t,
-            source.time(t),
-            track.id,
-            prediction.classes[track.label],
-            track.score,
-            *_xywh(rle),
-            masks.areas([rle])[0].item(),
-        )
-        for track, t, rle in _seen(prediction)
-    ]
+    rows = []
+    for track, t, rle in _visible(prediction):
+        name = prediction.classes[track.label]
+        area = masks.areas([rle])[0].item()
+        rows.append((prediction.video, t, source.time(t), track.id, name, track.score, *_xywh(rle), area))
     return _module("pandas").DataFrame(rows, columns=list(COLUMNS))
 
 
 def _detections(detections: Any, prediction: Prediction, t: int) -> Any:
-    seen = [(track, rle) for track in prediction.tracks if (rle := track.rles[t]) is not None]
-    tracks, rles = [track for track, _ in seen], [rle for _, rle in seen]
+    tracks: list[Track] = []
+    rles: list[RLE] = []
+    for track in prediction.tracks:
+        rle = track.rles[t]
+        if rle is not None:
+            tracks.append(track)
+            rles.append(rle)
+
     binary = masks.decode(rles) if rles else np.zeros((0, *prediction.size), np.uint8)
+    names = [prediction.classes[track.label] for track in tracks]
     return detections(
         xyxy=masks.boxes(rles).astype(np.float32),
         mask=np.ascontiguousarray(binary).view(bool),
         confidence=np.array([track.score for track in tracks], np.float32),
         class_id=np.array([track.label for track in tracks], int),
         tracker_id=np.array([track.id for track in tracks], int),
-        data={"class_name": np.array([prediction.classes[track.label] for track in tracks], str)},
+        data={"class_name": np.array(names, str)},
     )
 
 
-def _seen(prediction: Prediction) -> Iterator[tuple[Track, int, RLE]]:
-    """Every (object, frame): tracks in their order, frames in time."""
+def _visible(prediction: Prediction) -> Iterator[tuple[Track, int, RLE]]:
+    """Each track, frame and mask where the track has one: tracks in their order, frames in time."""
     for track in prediction.tracks:
         for t, rle in enumerate(track.rles):
             if rle is not None:

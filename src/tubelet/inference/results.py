@@ -17,7 +17,8 @@ from torch import Tensor
 from tubelet.core import masks
 from tubelet.core.arguments import whole_between
 from tubelet.core.atomic import together
-from tubelet.core.types import Frame, Prediction, Video
+from tubelet.core.masks import RLE
+from tubelet.core.types import Frame, Prediction, Track, Video
 from tubelet.core.untrusted.files import as_path
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.overlay import draw
@@ -29,13 +30,23 @@ from tubelet.video.writer import VideoWriter
 
 ProgressCallback = Callable[[int, int], None]  # frames done, frames in all
 
-PREDICTIONS, OVERLAY, CONTACT_SHEET = "predictions.json", "overlay.mp4", "contact_sheet.png"
-SHEET_FRAMES, SHEET_WIDTH = 12, 1600
+PREDICTIONS = "predictions.json"
+OVERLAY = "overlay.mp4"
+CONTACT_SHEET = "contact_sheet.png"
+SHEET_FRAMES = 12
+SHEET_WIDTH = 1600  # pixels
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)  # the short one of Prediction
 class VideoPrediction(Prediction):
-    """A prediction with its source video, to view frame by frame and to save."""
+    """A prediction with its source video, to view frame by frame and to save.
+
+    >>> from tubelet.inference.results import VideoPrediction
+    >>> video = tubelet.open_video(np.zeros((2, 4, 6, 3), np.uint8))
+    >>> prediction = VideoPrediction(video="v", size=(4, 6), length=2, tracks=(), classes=("fish",), source=video)
+    >>> prediction.at(1).masks.shape
+    torch.Size([0, 4, 6])
+    """
 
     source: Video = field(compare=False)
 
@@ -52,7 +63,7 @@ class VideoPrediction(Prediction):
     def save(
         self, folder: str | Path, *, video: bool = True, threads: int = 0, progress: ProgressCallback | None = None
     ) -> None:
-        """Write predictions.json (YouTube-VIS data-set form), overlay.mp4 unless `video` is false, contact_sheet.png.
+        """Write predictions.json (YouTube-VIS format), overlay.mp4 unless `video` is false, and contact_sheet.png.
 
         All files appear at the end, together; an interruption or a full disk leaves the folder unchanged. `threads` is
         the number of the video encoder's threads (0: one per processor); it changes the bytes of the video.
@@ -66,7 +77,7 @@ class VideoPrediction(Prediction):
         return conversions.to_supervision(self)
 
     def to_coco(self) -> dict[str, Any]:
-        """COCO's form with a track_id, a score and an image for each (object, frame)."""
+        """COCO's format with a track_id, a score and an image for each (object, frame)."""
         return conversions.to_coco(self)
 
     def to_ytvis(self) -> dict[str, Any]:
@@ -82,19 +93,25 @@ class VideoPrediction(Prediction):
         return conversions.to_pandas(self, self.source)
 
     def _frame(self, t: int, image: Tensor) -> Frame:
-        shown = [(track, rle) for track in self.tracks if (rle := track.rles[t]) is not None]
-        rles = [rle for _, rle in shown]
+        tracks: list[Track] = []
+        rles: list[RLE] = []
+        for track in self.tracks:
+            rle = track.rles[t]
+            if rle is not None:
+                tracks.append(track)
+                rles.append(rle)
+
         binary = np.ascontiguousarray(masks.decode(rles)) if rles else np.zeros((0, *self.size), np.uint8)
         return Frame(
             index=t,
             time=self.source.time(t),
             image=image,
-            ids=torch.tensor([track.id for track, _ in shown], dtype=torch.int64),
-            labels=torch.tensor([track.label for track, _ in shown], dtype=torch.int64),
-            scores=torch.tensor([track.score for track, _ in shown], dtype=torch.float32),
+            ids=torch.tensor([track.id for track in tracks], dtype=torch.int64),
+            labels=torch.tensor([track.label for track in tracks], dtype=torch.int64),
+            scores=torch.tensor([track.score for track in tracks], dtype=torch.float32),
             masks=torch.from_numpy(binary.view(bool)),
             boxes=torch.from_numpy(masks.boxes(rles).astype(np.float32)),
-            names=tuple(self.classes[track.label] for track, _ in shown),
+            names=tuple(self.classes[track.label] for track in tracks),
             shot=max(bisect_right(self.shots, t) - 1, 0),
         )
 
@@ -102,19 +119,25 @@ class VideoPrediction(Prediction):
         return VideoWriter(path, self.size, self.source.fps, pixel_aspect=self.source.pixel_aspect, threads=threads)
 
     def _draw(self, folder: Path, video: bool, threads: int, progress: ProgressCallback) -> None:
-        chosen = evenly(self.length, SHEET_FRAMES)
-        sheet: list[np.ndarray] = []
+        """Write the contact sheet and, if `video`, the overlay; frames are decoded once for both."""
+        sheet_frames = evenly(self.length, SHEET_FRAMES)
+        frames = self.frames() if video else map(self.at, sheet_frames)
+        total = self.length if video else len(sheet_frames)
+
+        pictures: list[np.ndarray] = []
         with ExitStack() as stack:
             writer = stack.enter_context(self._film(folder / OVERLAY, threads)) if video else None
-            for done, frame in enumerate(self.frames() if video else map(self.at, chosen), start=1):
+            for done, frame in enumerate(frames, start=1):
                 picture = render(frame)
                 if writer is not None:
                     writer.write(picture, frame.time)
-                if frame.index in chosen:
-                    sheet.append(_in_square_pixels(picture, self.source))
-                progress(done, self.length if video else len(chosen))
-        captions = [caption(t, self.source.time(t)) for t in chosen]
-        _write_image(folder / CONTACT_SHEET, contact_sheet(sheet, captions, SHEET_WIDTH))
+                if frame.index in sheet_frames:
+                    pictures.append(_in_square_pixels(picture, self.source))
+                progress(done, total)
+
+        captions = [caption(t, self.source.time(t)) for t in sheet_frames]
+        sheet = contact_sheet(pictures, captions, SHEET_WIDTH)
+        _write_image(folder / CONTACT_SHEET, sheet)
 
 
 def render(frame: Frame) -> np.ndarray:
