@@ -29,7 +29,9 @@ from tubelet.inference.reading import read
 from tubelet.inference.results import ProgressCallback, VideoPrediction
 from tubelet.video.writer import VideoWriter
 
-MAPS, OVERLAY, LEGEND = "semantic", "semantic.mp4", "classes.json"
+MAPS = "semantic"
+OVERLAY = "semantic.mp4"
+LEGEND = "classes.json"
 
 
 def semantic_maps(
