@@ -1,8 +1,10 @@
-"""DAVIS 2016, 2017 and 2019 unsupervised: frames as JPEG, objects as label maps in palette PNG.
+"""Read and write DAVIS 2016, 2017 and 2019 unsupervised: frames as JPEG, objects as label maps in palette PNG.
 
-Layouts read: JPEGImages[/480p]/<sequence>/00000.jpg with Annotations[_unsupervised][/480p]/<sequence>/00000.png, and
-lists in ImageSets/<year>/<split>.txt. A folder or a zip archive. There is one class, and 255 is void: a pixel that is
-neither to be found nor forbidden. A map of black and white alone (DAVIS 2016) holds one object.
+    frames         JPEGImages[/480p]/<sequence>/00000.jpg
+    annotations    Annotations[_unsupervised][/480p]/<sequence>/00000.png
+    splits         ImageSets/<year>/<split>.txt
+
+There is one class. Label 255 is void: pixels that evaluation ignores. A black and white map (DAVIS 2016) is one object.
 """
 
 from __future__ import annotations
@@ -29,26 +31,48 @@ _ANNOTATIONS = ("Annotations_unsupervised", "Annotations")
 
 class _Sequence(NamedTuple):
     name: str
-    frames: tuple[str, ...]
-    maps: tuple[str | None, ...]  # one per frame
+    frames: tuple[str, ...]  # paths of the images
+    maps: tuple[str | None, ...]  # path of each frame's label map
 
 
 def read(root: str | Path, *, split: str | None = None, year: int | None = None) -> VideoSet:
-    """The sequences of a DAVIS folder as videos, in alphabetical order or in that of `split` ("train", "val", ...).
+    """Read the sequences of a folder or zip archive; a video's label maps are read when it is used.
 
-    Where several years' lists name a split, `year` chooses. Tracks are read from all maps of a sequence when it is
-    asked for. Raises InputError for a missing folder or list, FormatError for maps without frames.
+    Args:
+        root: The folder or archive.
+        split: Name of a list in ImageSets ("train", "val", ...), which also gives the order; by
+            default all sequences, in alphabetical order.
+        year: Year of the list, if several years have that split.
+
+    Raises:
+        InputError: if frames or the list are missing.
+        FormatError: if there are maps without a frame.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import davis
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = davis.write(Path(folder, "set"), VideoSet(videos=[video], classes=("object",)))
+        ...     davis.read(Path(folder, "set")).videos[0]
+        Video(id='dog', size=(4, 6), frames=1, fps=25, tracks=0)
     """
     files = open_files(root)
-    images, annotations = _base(files, ("JPEGImages",)), _base(files, _ANNOTATIONS)
-    if images is None:
+    image_folder = _base(files, ("JPEGImages",))
+    map_folder = _base(files, _ANNOTATIONS)
+    if image_folder is None:
         raise InputError(f"{files}: expected DAVIS's layout with a folder JPEGImages")
-    grouped, maps = _grouped(files, images), {} if annotations is None else _grouped(files, annotations)
-    names = sorted(grouped) if split is None else _listed(files, split, year)
+
+    frames = _grouped(files, image_folder)
+    maps = {} if map_folder is None else _grouped(files, map_folder)
+    names = sorted(frames) if split is None else _listed(files, split, year)
     for name in names:
-        if name not in grouped:
-            raise InputError(f"{files}: no frames of the sequence {name!r}; {nearest(name, grouped)}")
-    entries = [_sequence(files, name, grouped[name], maps.get(name, ())) for name in names]
+        if name not in frames:
+            raise InputError(f"{files}: no frames of the sequence {name!r}; {nearest(name, frames)}")
+
+    entries = [_sequence(files, name, frames[name], maps.get(name, ())) for name in names]
     return VideoSet(videos=_Sequences(files, entries), classes=DAVIS)
 
 
@@ -63,34 +87,37 @@ class _Sequences(LazyVideos[_Sequence]):
         first = entry.frames[0]
         size = check_header(self.files.read(first), self.files.where(first)).size
         tracks = self._tracks(entry, size) if any(entry.maps) else None
-        return Video(id=entry.name, size=size, frames=StoredFrames(self.files, entry.frames, size), tracks=tracks)
+        frames = StoredFrames(self.files, entry.frames, size)
+        return Video(id=entry.name, size=size, frames=frames, tracks=tracks)
 
     def _tracks(self, entry: _Sequence, size: tuple[int, int]) -> tuple[Track, ...]:
-        found = separate(
+        by_object = separate(
             None if name is None else decode_map(self.files.read(name), size, self.files.where(name))
             for name in entry.maps
         )
-        if set(found) == {VOID}:
-            found = {1: found[VOID]}  # black and white: the mask of DAVIS 2016
+        if set(by_object) == {VOID}:
+            by_object = {1: by_object[VOID]}  # black and white: the mask of DAVIS 2016
+
         return tuple(
-            Track(id=number, label=0, score=1.0, rles=tuple(column), ignore=number == VOID)
-            for number, column in found.items()
+            Track(id=number, label=0, score=1.0, rles=tuple(rles), ignore=number == VOID)
+            for number, rles in by_object.items()
         )
 
 
 def _base(files: Files, names: Sequence[str]) -> str | None:
-    """The folder of one of these names, at the root or one below, with its resolution's subfolder where it has one."""
+    """The first folder with one of these names, at the root or one level below; its resolution's subfolder if any."""
     folders = {str(parent) for name in files.names for parent in PurePosixPath(name).parents}
-    for wanted in names:
-        for folder in sorted(folders, key=lambda path: (path.count("/"), path)):
-            if PurePosixPath(folder).name == wanted and folder.count("/") <= 1:
-                inner = [sub for sub in ("480p", "Full-Resolution", "1080p") if f"{folder}/{sub}" in folders]
-                return f"{folder}/{inner[0]}" if inner else folder
+    by_depth = sorted(folders, key=lambda path: (path.count("/"), path))
+    for name in names:
+        for folder in by_depth:
+            if PurePosixPath(folder).name == name and folder.count("/") <= 1:
+                resolutions = [sub for sub in ("480p", "Full-Resolution", "1080p") if f"{folder}/{sub}" in folders]
+                return f"{folder}/{resolutions[0]}" if resolutions else folder
     return None
 
 
 def _grouped(files: Files, base: str) -> dict[str, tuple[str, ...]]:
-    """Sequence -> its image files, in order."""
+    """Sequence -> sorted paths of its images."""
     grouped: dict[str, list[str]] = {}
     for name in files.below(base):
         parts = PurePosixPath(name).relative_to(base).parts
@@ -102,8 +129,10 @@ def _grouped(files: Files, base: str) -> dict[str, tuple[str, ...]]:
 def _sequence(files: Files, name: str, frames: tuple[str, ...], maps: tuple[str, ...]) -> _Sequence:
     by_stem = {PurePosixPath(path).stem: path for path in maps}
     stems = [PurePosixPath(path).stem for path in frames]
-    if extra := sorted(set(by_stem) - set(stems)):
+    extra = sorted(set(by_stem) - set(stems))
+    if extra:
         raise FormatError(f"{files}: sequence {name}: {len(extra)} maps without a frame, the first {extra[0]}")
+
     missing = [stem for stem in stems if stem not in by_stem]
     if missing and maps:
         warnings.warn(
@@ -115,51 +144,80 @@ def _sequence(files: Files, name: str, frames: tuple[str, ...], maps: tuple[str,
 
 
 def _listed(files: Files, split: str, year: int | None) -> list[str]:
-    """The sequences that a list names: one per line (2017), or one pair of paths per frame (2016)."""
+    """Sequences of a split. A list has one name per line (2017) or one pair of paths per frame (2016)."""
     lists = [name for name in files.names if "ImageSets/" in name and name.endswith(".txt")]
     if year is not None:
         lists = [name for name in lists if f"/{year}/" in name]
-    fitting = [name for name in lists if PurePosixPath(name).stem == split]
-    if not fitting:
+
+    matching = [name for name in lists if PurePosixPath(name).stem == split]
+    if not matching:
         known = nearest(split, {PurePosixPath(name).stem for name in lists} or {"no lists"})
         raise InputError(f"{files}: no list of the split {split!r} in ImageSets; {known}")
-    if len(fitting) > 1:
-        years = ", ".join(PurePosixPath(name).parent.name for name in fitting)
+    if len(matching) > 1:
+        years = ", ".join(PurePosixPath(name).parent.name for name in matching)
         raise InputError(f"{files}: the split {split!r} is listed for several years ({years}); say which")
-    lines = decode_text(files.read(fitting[0]), files.where(fitting[0])).split("\n")
+
+    lines = decode_text(files.read(matching[0]), files.where(matching[0])).split("\n")
     words = [line.split()[0] for line in lines if line.split()]
-    return list(dict.fromkeys(PurePosixPath(word).parent.name if "/" in word else word for word in words))
+    sequences = [PurePosixPath(word).parent.name if "/" in word else word for word in words]
+    return list(dict.fromkeys(sequences))
 
 
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
-    """Write JPEGImages/<sequence>/00000.* and Annotations/<sequence>/00000.png; the folder appears whole or not at all.
+    """Write JPEGImages/<sequence>/00000.* and Annotations/<sequence>/00000.png, atomically.
 
-    Raises InputError for a video of more objects than a palette holds. Returns what could not be held.
+    Args:
+        out: The new folder.
+        videos: The set; where masks overlap, the earlier object keeps the pixel.
+        frames: Whether to write the images too.
+
+    Returns:
+        What DAVIS cannot store, with counts: classes, times, scores, overlaps.
+
+    Raises:
+        InputError: if a video has more than 254 objects.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core import masks
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import davis
+        >>> rle = masks.encode(np.ones((1, 4, 6), bool))[0]
+        >>> track = tubelet.Track(id=3, label=0, score=1.0, rles=(rle,))
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[None], tracks=(track,))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     out = Path(folder, "set")
+        ...     _ = davis.write(out, VideoSet(videos=[video], classes=("object",)), frames=False)
+        ...     [path.relative_to(out).as_posix() for path in out.rglob("*.png")]
+        ['Annotations/dog/00000.png']
     """
-    losses = Omissions()
-    losses.note("classes of objects (all become one)", len(videos.classes) - 1)
+    omissions = Omissions()
+    omissions.note("classes of objects (all become one)", len(videos.classes) - 1)
     with new_folder(out) as root:
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
-            losses.note_times(video)
-            numbers = _palette_numbers(video, losses)
-            place = root / "Annotations" / name
-            place.mkdir(parents=True)
+            omissions.note_times(video)
+            numbers = _palette_numbers(video, omissions)
+            folder = root / "Annotations" / name
+            folder.mkdir(parents=True)
             if frames:
                 store_frames(video, root / "JPEGImages" / name)
-            for t, merged in enumerate(label_maps(video, numbers, losses)):
-                (place / f"{t:05d}.png").write_bytes(encode_map(merged))
-    return losses
+
+            for t, labels in enumerate(label_maps(video, numbers, omissions)):
+                (folder / f"{t:05d}.png").write_bytes(encode_map(labels))
+    return omissions
 
 
-def _palette_numbers(video: Video, losses: Omissions) -> dict[int, int]:
-    """Track id -> palette index; ids from 1 to 254 are kept where all are such."""
+def _palette_numbers(video: Video, omissions: Omissions) -> dict[int, int]:
+    """Track id -> palette index; ids stay if all of them are from 1 to 254."""
     tracks = video.tracks or ()
     objects = [track for track in tracks if not track.ignore]
-    losses.note_scores(tracks)
-    losses.note("ignored regions of their own (they become one void)", max(0, len(tracks) - len(objects) - 1))
+    omissions.note_scores(tracks)
+    omissions.note("ignored regions of their own (they become one void)", max(0, len(tracks) - len(objects) - 1))
     if len(objects) >= VOID:
         raise InputError(f"video {video.id}: a palette holds {VOID - 1} objects, not {len(objects)}")
-    kept = all(0 < track.id < VOID for track in objects)
-    losses.note("ids of objects (they are numbered anew)", 0 if kept else len(objects))
-    numbers = {track.id: track.id if kept else n for n, track in enumerate(objects, start=1)}
+
+    ids_fit = all(0 < track.id < VOID for track in objects)
+    omissions.note("ids of objects (they are numbered anew)", 0 if ids_fit else len(objects))
+    numbers = {track.id: track.id if ids_fit else n for n, track in enumerate(objects, start=1)}
     return numbers | {track.id: VOID for track in tracks if track.ignore}
