@@ -1,4 +1,4 @@
-"""Lazy sequences of frames: `frames[t]` reads one uint8 [3, H, W] RGB tensor, iterating reads in order."""
+"""Lazy sequences of frames: `frames[t]` reads one frame as uint8 [3, H, W] RGB; iterating reads them in order."""
 
 from __future__ import annotations
 
@@ -15,16 +15,27 @@ from torch import Tensor
 from tubelet.core.errors import InputError
 from tubelet.core.untrusted import images
 
-DEPTHS = (8, 10, 12, 14, 16)  # bits that cameras give; a file of 16 bits may hold any of them
-LOOKED_AT = 8  # images of a folder that decide for all how many bits they hold
+DEPTHS = (8, 10, 12, 14, 16)  # bits per sample of cameras; a 16-bit file may have any of them
+LOOKED_AT = 8  # images of a folder from which its bit depth is inferred
 
 
 class LazyFrames(Sequence[Tensor], ABC):
-    """What every source shares: negative positions, slices (a list), and a clear IndexError."""
+    """Base class of all frame sources; adds negative indices, slices (a list) and a clear IndexError.
+
+    Example:
+        >>> from tubelet.video.frames import LazyFrames
+        >>> class Black(LazyFrames):
+        ...     def __len__(self):
+        ...         return 10
+        ...     def read(self, t):
+        ...         return torch.zeros(3, 4, 6, dtype=torch.uint8)
+        >>> Black()[-1].shape, len(Black()[2:5])
+        (torch.Size([3, 4, 6]), 3)
+    """
 
     @abstractmethod
     def read(self, t: int) -> Tensor:
-        """Frame t, 0 <= t < len, as uint8 [3, H, W] RGB."""
+        """Read frame t, 0 <= t < len, as uint8 [3, H, W] RGB."""
 
     @overload
     def __getitem__(self, t: int) -> Tensor: ...
@@ -39,17 +50,25 @@ class LazyFrames(Sequence[Tensor], ABC):
 
 
 class ArrayFrames(LazyFrames):
-    """Frames that lie in memory: uint8 numpy [T, H, W, 3] or tensor [T, 3, H, W]. Each frame is a view, not a copy.
+    """Frames in memory: a uint8 array [T, H, W, 3] or tensor [T, 3, H, W], RGB.
 
-    Raises InputError for another shape or type, and for no frames at all.
+    A frame is a view of them, not a copy, where torch allows it. Raises InputError for another shape
+    or type, and for no frames.
+
+    Example:
+        >>> from tubelet.video.frames import ArrayFrames
+        >>> frames = ArrayFrames(np.zeros((5, 4, 6, 3), np.uint8))
+        >>> frames[0].shape, frames.size
+        (torch.Size([3, 4, 6]), (4, 6))
     """
 
     def __init__(self, frames: np.ndarray | Tensor) -> None:
         is_array = isinstance(frames, np.ndarray)
-        form, channels = ("[T, H, W, 3]", 3) if is_array else ("[T, 3, H, W]", 1)
+        shape, channels = ("[T, H, W, 3]", 3) if is_array else ("[T, 3, H, W]", 1)
         given = f"{type(frames).__name__} of {frames.dtype} {list(frames.shape)}"
         if frames.ndim != 4 or frames.shape[channels] != 3 or frames.dtype not in (np.uint8, torch.uint8):
-            raise InputError(f"frames in memory: expected uint8 {form} RGB, got {given}")
+            raise InputError(f"frames in memory: expected uint8 {shape} RGB, got {given}")
+
         if isinstance(frames, Tensor) and (frames.layout != torch.strided or frames.device.type == "meta"):
             raise InputError(f"frames in memory: expected a dense tensor that holds values, got {given}")
         if 0 in frames.shape:
@@ -68,19 +87,37 @@ class ArrayFrames(LazyFrames):
     def read(self, t: int) -> Tensor:
         if isinstance(self._frames, Tensor):
             return self._frames[t]
+
         frame = self._frames[t]
-        # torch knows neither read-only memory (a file mapped into memory) nor negative strides (a flipped view)
+        # torch supports neither read-only memory (a memory-mapped file) nor negative strides (a flipped view)
         if not frame.flags.writeable or min(frame.strides) < 0:
             frame = np.array(frame)
         return torch.from_numpy(frame).permute(2, 0, 1)
 
 
 class ImageFrames(LazyFrames):
-    """Image files as frames; nothing is read before it is asked for.
+    """Image files as frames, read on access.
 
-    `size` is the (height, width) that every image must have. Reading raises InputError, which names the file, for an
-    image that is missing, broken or of another size. Images of 16 bits may hold 10 or 12 alone: a few of them decide
-    for all, so that brightness does not flicker.
+    A 16-bit file may have only 10 or 12 bits of content. The bit depth of all images is inferred
+    from a few of them, so that brightness does not flicker.
+
+    Args:
+        paths: The files, in time order.
+        size: Height and width that every image must have.
+
+    Raises:
+        InputError: when reading, names the file, if an image is missing, broken or of another size.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tubelet.video.frames import ImageFrames
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "0.png")
+        ...     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path)
+        ...     ImageFrames([path], size=(4, 6))[0].shape
+        torch.Size([3, 4, 6])
     """
 
     def __init__(self, paths: Sequence[Path], size: tuple[int, int]) -> None:
@@ -99,46 +136,94 @@ class ImageFrames(LazyFrames):
 
     @cached_property
     def _bits(self) -> int:
-        """How many bits the images hold, judged by some from the first to the last."""
-        rows = np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).round().astype(int)
-        return max(bits_held(read_samples(self._paths[row])) for row in rows)
+        """Bit depth of the images, inferred from a few of them, spread from the first to the last."""
+        positions = np.linspace(0, len(self) - 1, min(len(self), LOOKED_AT)).round().astype(int)
+        return max(bits_held(read_samples(self._paths[position])) for position in positions)
 
 
 def check_size(path: Path, size: tuple[int, int], *, expected_by: str) -> None:
-    """Raise InputError, which says both sizes, unless the image at `path` is of `size` (height, width)."""
-    found = image_size(path)
-    if found != size:
-        raise InputError(f"{path}: is {found[1]}x{found[0]} pixels where {expected_by} has {size[1]}x{size[0]}")
+    """Raise InputError, with both sizes, unless the image has this `size` (height, width).
+
+    Args:
+        path: The image file.
+        size: Expected height and width.
+        expected_by: What has that size, for the message.
+    """
+    actual = image_size(path)
+    if actual != size:
+        raise InputError(f"{path}: is {actual[1]}x{actual[0]} pixels where {expected_by} has {size[1]}x{size[0]}")
 
 
 def image_size(path: Path) -> tuple[int, int]:
-    """Height and width of an image as it is shown, from its header alone; raises InputError where that is broken."""
+    """Read the height and width of an image, as displayed, from its header.
+
+    Raises InputError if the header is broken.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tubelet.video.frames import image_size
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "0.png")
+        ...     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path)
+        ...     image_size(path)
+        (4, 6)
+    """
     header = images.check_header(path, str(path))
-    # only a camera's JPEG is stored lying on its side
-    turned = header.form == "JPEG" and images.lies_on_its_side(path)
-    return header.size[::-1] if turned else header.size
+    # only JPEGs of cameras are stored sideways
+    is_sideways = header.form == "JPEG" and images.lies_on_its_side(path)
+    return header.size[::-1] if is_sideways else header.size
 
 
 def read_image(path: Path) -> Tensor:
-    """An image file -> uint8 [3, H, W] RGB, turned as its camera was held; raises InputError where it is broken."""
+    """Read an image file as uint8 [3, H, W] RGB, upright.
+
+    Raises InputError if the file is missing or broken.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tubelet.video.frames import read_image
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "0.png")
+        ...     Image.fromarray(np.zeros((4, 6, 3), np.uint8)).save(path)
+        ...     read_image(path).shape
+        torch.Size([3, 4, 6])
+    """
     samples = read_samples(path)
     return torch.from_numpy(to_eight_bits(samples, bits_held(samples))).permute(2, 0, 1)
 
 
 def read_samples(path: Path) -> np.ndarray:
-    """An image file -> RGB [H, W, 3], upright, uint8 or, where it has 16 bits, uint16; raises InputError."""
+    """Read an image file as RGB [H, W, 3], upright; uint8, or uint16 if the file has 16 bits.
+
+    Raises InputError if the file is missing or broken.
+    """
     return images.decode_samples(images.read_image_file(path), str(path))
 
 
 def bits_held(samples: np.ndarray) -> int:
-    """The bits a sample that the largest one needs, as far as cameras give such: 8, 10, 12, 14 or 16.
+    """Infer the bit depth of samples from the largest one: 8, 10, 12, 14 or 16.
 
-    A PNG can say so itself, but where it does, its samples were stretched to 16 bits already.
+    A PNG can state its bit depth, but then its samples are already scaled to 16 bits.
+
+    Example:
+        >>> from tubelet.video.frames import bits_held
+        >>> bits_held(np.array([0, 1023], np.uint16))
+        10
     """
     largest = int(samples.max(initial=0))
     return next(bits for bits in DEPTHS if largest < 1 << bits)
 
 
 def to_eight_bits(samples: np.ndarray, bits: int) -> np.ndarray:
-    """Samples of so many bits -> uint8; larger ones become white."""
+    """Reduce samples of this bit depth to uint8; larger values become 255.
+
+    Example:
+        >>> from tubelet.video.frames import to_eight_bits
+        >>> to_eight_bits(np.array([0, 512, 1023, 4095], np.uint16), bits=10).tolist()
+        [0, 128, 255, 255]
+    """
     return samples if samples.dtype == np.uint8 else np.minimum(samples >> (bits - 8), 255).astype(np.uint8)

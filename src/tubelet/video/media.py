@@ -1,4 +1,4 @@
-"""Opening a media file or an address with any supported PyAV."""
+"""Open a media file or a network address with any supported version of PyAV."""
 
 from __future__ import annotations
 
@@ -13,8 +13,14 @@ _open = av.open if _READS_ANY_TITLE else partial(av.open, metadata_errors="ignor
 
 
 def open_media(source: str, *, options: dict[str, str], timeout: float | None = None) -> InputContainer:
-    """An open container, whatever bytes its titles hold; raises what PyAV raises.
+    """Open a file or address with PyAV, even if its titles are not valid UTF-8.
 
-    `options` are FFmpeg's; `timeout` is in seconds.
+    Args:
+        source: The path or address.
+        options: Options for FFmpeg.
+        timeout: Seconds; None to wait for ever.
+
+    Raises:
+        av.FFmpegError, OSError, ValueError: as `av.open` does.
     """
     return _open(source, options=options, timeout=timeout)
