@@ -1,4 +1,4 @@
-"""Image files that hold several pictures: animated PNG and WebP, and TIFFs of several pages."""
+"""Read image files with several pictures as videos: animated PNG and WebP, and multi-page TIFF."""
 
 from __future__ import annotations
 
@@ -17,25 +17,35 @@ from tubelet.core.untrusted.images import picture_samples
 from tubelet.video.frames import LazyFrames, bits_held, to_eight_bits
 from tubelet.video.shortage import TruncatedVideoWarning
 
-FORMATS = ("PNG", "WEBP", "TIFF")  # not a JPEG's: its other pictures are previews, or a second eye's
-SHORTEST = 0.011  # seconds; what claims less is shown for USUAL, as browsers do
+FORMATS = ("PNG", "WEBP", "TIFF")  # not JPEG: its other pictures are previews, or the second view of a stereo pair
+SHORTEST = 0.011  # seconds; pictures with a shorter duration last USUAL, as in browsers
 USUAL = 0.1
 BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 class Pictures(NamedTuple):
-    """What decoding all pictures of a file once tells."""
+    """The facts about an image file that are known once all its pictures are decoded.
 
-    first: int  # 1 where a PNG begins with a still for programs that know no animation
+    Example:
+        >>> from tubelet.video.animated import Pictures
+        >>> Pictures(first=0, size=(4, 6), durations=[0.1, 0.1], bits=8, promised=2, is_timed=True).size
+        (4, 6)
+    """
+
+    first: int  # index of the first frame: 1 if a PNG starts with a fallback for programs without animation
     size: tuple[int, int]  # height, width
-    durations: list[float]  # seconds, of each picture that decodes and has the size of the first
-    bits: int  # a sample
-    promised: int  # pictures, by the header
-    is_timed: bool
+    durations: list[float]  # seconds, of each picture before the first that does not decode or has another size
+    bits: int  # per sample
+    promised: int  # number of pictures in the header
+    is_timed: bool  # False for TIFF
 
 
 class AnimatedFrames(LazyFrames):
-    """The pictures of one image file. Iterating decodes each once; reading picture t decodes those before it too."""
+    """The pictures of one image file as frames.
+
+    Iterating decodes each picture once; reading picture t also decodes the pictures before it. Made
+    by `open_animated`.
+    """
 
     def __init__(self, path: Path, pictures: Pictures) -> None:
         self._path = path
@@ -64,37 +74,60 @@ class AnimatedFrames(LazyFrames):
     def _frame(self, image: Image.Image) -> Tensor:
         if (image.height, image.width) != self.size:
             raise ValueError("another size")
-        return torch.from_numpy(to_eight_bits(picture_samples(image), self._pictures.bits)).permute(2, 0, 1)
+        samples = to_eight_bits(picture_samples(image), self._pictures.bits)
+        return torch.from_numpy(samples).permute(2, 0, 1)
 
 
 def open_animated(path: Path) -> tuple[AnimatedFrames, tuple[float, ...] | None] | None:
-    """Frames and the seconds at which they begin (None for a TIFF); None for a still, and for what is no image.
+    """Open an image file with several pictures.
 
-    All pictures are decoded once, since only then their durations are known. Warns with TruncatedVideoWarning where
-    some do not decode; the ones before are kept.
+    Decodes all pictures once, because the file states each duration beside its picture. Warns with
+    TruncatedVideoWarning if a picture does not decode; the video then ends before it.
+
+    Returns:
+        The frames and their start times in seconds (None for TIFF), or None if the file has a
+        single picture or is not an image.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tubelet.video.animated import open_animated
+        >>> pictures = [Image.new("RGB", (6, 4), colour) for colour in ("red", "blue", "lime")]
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "moving.png")
+        ...     pictures[0].save(path, save_all=True, append_images=pictures[1:], duration=250)
+        ...     frames, times = open_animated(path)
+        ...     frames[1].shape, times
+        (torch.Size([3, 4, 6]), (0.0, 0.25, 0.5))
     """
     try:
         with Image.open(path, formats=FORMATS) as image:
-            count = getattr(image, "n_frames", 1)  # formats that hold one picture alone have no such name
+            count = getattr(image, "n_frames", 1)  # missing for formats with a single picture
             if count == 1:
                 return None
             pictures = _decode_all(image, count)
     except BROKEN:
-        return None  # reading it as a still says what is wrong with it
+        return None  # the caller then reads it as a still image, which says what is wrong
+
     length = len(pictures.durations)
     if length == 0:
         return None
     if length < pictures.promised:
         what = f"is incomplete, {length} of {pictures.promised} pictures are in the file"
         warnings.warn(f"{path}: {what}", TruncatedVideoWarning, stacklevel=4)
+
+    frames = AnimatedFrames(path, pictures)
     starts = np.cumsum([0.0, *pictures.durations[:-1]])
-    return AnimatedFrames(path, pictures), tuple(starts.tolist()) if pictures.is_timed else None
+    return frames, tuple(starts.tolist()) if pictures.is_timed else None
 
 
 def _decode_all(image: Image.Image, count: int) -> Pictures:
-    size = image.size
+    """Decode up to the first picture that is broken or of another size."""
+    width, height = image.size
     first = int(bool(image.info.get("default_image")))
     promised = count - first
+
     durations: list[float] = []
     bits = 8
     for t in range(promised):
@@ -103,13 +136,21 @@ def _decode_all(image: Image.Image, count: int) -> Pictures:
             bits = max(bits, bits_held(picture_samples(image)))
         except (*BROKEN, EOFError):
             break
-        if image.size != size:
+        if image.size != (width, height):
             break
         durations.append(_seconds(image))
-    return Pictures(first, (size[1], size[0]), durations, bits, promised, image.format != "TIFF")
+
+    return Pictures(
+        first=first,
+        size=(height, width),
+        durations=durations,
+        bits=bits,
+        promised=promised,
+        is_timed=image.format != "TIFF",
+    )
 
 
 def _seconds(image: Image.Image) -> float:
-    """How long the current picture is shown."""
+    """The duration of the current picture."""
     seconds = float(image.info.get("duration") or 0) / 1000
     return seconds if seconds >= SHORTEST else USUAL

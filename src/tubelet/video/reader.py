@@ -1,4 +1,4 @@
-"""Opens whatever holds frames as a `Video`: a file, a folder of images, an array. `open_stream` is for cameras."""
+"""Open a file, a folder of images or an array as a `Video`. `open_stream` opens cameras and network streams."""
 
 from __future__ import annotations
 
@@ -35,24 +35,39 @@ __all__ = [
 ]
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
-LARGEST_VIDEO = 1 << 44  # bytes of a file
-DEFAULT_FPS = 25.0  # of frames that carry no time
+LARGEST_VIDEO = 1 << 44  # bytes
+DEFAULT_FPS = 25.0  # if a source has no times
 
-Source = str | Path | np.ndarray | Tensor | Video | int  # int and addresses are for streams, and refused as videos
+Source = str | Path | np.ndarray | Tensor | Video | int  # camera indices and addresses give an InputError
 
 
 def open_video(source: Source, *, id: str | None = None, fps: float | None = None) -> Video:
-    """A video whose frames are decoded only when asked for.
+    """Open a video; its frames are decoded on access.
 
-    `source` is a path to a video file (whatever FFmpeg decodes), to a folder of images (in natural order, all of one
-    size) or to one image (each picture of an animated one is a frame), a uint8 array [T, H, W, 3] or tensor
-    [T, 3, H, W] in RGB, or a Video, which stays as it is. `id` defaults to the name of the file or folder. `fps`
-    replaces the times that a file tells; images and arrays have 25 frames a second where it is not given.
+    High dynamic range (PQ, HLG) is converted to sRGB, and interlaced frames are deinterlaced. Warns
+    with TruncatedVideoWarning if a file ends early or has frames that do not decode; the others are
+    used.
 
-    High dynamic range (PQ, HLG) is shown as sRGB, and the two fields of an interlaced frame as one moment.
+    Args:
+        source: One of
+            - a path to a video file, of any format that FFmpeg decodes;
+            - a path to a folder of images of one size, which are sorted in natural order;
+            - a path to an image file; each picture of an animated one is a frame;
+            - a uint8 array [T, H, W, 3] or tensor [T, 3, H, W], RGB;
+            - a Video, which is returned as it is, with `id` and `fps` if given.
+        id: By default the name of the file or folder.
+        fps: Replaces the times of a file. Images and arrays have 25 frames a second by default.
 
-    Raises InputError, in one line, for anything that cannot be read. Warns with TruncatedVideoWarning about a file
-    that ends early or has frames that do not decode; the others are kept.
+    Raises:
+        InputError: if the source cannot be read.
+
+    Example:
+        >>> from tubelet.video.reader import open_video
+        >>> video = open_video(np.zeros((5, 4, 6, 3), np.uint8), id="black", fps=10)
+        >>> video
+        Video(id='black', size=(4, 6), frames=5, fps=10, tracks=unknown)
+        >>> video.frames[2].shape
+        torch.Size([3, 4, 6])
     """
     rate = None if fps is None else positive("frame rate", fps)
     video = _open(source, id)
@@ -60,12 +75,28 @@ def open_video(source: Source, *, id: str | None = None, fps: float | None = Non
 
 
 def is_live(source: object) -> bool:
-    """Whether a source is a camera index or the address of a stream: for `open_stream`, not for `open_video`."""
-    return (isinstance(source, int) and not isinstance(source, bool)) or (isinstance(source, str) and "://" in source)
+    """Whether a source is a camera index or the address of a stream, for `open_stream` instead of `open_video`.
+
+    Example:
+        >>> from tubelet.video.reader import is_live
+        >>> is_live(0), is_live("rtsp://camera.local/1"), is_live("dog.mp4")
+        (True, True, False)
+    """
+    is_camera = isinstance(source, int) and not isinstance(source, bool)
+    is_address = isinstance(source, str) and "://" in source
+    return is_camera or is_address
 
 
 def natural_order(path: Path) -> list[str | int]:
-    """A sorting key by which frame2.png comes before frame10.png."""
+    """Sort key of file names with numbers: frame2.png before frame10.png.
+
+    Example:
+        >>> from pathlib import Path
+        >>> from tubelet.video.reader import natural_order
+        >>> paths = [Path("frame10.png"), Path("frame2.png")]
+        >>> [path.name for path in sorted(paths, key=natural_order)]
+        ['frame2.png', 'frame10.png']
+    """
     return [int(part) if part.isdecimal() else part for part in re.split(r"(\d+)", path.name.lower())]
 
 
@@ -88,12 +119,15 @@ def _open_path(path: Path, id: str | None) -> Video:
         raise InputError(f"{path}: no such file or folder")
     if path.is_dir():
         return _open_images(_images_in(path), id or path.resolve().name)
+
     check_file(path, largest=LARGEST_VIDEO)
+    name = id or path.stem
     if path.suffix.lower() in IMAGE_SUFFIXES:
-        return _open_animated(path, id or path.stem) or _open_images([path], id or path.stem)
+        return _open_animated(path, name) or _open_images([path], name)
+
     file = open_file(path)
     return Video(
-        id=id or path.stem,
+        id=name,
         size=file.frames.size,
         frames=file.frames,
         fps=file.fps,
@@ -103,10 +137,11 @@ def _open_path(path: Path, id: str | None) -> Video:
 
 
 def _open_animated(path: Path, id: str) -> Video | None:
-    """An image file that holds several pictures; None where it holds one."""
+    """The video of an image file with several pictures; None if it has one."""
     opened = open_animated(path)
     if opened is None:
         return None
+
     frames, times = opened
     fps = (len(times) - 1) / times[-1] if times and len(times) > 1 else DEFAULT_FPS
     return Video(id=id, size=frames.size, frames=frames, fps=fps, times=times)
