@@ -1,4 +1,4 @@
-"""The forms that data sets come in, by name, and how to tell which one lies at a path."""
+"""The formats of data sets, by name: detect, read, write and convert."""
 
 from __future__ import annotations
 
@@ -22,24 +22,49 @@ from tubelet.formats.ytvis.numbering import Frames
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """One way to write down a data set."""
+    """One format of data sets.
+
+    Example:
+        >>> from tubelet.formats.registry import named
+        >>> named("davis").title
+        'DAVIS label maps'
+    """
 
     title: str
-    read: Callable[[Path, Path | None], VideoSet]  # annotations, and frames where they lie elsewhere
-    write: Callable[[Path, VideoSet, bool], Omissions] | None  # the last says whether frames are written too
+    read: Callable[[Path, Path | None], VideoSet]  # (annotations, frames if they are elsewhere)
+    write: Callable[[Path, VideoSet, bool], Omissions] | None  # (folder, set, whether to write frames)
 
 
 def open_set(
     path: str | Path, form: str | None = None, frames: str | Path | None = None, faults: Faults | None = None
 ) -> VideoSet:
-    """The data set at a path, whose form is found out where it is not named.
+    """Read the data set at a path.
 
-    With lenient `faults`, broken annotations of a YouTube-VIS file are left out and counted there. Raises InputError
-    for a missing path, FormatError for one whose form cannot be told, ConfigError for a name that is no form.
+    Args:
+        path: A file, folder or archive.
+        form: Name of the format; detected by default.
+        frames: Folder or archive of the frames, if they are not beside the annotations.
+        faults: If lenient, invalid annotations of a YouTube-VIS file are left out and counted there.
+
+    Raises:
+        InputError: if the path does not exist.
+        FormatError: if the format cannot be detected, or the data do not follow it.
+        ConfigError: if there is no format of this name.
+
+    Example:
+        >>> import msgspec, tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.registry import open_set
+        >>> video = {"id": 7, "width": 6, "height": 4, "file_names": ["dog/00000.jpg"]}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "valid.json").write_bytes(msgspec.json.encode({"videos": [video]}))
+        ...     open_set(folder).names
+        ('dog',)
     """
     path = as_path(path, "a data set")
     if not exists(path):
         raise InputError(f"{path}: no such file or folder")
+
     form = detect(path) if form is None else form
     frames = None if frames is None else as_path(frames, "the frames")
     if form == "ytvis" and faults is not None:
@@ -48,39 +73,62 @@ def open_set(
 
 
 def named(form: str) -> Form:
-    """A form by name; raises ConfigError, which names the nearest, for one that is not there."""
+    """Return a format by name; ConfigError, which suggests the nearest name, if there is none.
+
+    Example:
+        >>> from tubelet.formats.registry import named
+        >>> named("coco-video").title
+        'COCO with track_id'
+    """
     if not isinstance(form, str) or form not in FORMS:
         raise ConfigError(f"no form {short(form)}; {nearest(str(form), FORMS)}")
     return FORMS[form]
 
 
 def detect(path: Path) -> str:
-    """The name of the form at a path, by its file names and the top of its JSON."""
+    """Return the name of the format at a path, from its file names and the top of its JSON.
+
+    Raises FormatError if it cannot be detected.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.registry import detect
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "train.json").write_text('{"videos": [{"id": 1, "file_names": []}]}')
+        ...     detect(Path(folder))
+        'ytvis'
+    """
     if path.suffix.lower() == ".json":
-        return _of_json(path)
+        return _detect_json(path)
     if path.suffix.lower() == ".xml":
         return "cvat"
+
     files = open_files(path)
-    found = _of_names(files)
-    if found is None and (document := _document(files)) is not None:
-        found = _of_json(path / document)
-    if found is None:
+    form = _detect_names(files)
+    document = _document(files)
+    if form is None and document is not None:
+        form = _detect_json(path / document)
+    if form is None:
         known = ", ".join(FORMS)
         raise FormatError(f"{path}: cannot tell which form this is; name it, one of {known}")
-    return found
+    return form
 
 
-def _of_names(files: Files) -> str | None:
+def _detect_names(files: Files) -> str | None:
+    """The format with such file and folder names, if there is one."""
     paths = [PurePosixPath(name) for name in files.names[:20000]]
     folders = {part for path in paths for part in path.parts[:-1]}
     names = {path.name for path in paths}
-    if "annotations.xml" in names or any(path.suffix.lower() == ".zip" for path in paths):
+    suffixes = {path.suffix for path in paths}
+
+    if "annotations.xml" in names or ".zip" in {suffix.lower() for suffix in suffixes}:
         return "cvat"
     if "JPEGImages" in folders and folders & {"Annotations", "Annotations_unsupervised", "ImageSets"}:
         return "davis"
     if "instances_txt" in folders or "gt.txt" in names:
         return "mots"
-    if "instances" in folders and not any(path.suffix == ".json" for path in paths):
+    if "instances" in folders and ".json" not in suffixes:
         return "mots-png"
     if {"frames", "masks"} <= folders:
         return "png"
@@ -88,20 +136,24 @@ def _of_names(files: Files) -> str | None:
 
 
 def _document(files: Files) -> str | None:
-    """The annotation file at the top of a folder."""
-    tops = [name for name in files.names if name.endswith(".json") and "/" not in name]
-    liked = [name for name in tops if name in ("instances.json", "annotations.json", "train.json")]
-    return liked[0] if liked else tops[0] if len(tops) == 1 else None
+    """The annotation file at the top of a folder: one with a usual name, else the only JSON file."""
+    documents = [name for name in files.names if name.endswith(".json") and "/" not in name]
+    usual = [name for name in documents if name in ("instances.json", "annotations.json", "train.json")]
+    if usual:
+        return usual[0]
+    return documents[0] if len(documents) == 1 else None
 
 
-def _of_json(path: Path) -> str:
-    """YouTube-VIS has a list of videos with file_names; COCO a list of images, with tracks or without."""
+def _detect_json(path: Path) -> str:
+    """The format of a JSON file: YouTube-VIS has videos with file_names, COCO has images."""
     if not path.is_file():
         raise InputError(f"{path}: expected a JSON file (an archive's must be unpacked; its frames need not)")
+
     with opened(path) as file:
-        head = file.read(1 << 20).decode("utf-8", errors="replace")
+        beginning = file.read(1 << 20).decode("utf-8", errors="replace")
         file.seek(max(0, path.stat().st_size - (1 << 20)))
-        text = head + file.read().decode("utf-8", errors="replace")
+        text = beginning + file.read().decode("utf-8", errors="replace")
+
     if re.search(r'"segmentations"\s*:|"file_names"\s*:', text):
         return "ytvis"
     if re.search(r'"track_id"\s*:|"instance_id"\s*:', text):
@@ -112,25 +164,29 @@ def _of_json(path: Path) -> str:
 
 
 def _json_of(path: Path) -> Path:
-    """The JSON itself, for a path to it or to its folder."""
-    document = _document(open_files(path)) if path.is_dir() else ""
+    """The JSON file itself, for a path to it or to its folder."""
+    if not path.is_dir():
+        return path
+
+    document = _document(open_files(path))
     if document is None:
         raise InputError(f"{path}: expected one JSON file in this folder, such as instances.json")
-    return path / document if path.is_dir() else path
+    return path / document
 
 
 def _write_ytvis(out: Path, videos: VideoSet, frames: bool) -> Omissions:
     losses = Omissions()
     with new_folder(out) as root:
-        written = []
+        images = root / "JPEGImages"
+        with_files = []
         for name, video in zip(folder_names(videos), videos.videos, strict=True):
             losses.note_times(video)
             losses.note_scores(video.tracks or ())
-            place = root / "JPEGImages"
-            files = store_frames(video, place / name) if frames else [f"{t:05d}.jpg" for t in range(len(video))]
-            stored = Frames((place,), tuple(f"{name}/{file}" for file in files), video.size, str(out))
-            written.append(replace(video, frames=stored))
-        ytvis.write_set(root / "instances.json", replace(videos, videos=written))
+            files = store_frames(video, images / name) if frames else [f"{t:05d}.jpg" for t in range(len(video))]
+            stored = Frames((images,), tuple(f"{name}/{file}" for file in files), video.size, str(out))
+            with_files.append(replace(video, frames=stored))
+
+        ytvis.write_set(root / "instances.json", replace(videos, videos=with_files))
     return losses
 
 
@@ -171,11 +227,32 @@ FORMS: dict[str, Form] = {
 
 
 def convert(source: str | Path, out: str | Path, *, to: str, form: str | None = None, frames: bool = True) -> Omissions:
-    """Read a data set and write it in another form; returns what that form could not hold.
+    """Read a data set and write it in another format.
 
-    Frames that are files are copied as they are. Raises ConfigError for a form that is only read.
+    Args:
+        source: The data set.
+        out: The new folder.
+        to: Name of the format to write; raises ConfigError if it can only be read.
+        form: Name of the format to read; detected by default.
+        frames: Whether to write frames too. Those that are image files are copied unchanged.
+
+    Returns:
+        What the format cannot hold.
+
+    Example:
+        >>> import msgspec, tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.registry import convert, detect
+        >>> video = {"id": 7, "width": 6, "height": 4, "file_names": ["dog/00000.jpg"]}
+        >>> document = {"videos": [video], "categories": [], "annotations": []}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = Path(folder, "train.json").write_bytes(msgspec.json.encode(document))
+        ...     losses = convert(folder, Path(folder, "out"), to="cvat", frames=False)
+        ...     detect(Path(folder, "out")), losses.lines()
+        ('cvat', [])
     """
     target = named(to)
     if target.write is None:
-        raise ConfigError(f"the form {to!r} is only read; one of {', '.join(n for n, f in FORMS.items() if f.write)}")
+        writable = [name for name, known in FORMS.items() if known.write]
+        raise ConfigError(f"the form {to!r} is only read; one of {', '.join(writable)}")
     return target.write(Path(out), open_set(source, form), frames)
