@@ -26,10 +26,11 @@ def train(
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
 ) -> None:
     """Train a recipe, one row of a paper's table or our own."""
-    from tubelet.recipes.training import adjusted
+    from tubelet.recipes.training import adjusted, name_of
 
     experiment = adjusted(recipe, *(overrides or ()))
-    outcome = experiment.run(out, resume=resume, device=device, quiet=is_quiet())
+    name = name_of(recipe, experiment)
+    outcome = experiment.run(out, resume=resume, device=device, quiet=is_quiet(), name=name)
     if outcome.model is None:
         raise Leave(INTERRUPTED)  # the training has said where it stands and how to go on
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this command several times

@@ -180,12 +180,14 @@ class Experiment(Config):
     paper: dict[str, float] = Field(default_factory=dict)  # the published figures of this row, in percent
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
-    def run(self, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False) -> TrainingOutcome:
+    def run(
+        self, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False, name: str | None = None
+    ) -> TrainingOutcome:
         """Train into the folder `out`; at the end it holds model.safetensors and a model card, README.md.
 
         Beside them are checkpoints/, metrics.jsonl, curve.png and, with videos to validate on,
         best.safetensors and validation/. `resume` goes on from what is there, if anything. `quiet`
-        shows no progress.
+        shows no progress. `name` is the recipe's, for the model's metadata.
 
         Raises InputError if `out` cannot be written, or if no video has an object to learn from.
         """
@@ -214,6 +216,7 @@ class Experiment(Config):
                 "config": self.model.model_dump_json(),
                 "classes": json.dumps(videos.classes),
                 "recipe": self.model_dump_json(include={"sampler", "transforms"}),
+                **({} if name is None else {"recipe_name": json.dumps(name)}),
             },
             validation=None if others is None else VideoValidation(others, self.validation, out),
             quiet=quiet,

@@ -46,7 +46,23 @@ def train(
         TubeletError: for whatever the command says in one line, such as a field that does not exist.
     """
     experiment = adjusted(recipe, *assignments(overrides))
-    return experiment.run(as_path(out, "the folder of a training"), resume=resume, device=device, quiet=quiet)
+    folder = as_path(out, "the folder of a training")
+    name = name_of(recipe, experiment)
+    return experiment.run(folder, resume=resume, device=device, quiet=quiet, name=name)
+
+
+def name_of(recipe: str | Experiment, experiment: Experiment) -> str | None:
+    """The name of a recipe if an experiment has its model, so that the paper's figures may stand beside it.
+
+    Example:
+        >>> from tubelet.recipes.training import adjusted, name_of
+        >>> name_of("masktrack/ytvis2019", adjusted("masktrack/ytvis2019", "optim.lr=0.01"))
+        'masktrack/ytvis2019'
+        >>> name_of("masktrack/ytvis2019", adjusted("masktrack/ytvis2019", "model.vote=score"))
+    """
+    if not isinstance(recipe, str) or recipes.find(recipe).model != experiment.model:
+        return None
+    return recipe
 
 
 def adjusted(recipe: str | Experiment, *changes: str) -> Experiment:

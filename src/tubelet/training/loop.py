@@ -81,7 +81,7 @@ class TrainConfig(Config):
 
 # these alter the result; the others may change when a training is resumed, as long as the clips per step stay
 _FIXED = {"precision", "clip_norm", "ema", "seed"}
-FREE = tuple(f"train.{name}" for name in TrainConfig.model_fields if name not in _FIXED)
+FREE = (*(f"train.{name}" for name in TrainConfig.model_fields if name not in _FIXED), "recipe_name")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

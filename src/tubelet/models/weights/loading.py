@@ -214,7 +214,8 @@ def find(name: str | Path) -> Path:
 
 def recipe_of(path: Path) -> str | None:
     """The recipe that a model's file says it was trained with; None if it does not say."""
-    return read_metadata(path).get("recipe_name")
+    name = decode_json(read_metadata(path).get("recipe_name", "null"), str(path))
+    return name if isinstance(name, str) else None
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
