@@ -55,7 +55,7 @@ def test_the_moving_average_is_what_is_validated(fit, tmp_path: Path):
 
 
 def test_by_default_a_training_is_validated_ten_times_and_at_its_end_a_short_one_less_often(fit):
-    assert [interval(None, steps) for steps in (100, 1000, 45_000)] == [200, 200, 4500]
+    assert [interval(None, steps) for steps in (100, 1000, 45_000)] == [250, 250, 4500]
     scores = Scores(closeness, every=10)
     fit("run", iterations=25, validation=scores)
     assert scores.steps == [10, 20, 25]

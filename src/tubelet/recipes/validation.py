@@ -54,7 +54,7 @@ class ValidationConfig(Config):
         20
     """
 
-    every: int | None = Field(default=None, ge=1)  # steps; null is a tenth of the training, at least 200
+    every: int | None = Field(default=None, ge=1)  # steps; null is a tenth of the training, at least 250
     videos: int = Field(default=20, ge=1)  # at most so many, spread over the set
     metrics: tuple[str, ...] = Field(default=("ap",), min_length=1)  # evaluation/measures.py
 
@@ -77,7 +77,7 @@ class VideoValidation:
 
     @property
     def every(self) -> int | None:
-        """Steps from one validation to the next; None is a tenth of the training, at least 200."""
+        """Steps from one validation to the next; None is a tenth of the training, at least 250."""
         return self.config.every
 
     @property

@@ -27,7 +27,7 @@ from tubelet.training.seeds import seed_everything
 from tubelet.training.sharded_tensors import whole
 
 BEST = "best.safetensors"
-LEAST_STEPS = 200  # from one validation to the next, where nothing else is said
+LEAST_STEPS = 250  # from one validation to the next, where nothing else is said
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,7 +70,7 @@ class Validation(Protocol):
 
 
 def interval(every: int | None, iterations: int) -> int:
-    """Steps from one validation to the next: by default a tenth of the training, but at least 200 steps.
+    """Steps from one validation to the next: by default a tenth of the training, but at least 250 steps.
 
     So that it costs less than a tenth of the time of a short training too.
 
