@@ -201,8 +201,8 @@ TRUNK = TagConfig(
     tag_dim=4,
     tag_places=20.0,
     loss=TagLossConfig(reduction="mean", weight=0.4),
-    clustering=ClusteringConfig(least=0.06, smooth=0.15, most=10),
-    window=Window(length=6, stride=3),
+    clustering=ClusteringConfig(least=0.08, smooth=0.2, most=10),
+    window=Window(length=7, stride=5),
 )
 # at one clip a batch, with a trunk that learns slowly
 TRUNK_OPTIM = AdamW(

@@ -141,12 +141,12 @@ class Decoder(nn.Module):
         return logits
 
 
-class Resize(nn.Module):
+class BilinearEnlarging(nn.Module):
     """Enlarge maps [B, C, T, H, W] bilinearly in space.
 
     Example:
-        >>> from tubelet.models.tags.heads import Resize
-        >>> Resize(2)(torch.zeros(1, 8, 2, 3, 5)).shape
+        >>> from tubelet.models.tags.heads import BilinearEnlarging
+        >>> BilinearEnlarging(2)(torch.zeros(1, 8, 2, 3, 5)).shape
         torch.Size([1, 8, 2, 6, 10])
     """
 
@@ -161,7 +161,7 @@ class Resize(nn.Module):
 
 
 def enlarge(features: Tensor, size: tuple[int, int]) -> Tensor:
-    """Resize maps [B, C, T, h, w] bilinearly in space, frame by frame: a third of the time of a trilinear resize.
+    """Resize maps [B, C, T, h, w] bilinearly in space, frame by frame; faster than trilinear resizing.
 
     Example:
         >>> from tubelet.models.tags.heads import enlarge
@@ -182,7 +182,7 @@ def _enlarging(
     bias: bool = True,
 ) -> list[nn.Module]:
     if upsampling == "resize":
-        return [Resize(stride), nn.Conv3d(inside, outside, (1, 3, 3), padding=(0, 1, 1), bias=bias)]
+        return [BilinearEnlarging(stride), nn.Conv3d(inside, outside, (1, 3, 3), padding=(0, 1, 1), bias=bias)]
 
     kernel = (1, 2 * stride, 2 * stride)
     padding = (0, stride // 2, stride // 2)
