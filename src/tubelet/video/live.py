@@ -1,4 +1,4 @@
-"""Cameras and streams: sources that do not wait, read with constant memory by a thread that keeps the newest frame."""
+"""Read cameras and network streams: a thread keeps the newest frame, so memory is constant."""
 
 from __future__ import annotations
 
@@ -19,39 +19,55 @@ from tubelet.core.masks import MAX_PIXELS
 from tubelet.video.conversion import Converter, quarter_turns
 from tubelet.video.media import open_media
 
-TIMEOUT = 10.0  # seconds without a frame after which a stream counts as broken off
+TIMEOUT = 10.0  # seconds without data after which a stream counts as ended
 PROTOCOLS = ("http", "https", "rtmp", "rtmps", "rtp", "rtsp", "rtsps", "srt", "tcp", "udp")
-# those, and what they are made of; no "file": a playlist from outside must not read this machine's disk
+# also the protocols that those use, but not "file": a remote playlist must not read this machine's disk
 WHITELIST = ",".join((*PROTOCOLS, "crypto", "httpproxy", "rtmpt", "rtmpts", "tls"))
 
 Stamped = tuple[float, Tensor]  # seconds from the first frame, uint8 [3, H, W] RGB
 
 
 class LiveVideo:
-    """Iterate once, for (seconds from the first frame, uint8 [3, H, W] RGB): always the newest frame there is.
+    """A live source; iterate over it once, for (seconds since the first frame, uint8 [3, H, W] RGB).
 
-    Frames that come while the reader is busy are dropped and counted in `dropped`, never queued. A source that waits
-    (a recording behind an address) loses none. Leaving the loop, `close()` or a `with` block releases the source.
+    Each step gives the newest frame. Frames that arrive while the caller is busy are not queued but
+    dropped, and counted in `dropped`. The source is released at the end of the loop, by `close()`,
+    or at the end of a `with` block. `open_stream` makes one.
+
+    Args:
+        id: Name of the source, for messages.
+        frames: Yields frames as described above.
+        waits: The source waits for its reader, so no frame is dropped.
+
+    Example:
+        >>> from tubelet.video.live import LiveVideo
+        >>> frames = ((t / 25, torch.zeros(3, 4, 6, dtype=torch.uint8)) for t in range(3))
+        >>> with LiveVideo("test", frames, waits=True) as video:
+        ...     [time for time, frame in video]
+        [0.0, 0.04, 0.08]
     """
 
     def __init__(self, id: str, frames: Generator[Stamped, None, None], *, waits: bool = False) -> None:
         self.id = id
         self.dropped = 0
-        self._frames, self._waits = frames, waits
+        self._frames = frames
+        self._waits = waits
         self._newest: Stamped | None = None
         self._error: Exception | None = None
-        self._ended = self._closed = False
+        self._ended = False
+        self._closed = False
         self._changed = threading.Condition()
         self._thread = threading.Thread(target=self._pump, name=f"reader of {id}", daemon=True)
 
     @property
     def waits(self) -> bool:
-        """Whether the source waits for its reader: a recording behind an address, which has an end."""
+        """Whether the source waits for its reader, as a recording at an address does; it then has an end."""
         return self._waits
 
     def __iter__(self) -> Iterator[Stamped]:
         if self._closed or self._thread.ident is not None:
             raise InputError(f"{self.id}: a live source can be read only once; open it again")
+
         self._thread.start()
         try:
             while (item := self._take()) is not None:
@@ -73,20 +89,23 @@ class LiveVideo:
         if self._thread.ident is None:
             self._frames.close()
         elif self._thread is not threading.current_thread():
-            self._thread.join(timeout=1.0)  # it may sit in a read; it ends by itself, at the latest by the timeout
+            self._thread.join(timeout=1.0)  # it may be blocked in a read, which ends after TIMEOUT at the latest
 
     def _take(self) -> Stamped | None:
-        """The newest frame, waiting for one; None at the end. Raises what made the source break off."""
+        """Wait for the newest frame; None at the end. Raises the error that ended the source, if any."""
         with self._changed:
             while self._newest is None and not self._ended and not self._closed:
-                self._changed.wait(timeout=0.5)  # a wait without end would not let Ctrl-C through everywhere
-            item, self._newest = self._newest, None
+                self._changed.wait(timeout=0.5)  # without a timeout, some platforms block Ctrl-C
+
+            item = self._newest
+            self._newest = None
             self._changed.notify_all()
             if item is None and self._error is not None:
                 raise self._error
             return item
 
     def _pump(self) -> None:
+        """Read the source until its end; runs in the thread."""
         try:
             for item in self._frames:
                 if not self._offer(item):
@@ -100,9 +119,11 @@ class LiveVideo:
                 self._changed.notify_all()
 
     def _offer(self, item: Stamped) -> bool:
+        """Replace the newest frame; False if no more frames are needed."""
         with self._changed:
             while self._waits and self._newest is not None and not self._closed:
                 self._changed.wait()
+
             self.dropped += self._newest is not None
             self._newest = item
             self._changed.notify_all()
@@ -110,13 +131,18 @@ class LiveVideo:
 
 
 def open_stream(source: int | str) -> LiveVideo:
-    """A camera by its index (0 is the first) or a stream by its address (rtsp://, http://, ...: see PROTOCOLS).
+    """Open a camera or a network stream.
 
-    Raises InputError where it cannot be opened, and while reading where it breaks off before its first frame.
+    Args:
+        source: Index of the camera, from 0, or an address (rtsp://, http:// and so on, see PROTOCOLS).
+
+    Raises:
+        InputError: if it cannot be opened; while reading, if it ends before its first frame.
     """
     if isinstance(source, int):
         return LiveVideo(f"camera {source}", _camera_frames(source, _open_camera(source)))
-    name = re.sub(r"//[^/@]*@", "//", source)  # without the password that an address may hold
+
+    name = re.sub(r"//[^/@]*@", "//", source)  # without a user name and password
     container = _open_address(source, name)
     return LiveVideo(name, _stream_frames(name, container), waits=container.duration is not None)
 
@@ -134,35 +160,40 @@ def _open_camera(number: int) -> cv2.VideoCapture:
 
 
 def _camera_frames(number: int, camera: cv2.VideoCapture) -> Generator[Stamped, None, None]:
-    """Frames of a camera, timed by the clock at their arrival: cameras tell no times of their own."""
+    """Frames of a camera, with the times at which they arrive, since cameras give none."""
     start: float | None = None
     try:
         while True:
-            there, image = camera.read()
+            success, image = camera.read()
             now = time.monotonic()
-            if not there:
+            if not success:
                 if start is None:
                     raise InputError(f"camera {number} gives no frames")
                 return
-            start = now if start is None else start
-            yield now - start, torch.from_numpy(cv2.cvtColor(image, cv2.COLOR_BGR2RGB)).permute(2, 0, 1)
+
+            if start is None:
+                start = now
+            rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+            yield now - start, torch.from_numpy(rgb).permute(2, 0, 1)
     finally:
         camera.release()
 
 
 def _open_address(address: str, name: str) -> av.container.InputContainer:
     scheme, _, rest = address.partition("://")
-    protocol = scheme.lower()  # as FFmpeg wants it
+    protocol = scheme.lower()  # FFmpeg needs lower case
     if protocol not in PROTOCOLS:
         raise InputError(f"{name}: cannot be opened as a stream (expected {', '.join(PROTOCOLS)}, got {protocol!r})")
+
     options = {"protocol_whitelist": WHITELIST}
     if protocol in ("rtsp", "rtsps"):
-        options["rtsp_transport"] = "tcp"  # over UDP, lost packets smear pictures
+        options["rtsp_transport"] = "tcp"  # over UDP, lost packets corrupt frames
     try:
         container = open_media(f"{protocol}://{rest}", options=options, timeout=TIMEOUT)
     except (av.FFmpegError, OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or "unknown address"
         raise InputError(f"{name}: cannot be opened as a stream ({reason.lower()})") from None
+
     try:
         _check_stream(container, name)
     except InputError:
@@ -186,15 +217,18 @@ def _check_pixels(width: int, height: int, name: str) -> None:
 
 
 def _stream_frames(name: str, container: av.container.InputContainer) -> Generator[Stamped, None, None]:
-    """Frames of a stream with its own times; the clock where it tells none."""
+    """Frames of a stream with its own times, or those of their arrival if it has none."""
     start: float | None = None
     convert: Converter | None = None
     try:
         for frame in container.decode(container.streams.video[0]):
             now = time.monotonic() if frame.time is None else frame.time
-            start = now if start is None else start
+            if start is None:
+                start = now
+
             _check_pixels(frame.width, frame.height, name)  # a stream may change its size
-            convert = convert or Converter(quarter_turns(frame))
+            if convert is None:
+                convert = Converter(quarter_turns(frame))
             yield max(now - start, 0.0), convert(frame)
     except (av.FFmpegError, OSError) as error:
         if start is None:
