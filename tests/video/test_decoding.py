@@ -243,8 +243,10 @@ def test_a_file_that_vanishes_is_an_error_of_one_line(make_clip: Make) -> None:
 def test_opening_decodes_one_frame_only(make_clip: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make_clip("clip.mp4", length=120, b_frames=0)
     packets: list[object] = []
-    decode = decoding._decoded
-    monkeypatch.setattr(decoding, "_decoded", lambda stream, packet: packets.append(packet) or decode(stream, packet))
+    decode = decoding._decode_packet
+    monkeypatch.setattr(
+        decoding, "_decode_packet", lambda stream, packet: packets.append(packet) or decode(stream, packet)
+    )
     assert len(open_video(path)) == 120
     assert len(packets) < 10
 
