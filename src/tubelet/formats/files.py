@@ -94,11 +94,11 @@ class Folder(Files):
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        found = []
+        paths = []
         for root, _, names in os.walk(self.path):
             folder = Path(root).relative_to(self.path)
-            found += [(folder / name).as_posix() for name in names if name[0] != "."]
-        return tuple(sorted(found))
+            paths += [(folder / name).as_posix() for name in names if name[0] != "."]
+        return tuple(sorted(paths))
 
     def find(self, name: str) -> str | None:
         if (self.path / name).is_file():
