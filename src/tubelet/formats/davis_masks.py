@@ -196,16 +196,7 @@ def answer(folder: Path, name: str, of: Maps, faults: Faults) -> Maps:
     size = _read(next(path for path in of.files if path is not None))[0].shape
     files = tuple(paths.get(frame) for frame in frames)
     present = tuple(path for path in files if path is not None)
-    binary = bool(present) and _is_binary(present)
-    return Maps(name, files, binary=binary, size=(height, width), faults=faults)
-
-
-def _note_differences(folder: Path, given: dict[str, Path], expected: list[str], faults: Faults) -> None:
-    for file in expected:
-        if file not in given:
-            faults.note("missing frame", f"{folder}: no prediction for frame {file}")
-    for file in sorted(set(given) - set(expected)):
-        faults.note("extra frame", f"{folder}: {file} has no truth")
+    return Maps(name, files, binary=bool(present) and _is_binary(present), size=(size[0], size[1]), faults=faults)
 
 
 def _is_binary(files: Sequence[Path]) -> bool:
