@@ -28,10 +28,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from tubelet.bench.trial import measure
 from tubelet.core.types import Clip, Video, VideoSet
 from tubelet.data.clips import load_tracks
 from tubelet.evaluation import ytvis as average_precision
+from tubelet.evaluation.measures import measure
 from tubelet.evaluation.tables import Sheet, markdown
 from tubelet.formats import ytvis
 from tubelet.inference.predict import predict
@@ -205,7 +205,7 @@ def cells(model: Oracle, test: VideoSet) -> list[str]:
     for video in test.videos:
         model.video = video
         predictions.append(predict(model, video, threshold=0.0))
-    figures = measure(test, predictions)
+    figures = measure(test.videos, predictions, ["ap", "jf"])
     agnostic = average_precision.evaluate(test.videos, predictions, agnostic=True)["AP"]
     tally = model.tally
     counts = [tally.share(sign) for sign in (0, -1, 1)]

@@ -116,6 +116,7 @@ def test_hota_equals_its_definition(seed: int, on_masks: bool) -> None:
     for number in range(2):
         videos, guesses = random_scene(seed + number)
         table = identity.overlaps(pair(videos, guesses)[0], on_masks=on_masks)
+        assume(all(_no_ties(frame) for frame in table.similarity))  # nor does a tie here
         tables.append((table.similarity, table.truths, table.predictions))
         total += identity.count(table)
     if total.truths + total.predictions == 0:

@@ -8,7 +8,7 @@ from pathlib import Path
 import av
 import pytest
 
-from tubelet.apps.web.probe import look
+from tubelet.apps.web.probe import probe_here
 from tubelet.core.errors import InputError
 from tubelet.video.media import open_media
 from tubelet.video.reader import open_video
@@ -51,10 +51,10 @@ def test_a_title_in_latin_1_does_not_hide_what_is_opened_as_a_stream(titled: Pat
 
 
 def test_a_title_in_latin_1_passes_the_page(titled: Path) -> None:
-    assert look(titled, max_frames=100).frames == 12
+    assert probe_here(titled, max_frames=100).frames == 12
 
 
-@pytest.mark.parametrize("read", [open_video, lambda path: look(path, 100)])
+@pytest.mark.parametrize("read", [open_video, lambda path: probe_here(path, 100)])
 def test_a_film_that_no_decoder_knows_is_refused(
     read: Callable[[Path], object], make_clip: Callable[..., Path], tmp_path: Path
 ) -> None:

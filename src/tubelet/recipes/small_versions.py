@@ -1,7 +1,7 @@
 """Any row of a paper's table at the size of `small.py`: what a table in minutes on a CPU is made of.
 
-What a row changes stays; numbers of channels, proposals and queries shrink. All rows have the small trunk, whatever
-backbone their paper names, and start from it: rows that differ in the backbone alone are the same in small.
+What a row changes stays; numbers of channels, proposals and queries shrink. All rows but those of tags have the small
+trunk, whatever backbone their paper names, and start from it: rows that differ in the backbone alone are the same.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def small_version(name: str, iterations: int) -> Experiment:
     elif isinstance(row.model, Mask2FormerConfig):
         small = SYSTEMS["mask2former"].but(model=_queries(row.model), sampler=row.sampler)
     else:
-        small = SYSTEMS["tags"].but(model=_tags(name))
+        small = tags.PAPER_GENERATED.but(data=SYSTEMS["tags"].data, model=_tags(name))
 
     return small.but(
         about=f"{row.about}, small",
@@ -92,8 +92,6 @@ def _queries(model: Mask2FormerConfig) -> Mask2FormerConfig:
 
 
 def _tags(name: str) -> TagConfig:
-    """The small system, without what a row of Table III takes away."""
-    small = SYSTEMS["tags"].model
-    assert isinstance(small, TagConfig)
+    """A small network of the paper's shape, without what a row of Table III takes away."""
     change = tags.ROWS.get(name.rpartition("/")[2])
-    return small if change is None else change(small)
+    return tags.SMALL if change is None else change(tags.SMALL)
