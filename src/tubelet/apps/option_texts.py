@@ -1,6 +1,8 @@
 """Help texts of options that several commands have."""
 
-MODEL_HELP = "A name that `tubelet list models` shows, a .safetensors file or the folder of a training run."
+MODEL_HELP = (
+    "A name that `tubelet list models` shows, a .safetensors file or the folder of a training run (its best weights)."
+)
 THRESHOLD_HELP = "Leave out objects whose score is lower."
 VIEWS_HELP = "Look at N sizes and average (models of queries; 4 as in the IFR paper)."
 TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their scores."

@@ -99,6 +99,18 @@ def test_automatic_precision_is_that_of_the_device(saved: Path, monkeypatch: pyt
         assert weights.load(saved, device="cpu").precision == wanted
 
 
+def test_the_folder_of_a_training_that_validated_stands_for_its_best_weights(saved: Path, tmp_path: Path) -> None:
+    for name in ("model.safetensors", "best.safetensors"):
+        (tmp_path / name).write_bytes(saved.read_bytes())
+    assert weights.find(tmp_path) == tmp_path / "best.safetensors"
+
+
+def test_a_training_without_a_model_yet_is_told_as_such(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    with pytest.raises(WeightsError, match="no model yet; the same command with --resume"):
+        weights.find(tmp_path)
+
+
 def test_the_folder_of_a_training_run_stands_for_its_model(saved: Path) -> None:
     assert weights.find(saved.parent) == saved
     assert weights.load(str(saved.parent), device="cpu").classes == ("dog", "cat", "car")

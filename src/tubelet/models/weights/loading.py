@@ -54,6 +54,7 @@ BACKBONES = (  # prefixes of a backbone's tensors
 )
 ENCODER = "network.encoder."  # prefix of the trunk of a tag model
 SSDLITE = "detector.body."  # prefix of the trunk of an SSDLite detector
+IN_FOLDER = ("best.safetensors", "model.safetensors")  # what a folder stands for, the first that is there
 FORMAT = "1"  # of the metadata of our files: tubelet, config, classes
 
 
@@ -182,6 +183,8 @@ def _config_of(path: Path, metadata: Mapping[str, str]) -> tuple[ModelConfig, tu
 def find(name: str | Path) -> Path:
     """Return the safetensors file of a name or path; files on disk come before names of the hub.
 
+    A training's folder stands for its best weights if it validated, else for its last.
+
     Raises WeightsError if there is none.
 
     Example:
@@ -199,11 +202,17 @@ def find(name: str | Path) -> Path:
     if is_file(path):
         return path
     if is_folder(path):
-        if (path / "model.safetensors").is_file():
-            return path / "model.safetensors"
+        for weights in IN_FOLDER:
+            if (path / weights).is_file():
+                return path / weights
         for pickle in (path / "pytorch_model.bin", path / "model.pkl"):
             if pickle.is_file():
                 raise WeightsError(f"{pickle} is a pickle, which is never read: {hub.CONVERTING}")
+
+        if (path / "checkpoints").is_dir():
+            raise WeightsError(
+                f"{path}: this training has no model yet; the same command with --resume goes on with it"
+            )
 
     if str(name) in hub.names():
         return hub.fetch(str(name))
