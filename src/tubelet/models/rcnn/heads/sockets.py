@@ -1,9 +1,11 @@
-"""The sockets of mask and match heads: what a head answers, and what it is given.
+"""The sockets of mask and match heads: their interface to the detector and the model.
 
-A head owns its losses and its inference; the host (`model.py`) calls the methods below and never asks what a head is.
-The other sockets stand beside their plugs: `detector.py`, `neck.py`, `regions.py`. To add a paper, subclass a plug and
-its config; tests/models/rcnn/test_plugs.py does so for each.
-Letters: B images, N regions, M known objects, C channels, K classes, r cells of a region's side, D a descriptor's.
+A head computes its own losses and its own inference; the model (`model.py`) calls only the methods
+below. The other sockets are in `detector.py`, `neck.py` and `regions.py`. To add the head of a
+paper, subclass a plug and its config; tests/models/rcnn/test_plugs.py does so for each.
+
+Letters: B images, N regions, M known objects, C channels, K classes, r cells of a region's side,
+H and W the frame's size.
 """
 
 from __future__ import annotations
@@ -27,36 +29,51 @@ from tubelet.models.rcnn.targets import columns_of, crop_masks
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Batch:
-    """B training images. Heads learn on the regions of key frames, and compare them with reference frames."""
+    """B training images, as heads read them.
+
+    Heads learn on the regions of key frames, and match them with the objects of reference frames.
+    """
 
     detector: Detector
     features: Features
     frames: list[Tensor]  # uint8 [3, H, W] each, at its own size
-    targets: list[Targets]
+    targets: list[Targets]  # of each image
     samples: dict[int, Samples]  # of key frames, by position in the batch, ascending
-    reference: dict[int, int]  # of every frame
+    reference: dict[int, int]  # of every frame: the position of its reference frame
 
     def cells(self, images: list[int], boxes: list[Tensor], resolution: int) -> Tensor:
-        """What heads see of boxes [N_i, 4] of some images, ascending: [sum N_i, C, resolution, resolution]."""
+        """Cut regions from the pyramid: [sum N_i, C, resolution, resolution].
+
+        `boxes` [N_i, 4], in input pixels, belong to these `images`, whose positions must ascend.
+        """
         assert images == sorted(images), "images must come in ascending order"
-        nothing = torch.zeros(0, 4, device=self.features.maps[0].device)
-        of_image = dict(zip(images, boxes, strict=True))
-        everywhere = [of_image.get(i, nothing) for i in range(len(self.features.maps[0]))]
-        return self.detector.cells(self.features, everywhere, resolution)
+        no_boxes = torch.zeros(0, 4, device=self.features.maps[0].device)
+        num_images = len(self.features.maps[0])
+
+        boxes_by_image = dict(zip(images, boxes, strict=True))
+        boxes_of_all = [boxes_by_image.get(i, no_boxes) for i in range(num_images)]
+        return self.detector.cells(self.features, boxes_of_all, resolution)
 
     def labels(self, samples: dict[int, Samples]) -> Tensor:
-        """The class of each region's object, [N]."""
-        return torch.cat([self.targets[i].labels[s.matched] for i, s in samples.items()])
+        """Look up the class of each region's object, [N]."""
+        labels = [self.targets[i].labels[s.matched] for i, s in samples.items()]
+        return torch.cat(labels)
 
     def masks(self, samples: dict[int, Samples], boxes: list[Tensor], resolution: int) -> Tensor:
-        """The truth of each region's object within its box, 0/1 [N, resolution, resolution]."""
-        pairs = zip(samples.items(), boxes, strict=True)
-        return torch.cat([crop_masks(self.targets[i], s.matched, b, resolution) for (i, s), b in pairs])
+        """Crop the true mask of each region's object to its box, 0/1 [N, resolution, resolution].
+
+        `boxes` [N_i, 4] are in input pixels, one tensor per image of `samples`.
+        """
+        masks = []
+        for (i, sample), image_boxes in zip(samples.items(), boxes, strict=True):
+            crops = crop_masks(self.targets[i], sample.matched, image_boxes, resolution)
+            masks.append(crops)
+        return torch.cat(masks)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One frame of a stream as heads see it."""
+    """One frame of a stream, as heads read it."""
 
     detector: Detector
     features: Features  # of one image
@@ -69,109 +86,187 @@ class View:
         return self.frame.shape[-2], self.frame.shape[-1]
 
     def cells(self, boxes: Tensor, resolution: int) -> Tensor:
-        """What heads see of boxes [N, 4] in input pixels, [N, C, resolution, resolution]."""
+        """Cut regions under boxes [N, 4], in input pixels: [N, C, resolution, resolution]."""
         return self.detector.cells(self.features, [boxes], resolution)
 
 
 class MaskConfig(PlugConfig):
-    """What fits the socket `mask`."""
+    """The socket `mask`: base of the configs of mask heads.
 
-    default_kind = "cells"  # files of the first version name none
+    Example:
+        >>> from tubelet.models.rcnn.heads.sockets import MaskConfig
+        >>> from tubelet.models.rcnn.heads.standard import MaskHeadConfig  # importing adds the plug
+        >>> MaskConfig.kinds()["cells"] is MaskHeadConfig
+        True
+    """
+
+    default_kind = "cells"  # files of the first version have no `kind`
 
     @abstractmethod
     def build(self, channels: int, num_classes: int) -> MaskPlug:
-        """For a pyramid of so many channels."""
+        """Build the head for a pyramid of `channels` channels."""
 
 
 class MaskPlug(nn.Module, ABC):
-    """A mask head: learns on regions, and gives the masks of detected boxes."""
+    """Base of mask heads: they learn on regions, and predict the masks of detected boxes.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from tubelet.models.rcnn.heads.sockets import MaskPlug
+        >>> class FullBox(MaskPlug):
+        ...     def losses(self, batch):
+        ...         return {}
+        ...     def inside(self, view, boxes, labels):
+        ...         return boxes, torch.ones(len(boxes), 4, 4)
+        >>> view = SimpleNamespace(size=(40, 60), scale=torch.ones(4))  # `masks` reads no more
+        >>> boxes = torch.tensor([[10.0, 10.0, 30.0, 20.0]])
+        >>> FullBox().masks(view, boxes, torch.tensor([0])).shape
+        torch.Size([1, 40, 60])
+    """
 
     @abstractmethod
     def losses(self, batch: Batch) -> Losses:
-        """Named losses; without any region they are zero and still reach every parameter."""
+        """Compute named losses.
+
+        Without any region they must be zero, and still depend on every parameter.
+        """
 
     @abstractmethod
     def inside(self, view: View, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Regions [N, 4] around the boxes and the mask probabilities in them, [N, h, w], by fixed shapes."""
+        """Compute regions [N, 4] around the boxes and the mask probabilities in them, [N, h, w].
+
+        Exported networks use this: all shapes follow from N alone.
+        """
 
     def masks(self, view: View, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Mask probabilities in the whole frame, [N, H, W]."""
+        """Compute mask probabilities in the whole frame, [N, H, W], of boxes [N, 4] in input pixels."""
         if len(boxes) == 0:
             return boxes.new_zeros(0, *view.size)
+
         regions, masks = self.inside(view, boxes, labels)
         return paste(masks, regions / view.scale, view.size)
 
     def reach(self, boxes: Tensor) -> Tensor:
-        """The regions [N, 4] within which masks of the boxes are drawn sharply; by default the boxes."""
+        """Return the regions [N, 4] that the masks of the boxes cover; by default the boxes."""
         return boxes
 
     def rescored(self, found: Detections, masks: Tensor) -> Detections:
-        """The detections with the scores that their masks [N, H, W] deserve; by default their own."""
+        """Return the detections with scores adapted to their masks [N, H, W]; by default unchanged."""
         return found
 
 
 class MatchConfig(PlugConfig):
-    """What fits the socket `match`."""
+    """The socket `match`: base of the configs of match heads.
+
+    Example:
+        >>> from tubelet.models.rcnn.heads.sockets import MatchConfig
+        >>> from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig
+        >>> MatchConfig.kinds()["fully_connected"] is FullyConnectedMatchConfig
+        True
+    """
 
     @abstractmethod
     def build(self, channels: int, strides: list[int]) -> MatchPlug:
-        """For a pyramid of maps of that many channels at these strides."""
+        """Build the head for a pyramid of maps with `channels` channels at these strides."""
 
 
 class MatchPlug(nn.Module, ABC):
-    """A match head: describes regions, and compares descriptors of this frame with those of known objects."""
+    """Base of match heads: they describe regions, and compare detections with known objects.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Features
+        >>> from tubelet.models.rcnn.heads.sockets import MatchPlug
+        >>> class MeanMatch(MatchPlug):
+        ...     resolution = 7
+        ...     def describe(self, regions):
+        ...         return regions.mean((2, 3))
+        ...     def compare(self, features, boxes, current, known):
+        ...         return torch.cat([torch.zeros(len(current), 1), current @ known.T], 1)
+        >>> head = MeanMatch()
+        >>> current = head.describe(torch.ones(2, 4, 7, 7))
+        >>> head.compare(Features(maps=[], taps=[]), torch.zeros(2, 4), current, current[:1])
+        tensor([[0., 4.],
+                [0., 4.]])
+    """
 
     resolution: int  # cells of a region's side
     has_glances: bool = False  # whether `glances` returns anything
 
     @abstractmethod
     def describe(self, regions: Tensor) -> Tensor:
-        """[N, C, r, r] -> what the memory keeps of each region, [N, ...]."""
+        """Compute the descriptors [N, ...] that memory stores, of regions [N, C, r, r]."""
 
     @abstractmethod
     def compare(self, features: Features, boxes: Tensor, current: Tensor, known: Tensor) -> Tensor:
-        """Match logits [N, M + 1] of boxes [N, 4] of one image, given descriptors; column 0 is a new object."""
+        """Compute match logits [N, M + 1] of boxes [N, 4] of one image; column 0 is a new object.
+
+        `current` are the descriptors of the boxes, `known` those of the M known objects. Boxes are
+        in input pixels.
+        """
 
     def compare_training(
         self, features: Features, boxes: Tensor, current: Tensor, known: Tensor, past: Targets, now: Targets
     ) -> tuple[Tensor, Losses]:
-        """`compare` with further losses of that image; `past` is the truth of the known, `now` that of the image."""
+        """Compute match logits like `compare`, and further losses of that image; by default none.
+
+        `past` are the targets of the known objects' frame, `now` those of the image.
+        """
         return self.compare(features, boxes, current, known), {}
 
     def losses(self, batch: Batch, average: Literal["positives", "all"] = "positives") -> Losses:
-        """Cross-entropy over the M + 1 columns of the match matrix: mean over regions, then over images.
+        """Compute the cross-entropy over the M + 1 columns, and the losses of `compare_training`.
 
-        `average` says which regions the sum is divided by: those with an object, or all that were drawn.
+        The cross-entropy of an image is the sum over its regions divided by their number: of those
+        with an object ("positives"), or of all that were drawn ("all"). Losses of images are
+        averaged.
         """
-        samples, targets = batch.samples, batch.targets
-        boxes = [s.boxes for s in samples.values()]
-        current = self.describe(batch.cells(list(samples), boxes, self.resolution))
-        frames = sorted({batch.reference[i] for i in samples})
-        known = self.describe(batch.cells(frames, [targets[i].boxes for i in frames], self.resolution))
-        per_key = dict(zip(samples, current.split([len(b) for b in boxes]), strict=True))
-        per_frame = dict(zip(frames, known.split([len(targets[i].boxes) for i in frames]), strict=True))
-        losses: list[Tensor] = []
-        further: dict[str, list[Tensor]] = {}
-        nothing = current.sum() * 0 + known.sum() * 0
+        samples = batch.samples
+        targets = batch.targets
+
+        key_boxes = [s.boxes for s in samples.values()]
+        current = self.describe(batch.cells(list(samples), key_boxes, self.resolution))
+
+        reference_frames = sorted({batch.reference[i] for i in samples})
+        known_boxes = [targets[i].boxes for i in reference_frames]
+        known = self.describe(batch.cells(reference_frames, known_boxes, self.resolution))
+
+        current_parts = current.split([len(b) for b in key_boxes])
+        known_parts = known.split([len(b) for b in known_boxes])
+        current_by_frame = dict(zip(samples, current_parts, strict=True))
+        known_by_frame = dict(zip(reference_frames, known_parts, strict=True))
+
+        match_losses: list[Tensor] = []
+        further_losses: dict[str, list[Tensor]] = {}
+        zero = current.sum() * 0 + known.sum() * 0  # depends on every parameter
+
         for i, sample in samples.items():
             reference = batch.reference[i]
-            past, now = targets[reference], targets[i]
-            logits, more = self.compare_training(
-                batch.features.at(i), sample.boxes, per_key[i], per_frame[reference], past, now
+            past = targets[reference]
+            now = targets[i]
+
+            logits, image_losses = self.compare_training(
+                batch.features.at(i), sample.boxes, current_by_frame[i], known_by_frame[reference], past, now
             )
-            for name, loss in more.items():
-                further.setdefault(name, []).append(loss)
+            for name, loss in image_losses.items():
+                further_losses.setdefault(name, []).append(loss)
+
             logits = logits.float()
-            column = columns_of(now, sample.matched, past)
-            divisor = sample.drawn if average == "all" else len(column)
-            if len(column):
-                losses.append(F.cross_entropy(logits, column, reduction="sum") / divisor)
-            nothing = nothing + logits.sum() * 0
-        match = torch.stack(losses).mean() if losses else nothing
-        return {"match": match} | {name: torch.stack(values).mean() for name, values in further.items()}
+            columns = columns_of(now, sample.matched, past)
+            divisor = sample.drawn if average == "all" else len(columns)
+            if len(columns):
+                cross_entropy = F.cross_entropy(logits, columns, reduction="sum")
+                match_losses.append(cross_entropy / divisor)
+            zero = zero + logits.sum() * 0
+
+        match = torch.stack(match_losses).mean() if match_losses else zero
+        further = {name: torch.stack(values).mean() for name, values in further_losses.items()}
+        return {"match": match} | further
 
     def glances(
         self, features: Features, box: Tensor, current: Tensor, known: Tensor, ids: Tensor, frame: FrameFeatures
     ) -> list[Glance]:
-        """Where the head looks in the frame for a box [1, 4] with its descriptor; none by default."""
+        """Return maps of where the head looks in the frame for a box [1, 4]; by default none.
+
+        `current` is the box's descriptor; `known` and `ids` are those of the M known objects.
+        """
         return []
