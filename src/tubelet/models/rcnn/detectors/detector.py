@@ -1,10 +1,13 @@
-"""The socket of detectors: what each of them answers, and how regions are cut from its maps.
+"""The interface of detectors: their data types, their base class, and how regions are cut from the feature pyramid.
 
 A detector is a module with four methods: `extract` (images -> features), `detect` (features -> boxes), `losses`
-(features and truth -> losses, and the regions on which mask and match heads learn), and `cells` (boxes -> what heads
-see of them, object-level attention included).
-Three are built: the papers' two stages (`two_stage.py`), and two one-stage detectors made for CPUs (`ssdlite.py`,
-`nanodet.py`, which share `one_stage.py`).
+(features and truth -> losses, and the regions that mask and match heads learn on), and `cells` (boxes -> region
+features for the heads, refined by object-level attention if it is on).
+
+There are three detectors: the two-stage detector of the papers (`two_stage.py`), and two one-stage detectors made for
+CPUs (`ssdlite.py`, `nanodet.py`, which share `one_stage.py`).
+
+Letters: B images, N boxes of an image, K classes, M objects of an image.
 """
 
 from __future__ import annotations
@@ -26,47 +29,80 @@ from tubelet.models.rcnn.regions import RegionsPlug
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Features:
-    """Maps of B images. `maps` is the pyramid that regions are cut from; `taps` is what only the detector reads."""
+    """Feature maps of B images: `maps`, the pyramid that regions are cut from, and `taps`, read by the detector only.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Features
+        >>> maps = [torch.zeros(3, 8, 4, 4), torch.zeros(3, 8, 2, 2)]
+        >>> Features(maps=maps, taps=maps).at(2, 0).maps[1].shape
+        torch.Size([2, 8, 2, 2])
+    """
 
     maps: list[Tensor]  # [B, C, H/s, W/s] each, finest first
     taps: list[Tensor]
-    supports: list[Support] | None = None  # of each image, where object-level attention is on
+    supports: list[Support] | None = None  # one per image if object-level attention is on
 
     def at(self, *images: int) -> Features:
-        """The features of some images, in that order."""
+        """Select the features of some images, in the given order.
+
+        Example:
+            >>> from tubelet.models.rcnn.detectors.detector import Features
+            >>> maps = [torch.tensor([10.0, 20, 30]).view(3, 1, 1, 1)]
+            >>> Features(maps=maps, taps=maps).at(2, 0).maps[0].flatten().tolist()
+            [30.0, 10.0]
+        """
         if images == tuple(range(len(self.maps[0]))):
             return self
+
         rows = slice(images[0], images[0] + 1) if len(images) == 1 else list(images)
-        maps = [m[rows] for m in self.maps]
-        return Features(
-            maps=maps,
-            taps=maps if self.taps is self.maps else [t[rows] for t in self.taps],
-            supports=None if self.supports is None else [self.supports[i] for i in images],
-        )
+        maps = [level[rows] for level in self.maps]
+        taps = maps if self.taps is self.maps else [tap[rows] for tap in self.taps]
+        supports = None if self.supports is None else [self.supports[i] for i in images]
+        return Features(maps=maps, taps=taps, supports=supports)
 
     def with_rows(self, rows: list[int], others: Features) -> Features:
-        """The same with the images at `rows` exchanged for those of `others`."""
-        at = torch.tensor(rows, device=self.maps[0].device)
-        maps = [own.index_copy(0, at, new) for own, new in zip(self.maps, others.maps, strict=True)]
+        """Replace the maps and taps of the images at `rows` by those of `others`, in order; supports stay.
+
+        Example:
+            >>> from tubelet.models.rcnn.detectors.detector import Features
+            >>> maps = [torch.zeros(3, 1, 1, 1)]
+            >>> new_maps = [torch.ones(1, 1, 1, 1)]
+            >>> features = Features(maps=maps, taps=maps)
+            >>> features.with_rows([1], Features(maps=new_maps, taps=new_maps)).maps[0].flatten().tolist()
+            [0.0, 1.0, 0.0]
+        """
+        index = torch.tensor(rows, device=self.maps[0].device)
+        maps = [old.index_copy(0, index, new) for old, new in zip(self.maps, others.maps, strict=True)]
         if self.taps is self.maps and others.taps is others.maps:
             return replace(self, maps=maps, taps=maps)
-        taps = [own.index_copy(0, at, new) for own, new in zip(self.taps, others.taps, strict=True)]
+
+        taps = [old.index_copy(0, index, new) for old, new in zip(self.taps, others.taps, strict=True)]
         return replace(self, maps=maps, taps=taps)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
-    """N boxes of one image in input pixels, best first; a row of `scores` holds the probabilities of K classes."""
+    """N boxes of one image, best first, with their class probabilities.
 
-    boxes: Tensor  # [N, 4]
-    scores: Tensor  # [N, K]
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> boxes = torch.tensor([[0.0, 0, 10, 10], [5, 5, 9, 9]])
+        >>> detections = Detections(boxes=boxes, scores=torch.tensor([[0.25, 0.75], [0.5, 0.0]]))
+        >>> detections.labels.tolist(), detections.confidence.tolist(), len(detections[:1])
+        ([1, 0], [0.75, 0.5], 1)
+    """
+
+    boxes: Tensor  # [N, 4], corners in input pixels
+    scores: Tensor  # [N, K], probabilities
 
     @property
     def labels(self) -> Tensor:
+        """The most probable class of each box, int64 [N]."""
         return self.scores.argmax(1)
 
     @property
     def confidence(self) -> Tensor:
+        """The probability of that class, [N]."""
         return self.scores.amax(1)
 
     def __len__(self) -> int:
@@ -78,7 +114,21 @@ class Detections:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Targets:
-    """The truth of one image: M objects, boxes in input pixels, masks at the frame's own size."""
+    """The truth of one image: M objects, with boxes in input pixels and masks at the frame's own size.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Targets
+        >>> targets = Targets(
+        ...     boxes=torch.tensor([[0.0, 0, 8, 8]]),
+        ...     labels=torch.tensor([2]),
+        ...     ids=torch.tensor([7]),
+        ...     masks=torch.ones(1, 4, 4, dtype=torch.bool),
+        ...     scale=torch.full((4,), 2.0),
+        ...     ignored=torch.zeros(0, 4),
+        ... )
+        >>> (targets.boxes / targets.scale).tolist()
+        [[0.0, 0.0, 4.0, 4.0]]
+    """
 
     boxes: Tensor  # [M, 4]
     labels: Tensor  # [M]
@@ -90,34 +140,56 @@ class Targets:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Samples:
-    """P regions of one image on which mask and match heads learn, each with the position of its object in Targets."""
+    """P regions of one image that mask and match heads learn on, each with the index of its object in Targets.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Samples
+        >>> samples = Samples(boxes=torch.zeros(2, 4), matched=torch.tensor([1, 0]), drawn=8)
+        >>> object_labels = torch.tensor([5, 6])
+        >>> object_labels[samples.matched].tolist()
+        [6, 5]
+    """
 
     boxes: Tensor  # [P, 4] in input pixels
     matched: Tensor  # [P]
-    drawn: int  # regions drawn with these, background included
+    drawn: int  # number of regions sampled with these, background included
 
 
 class DetectorConfig(PlugConfig):
-    """What fits the socket `detector`."""
+    """Base of the configs that fit the field `detector`.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
+        >>> NanoDetConfig().build(num_classes=40).strides
+        [8, 16, 32]
+    """
 
     input: InputConfig
 
     @abstractmethod
     def build(self, num_classes: int) -> Detector:
-        """For so many classes."""
+        """Build the detector for `num_classes` classes, background not counted."""
 
 
 class Detector(nn.Module, ABC):
-    """Base of detectors: holds what the heads need to know to cut regions from its pyramid."""
+    """Base of detectors, with what the heads need to cut regions from the pyramid.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
+        >>> detector = NanoDetConfig(size="m").build(num_classes=40)
+        >>> maps = [torch.zeros(1, 96, 32 // stride, 32 // stride) for stride in detector.strides]
+        >>> detector.regions(maps, [torch.tensor([[0.0, 0, 16, 16]])], resolution=7).shape
+        torch.Size([1, 96, 7, 7])
+    """
 
     config: DetectorConfig
     channels: int  # of every pyramid map
     strides: list[int]  # of the pyramid maps that regions are cut from, finest first
     all_strides: list[int]  # of all pyramid maps
     proposes_from_maps: bool  # whether its boxes come from the pyramid, so that `taps` are `maps`
-    aligned: bool = True  # pixel centres at half cells; off only to agree with weights trained without
+    aligned: bool = True  # shift boxes by half a cell in roi_align; off for weights trained without it
     sampling: int = 2  # points per cell and side
-    fixed_shapes: bool = False  # cut every box from every map and choose then, as files of a network need it
+    fixed_shapes: bool = False  # for export: cut every box from every map, then choose, so that shapes are constant
 
     def __init__(self) -> None:
         super().__init__()
@@ -125,53 +197,75 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def extract(self, images: Images) -> Features:
-        """Maps of B images."""
+        """Compute the feature maps of B images."""
 
     @abstractmethod
     def detect(self, features: Features, images: Images) -> list[Detections]:
-        """Boxes of each image, best first, after suppression."""
+        """Detect the boxes of each image, best first, after suppression."""
 
     @abstractmethod
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
-        """Named losses, and per image the regions on which mask and match heads learn."""
+        """Compute the named losses, and per image the regions that mask and match heads learn on."""
 
     def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
-        """`detect` for one image by fixed shapes: always as many boxes, and which of them there are, bool [D].
+        """Do `detect` for one image with fixed shapes: a constant number D of boxes, and which exist, bool [D].
 
-        Raises ConfigError for a detector that has no such form.
+        Raises ConfigError if the detector cannot do this.
         """
         raise ConfigError(f"export: {type(self).__name__} has no form with fixed shapes")
 
     def cells(self, features: Features, boxes: list[Tensor], resolution: int) -> Tensor:
-        """What heads see of the boxes of each image: `regions`, refined by object-level attention where it is on."""
+        """Cut the region features of the boxes for the heads, refined by object-level attention if it is on.
+
+        Args:
+            features: of B images.
+            boxes: corners in input pixels, [N_i, 4] per image.
+            resolution: cells per side.
+
+        Returns cells [sum N_i, C, resolution, resolution], in the order of the boxes.
+        """
         cells = self.regions(features.maps, boxes, resolution)
         if self.attention is None or features.supports is None:
             return cells
-        parts = zip(cells.split([len(b) for b in boxes]), features.supports, strict=True)
-        return torch.cat([self.attention.refine(own, support) for own, support in parts])
+
+        counts = [len(image_boxes) for image_boxes in boxes]
+        per_image = zip(cells.split(counts), features.supports, strict=True)
+        refined = [self.attention.refine(image_cells, support) for image_cells, support in per_image]
+        return torch.cat(refined)
 
     def regions(self, maps: list[Tensor], boxes: list[Tensor], resolution: int) -> Tensor:
-        """Boxes of each image [N_i, 4] -> cells [sum N_i, C, resolution, resolution], in order.
+        """Cut boxes of each image [N_i, 4] from the pyramid: cells [sum N_i, C, resolution, resolution], in order.
 
-        A box is cut from the level whose stride suits its size: floor(log2(sqrt(w h) / (14 s_0))), which is the
-        usual rule with 56 pixels on the level of stride 4 (docs/papers/masktrack_rcnn.md).
+        A box is cut from the level whose stride suits its size: floor(log2(sqrt(w h) / (14 s_0))), s_0 the finest
+        stride. That is the usual rule with 56 pixels on the level of stride 4 (docs/papers/masktrack_rcnn.md).
         """
-        rows = torch.cat([torch.cat([b.new_full((len(b), 1), i), b], 1) for i, b in enumerate(boxes)])
+        numbered = []
+        for image, image_boxes in enumerate(boxes):
+            column = image_boxes.new_full((len(image_boxes), 1), image)
+            numbered.append(torch.cat([column, image_boxes], 1))
+        rows = torch.cat(numbered)
         out = maps[0].new_zeros(len(rows), self.channels, resolution, resolution)
-        size = ((rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])).clamp(min=1e-6).sqrt()
-        level = (torch.log2(size / (14 * self.strides[0])) + 1e-6).floor().clamp(0, len(self.strides) - 1)
-        for i, (one, stride) in enumerate(zip(maps, self.strides, strict=False)):
+
+        area = (rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])
+        size = area.clamp(min=1e-6).sqrt()
+        level = torch.log2(size / (14 * self.strides[0])) + 1e-6
+        level = level.floor().clamp(0, len(self.strides) - 1)
+
+        for i, (level_maps, stride) in enumerate(zip(maps, self.strides, strict=False)):
+            on_level = level == i
             if self.fixed_shapes:
-                cells = self._cut(one, rows, resolution, stride)
-                out = torch.where((level == i)[:, None, None, None], cells, out)
+                cells = self._cut(level_maps, rows, resolution, stride)
+                out = torch.where(on_level[:, None, None, None], cells, out)
                 continue
-            at = (level == i).nonzero()[:, 0]
-            if len(at):
-                out = out.index_copy(0, at, self._cut(one, rows[at], resolution, stride))
+
+            index = on_level.nonzero()[:, 0]
+            if len(index):
+                cells = self._cut(level_maps, rows[index], resolution, stride)
+                out = out.index_copy(0, index, cells)
         return out
 
     def _cut(self, maps: Tensor, rows: Tensor, resolution: int, stride: int) -> Tensor:
-        """Boxes (image, x1, y1, x2, y2) of one level, [N, C, resolution, resolution]."""
+        """Cut rows (image, x1, y1, x2, y2) from the maps of one level, [N, C, resolution, resolution]."""
         cells: Tensor = roi_align(
             maps, rows.to(maps.dtype), resolution, 1 / stride, self.sampling, aligned=self.aligned
         )
