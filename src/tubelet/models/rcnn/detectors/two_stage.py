@@ -1,6 +1,9 @@
-"""The papers' detector: backbone, feature pyramid, region proposals, box head. Built from torchvision's parts.
+"""The two-stage detector of the papers: backbone, feature pyramid, region proposals and box head.
 
-Source: docs/papers/masktrack_rcnn.md. Module names follow torchvision's Mask R-CNN, so its COCO weights load.
+It is built from parts of torchvision. Module names follow torchvision's Mask R-CNN, so its COCO weights load.
+Source: docs/papers/masktrack_rcnn.md.
+
+Letters: B images, P proposals, S sampled regions of an image, A anchors, M objects of an image, K classes.
 """
 
 from __future__ import annotations
@@ -28,7 +31,14 @@ from tubelet.models.rcnn.detectors.fixed_shapes import CANDIDATES, NOTHING, supp
 
 
 class TwoStageConfig(DetectorConfig):
-    """Faster R-CNN as MaskTrack R-CNN runs it; defaults are its values."""
+    """Settings of Faster R-CNN; the defaults are those of MaskTrack R-CNN.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
+        >>> config = TwoStageConfig(proposals=100)
+        >>> config.proposals, config.max_detections
+        (100, 10)
+    """
 
     kind: Literal["two_stage"] = "two_stage"
     input: InputConfig = InputConfig()
@@ -38,18 +48,20 @@ class TwoStageConfig(DetectorConfig):
     proposals: int = Field(default=200, ge=1)  # after it, over all levels, in training and at test
     proposal_nms: float = Field(default=0.7, ge=0, le=1)
     anchors_sampled: int = Field(default=64, ge=1)
-    anchors_inside: bool = True  # only anchors that lie wholly in the image learn
+    anchors_inside: bool = True  # train only anchors that lie wholly in the image
     regions_sampled: int = Field(default=128, ge=1)
     regions_positive: float = Field(default=0.25, ge=0, le=1)
-    positive_overlap: float = Field(default=0.5, gt=0, le=1)  # IoU from which on a region is its object's
-    anchor_least_overlap: float = Field(default=0.3, ge=0, le=1)  # IoU that an object's best anchor needs to learn it
+    positive_overlap: float = Field(default=0.5, gt=0, le=1)  # least IoU of a region with its object
+    anchor_least_overlap: float = Field(
+        default=0.3, ge=0, le=1
+    )  # IoU that an object's best anchor needs to be positive
     box_channels: int = Field(default=1024, ge=1)
     box_layers: int = Field(default=2, ge=2)  # fully connected layers of the box head
     class_weight: float = Field(default=1.0, ge=0)  # of the box head's classification loss
     score_threshold: float = Field(default=0.05, ge=0, le=1)
     nms: float = Field(default=0.5, ge=0, le=1)
     max_detections: int = Field(default=10, ge=1)
-    aligned: bool = True  # off for weights of torchvision, which were trained without
+    aligned: bool = True  # off for torchvision's weights, which were trained without it
     box_beta: float = Field(default=1.0, ge=0)  # of the box head's smooth-L1
 
     def build(self, num_classes: int) -> TwoStage:
@@ -57,164 +69,215 @@ class TwoStageConfig(DetectorConfig):
 
 
 class TwoStage(Detector):
-    """Backbone, FPN (P2..P6), RPN and box head; class 0 of the box head is the background."""
+    """The two-stage detector: backbone, FPN (P2 to P6), RPN and box head, whose class 0 is the background."""
 
     config: TwoStageConfig
 
     def __init__(self, config: TwoStageConfig, num_classes: int) -> None:
         super().__init__()
-        self.config, self.num_classes = config, num_classes
-        self.channels, self.aligned = config.channels, config.aligned
+        self.config = config
+        self.num_classes = num_classes
+        self.channels = config.channels
+        self.aligned = config.aligned
+
         self.backbone = config.backbone.build()
         self.strides = self.backbone.strides
-        self.all_strides, self.proposes_from_maps = [*self.strides, self.strides[-1] * 2], True
+        self.all_strides = [*self.strides, self.strides[-1] * 2]
+        self.proposes_from_maps = True
+
         self.fpn = FeaturePyramidNetwork(self.backbone.channels, config.channels, extra_blocks=LastLevelMaxPool())
-        self.rpn = _proposals(config, self.all_strides)
+        self.rpn = _proposal_network(config, self.all_strides)
         self.box_head = _BoxHead(config.channels * 7**2, config.box_channels, config.box_layers)
         self.box_predictor = FastRCNNPredictor(config.box_channels, num_classes + 1)
         nn.init.normal_(self.box_predictor.cls_score.weight, std=0.01)
         nn.init.zeros_(self.box_predictor.cls_score.bias)
         nn.init.normal_(self.box_predictor.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.box_predictor.bbox_pred.bias)
+
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))  # 1 / the stds (0.1, 0.1, 0.2, 0.2)
         self.matcher = Matcher(config.positive_overlap, config.positive_overlap, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(config.regions_sampled, config.regions_positive)
 
     def extract(self, images: Images) -> Features:
-        levels = {str(i): m for i, m in enumerate(self.backbone(images.pixels))}
+        """Compute the pyramid P2 to P6; `taps` are the same maps."""
+        levels = {str(i): level for i, level in enumerate(self.backbone(images.pixels))}
         maps = list(self.fpn(levels).values())
         return Features(maps=maps, taps=maps)
 
     def propose(self, features: Features, images: Images) -> list[Tensor]:
-        """Proposals of each image at test, best first, [P, 4]."""
-        was, self.rpn.training = self.rpn.training, False
+        """Propose regions of each image as at test, best first: corners in input pixels, [P, 4] per image."""
+        training = self.rpn.training
+        self.rpn.training = False
         proposals, _ = self.rpn(ImageList(images.pixels, images.sizes), dict(enumerate(features.taps)))
-        self.rpn.training = was
+        self.rpn.training = training
         return list(proposals)
 
     def classify(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """Class logits [P, K + 1] and box codes [P, 4 (K + 1)] of the boxes of all images."""
+        """Predict class logits [P, K + 1] and box codes [P, 4 (K + 1)] for the boxes of all images, in order."""
         cells = self.cells(features, boxes, 7)
         logits, codes = self.box_predictor(self.box_head(cells))
         return logits.float(), codes.float()
 
     def detect(self, features: Features, images: Images) -> list[Detections]:
+        """Detect the boxes of each image, best first; a row of scores has one class above 0, its label."""
         proposals = self.propose(features, images)
         logits, codes = self.classify(features, proposals)
-        counts = [len(p) for p in proposals]
+
+        counts = [len(image_proposals) for image_proposals in proposals]
         scores = logits.softmax(1).split(counts)
         boxes = self.coder.decode(codes, proposals).split(counts)
-        return [self._select(s, b, size) for s, b, size in zip(scores, boxes, images.sizes, strict=True)]
+        per_image = zip(scores, boxes, images.sizes, strict=True)
+        return [self._select(image_scores, image_boxes, size) for image_scores, image_boxes, size in per_image]
 
     def _select(self, scores: Tensor, boxes: Tensor, size: tuple[int, int]) -> Detections:
+        """Keep the best boxes of one image: probabilities [P, K + 1], boxes [P, K + 1, 4], (height, width)."""
         config = self.config
         boxes = clip_boxes_to_image(boxes, size)
-        region, label = (scores[:, 1:] > config.score_threshold).nonzero(as_tuple=True)
-        boxes, scores = boxes[region, label + 1], scores[region, label + 1]
-        whole = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-2).all(1)
-        boxes, scores, label = boxes[whole], scores[whole], label[whole]
-        keep = batched_nms(boxes, scores, label, config.nms)[: config.max_detections]
+        region, labels = (scores[:, 1:] > config.score_threshold).nonzero(as_tuple=True)
+        boxes = boxes[region, labels + 1]
+        scores = scores[region, labels + 1]
+
+        nonempty = ((boxes[:, 2:] - boxes[:, :2]) >= 1e-2).all(1)
+        boxes = boxes[nonempty]
+        scores = scores[nonempty]
+        labels = labels[nonempty]
+
+        keep = batched_nms(boxes, scores, labels, config.nms)[: config.max_detections]
         rows = scores.new_zeros(len(keep), self.num_classes)
-        rows[torch.arange(len(keep)), label[keep]] = scores[keep]
+        rows[torch.arange(len(keep)), labels[keep]] = scores[keep]
         return Detections(boxes=boxes[keep], scores=rows)
 
     def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
+        """Do `detect` for one image with fixed shapes: `max_detections` boxes, and which of them exist, bool [D]."""
         config = self.config
-        proposals, proposed = self._propose_fixed(features, images)
+        proposals, proposal_exists = self._propose_fixed(features, images)
         logits, codes = self.classify(features, [proposals])
-        scores = logits.softmax(1)[:, 1:] * proposed[:, None]  # [P, K]
+        scores = logits.softmax(1)[:, 1:] * proposal_exists[:, None]  # [P, K]
         boxes = clip_boxes_to_image(self.coder.decode(codes, [proposals]), images.sizes[0])[:, 1:]  # [P, K, 4]
-        whole = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
-        wanted = torch.where((scores > config.score_threshold) & whole, scores, NOTHING).flatten()
-        best, order = wanted.topk(min(CANDIDATES, len(wanted)))
-        boxes, labels = boxes.flatten(0, 1)[order], order % self.num_classes
-        keep, there = suppress(boxes, best, labels, config.nms, config.max_detections)
+
+        nonempty = ((boxes[..., 2:] - boxes[..., :2]) >= 1e-2).all(-1)
+        is_candidate = (scores > config.score_threshold) & nonempty
+        candidate_scores = torch.where(is_candidate, scores, NOTHING).flatten()
+        best, order = candidate_scores.topk(min(CANDIDATES, len(candidate_scores)))
+        boxes = boxes.flatten(0, 1)[order]
+        labels = order % self.num_classes
+
+        keep, exists = suppress(boxes, best, labels, config.nms, config.max_detections)
         rows = F.one_hot(labels[keep], self.num_classes) * best[keep][:, None]
-        return Detections(boxes=boxes[keep], scores=rows), there
+        return Detections(boxes=boxes[keep], scores=rows), exists
 
     def _propose_fixed(self, features: Features, images: Images) -> tuple[Tensor, Tensor]:
-        """`propose` for one image by fixed shapes: boxes [P, 4], and which of them there are, bool [P]."""
-        config, rpn = self.config, self.rpn
+        """Do `propose` for one image with fixed shapes: boxes [P, 4], and which of them exist, bool [P]."""
+        config = self.config
+        rpn = self.rpn
         objectness, codes = rpn.head(features.taps)
         anchors = rpn.anchor_generator(ImageList(images.pixels, images.sizes), features.taps)
-        counts = [one[0].numel() for one in objectness]
+        counts = [level_scores[0].numel() for level_scores in objectness]
         objectness, codes = concat_box_prediction_layers(objectness, codes)
         boxes = rpn.box_coder.decode(codes, anchors)[:, 0]
-        chosen, levels, start = [], [], 0
+
+        rows_per_level = []
+        levels = []
+        start = 0
         for level, count in enumerate(counts):
-            best = objectness[start : start + count, 0].topk(min(config.proposals_per_level, count)).indices + start
-            chosen.append(best)
+            level_scores = objectness[start : start + count, 0]
+            best = level_scores.topk(min(config.proposals_per_level, count)).indices + start
+            rows_per_level.append(best)
             levels.append(torch.full_like(best, level))
             start += count
-        rows = torch.cat(chosen)
+
+        rows = torch.cat(rows_per_level)
         boxes = clip_boxes_to_image(boxes[rows], images.sizes[0])
-        whole = ((boxes[:, 2:] - boxes[:, :2]) >= rpn.min_size).all(1)
-        scores = torch.where(whole, objectness[rows, 0].sigmoid(), NOTHING)
-        keep, there = suppress(boxes, scores, torch.cat(levels), config.proposal_nms, config.proposals)
-        return boxes[keep], there
+        large_enough = ((boxes[:, 2:] - boxes[:, :2]) >= rpn.min_size).all(1)
+        scores = torch.where(large_enough, objectness[rows, 0].sigmoid(), NOTHING)
+        keep, exists = suppress(boxes, scores, torch.cat(levels), config.proposal_nms, config.proposals)
+        return boxes[keep], exists
 
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
-        listed = ImageList(images.pixels, images.sizes)
-        losses = self._proposal_losses(features, listed, images, targets)
+        """Compute the losses `rpn_cls`, `rpn_box`, `cls` and `box`, and per image the positive regions."""
+        image_list = ImageList(images.pixels, images.sizes)
+        losses = self._proposal_losses(features, image_list, images, targets)
+
+        boxes = []
+        owners = []
         with torch.no_grad():
             proposals = self.propose(features, images)
-            chosen = [self._sample(p, t) for p, t in zip(proposals, targets, strict=True)]
-        boxes, owners = [b for b, _ in chosen], [o for _, o in chosen]
+            for image_proposals, target in zip(proposals, targets, strict=True):
+                image_boxes, owner = self._sample(image_proposals, target)
+                boxes.append(image_boxes)
+                owners.append(owner)
+
         logits, codes = self.classify(features, boxes)
-        labels = torch.cat([_labels_of(o, t) for o, t in zip(owners, targets, strict=True)])
+        labels = torch.cat([_labels_of(owner, target) for owner, target in zip(owners, targets, strict=True)])
         losses["cls"] = self.config.class_weight * F.cross_entropy(logits, labels)
+
         positive = (labels > 0).nonzero()[:, 0]
-        truth = torch.cat(
-            [
-                t.boxes[o.clamp(min=0)] if len(t.boxes) else torch.zeros_like(b)
-                for b, o, t in zip(boxes, owners, targets, strict=True)
-            ]
-        )
-        wanted = self.coder.encode_single(truth[positive], torch.cat(boxes)[positive])
-        own = codes.view(len(codes), -1, 4)[positive, labels[positive]]
-        losses["box"] = F.smooth_l1_loss(own, wanted, beta=self.config.box_beta, reduction="sum") / max(len(labels), 1)
-        samples = [
-            Samples(boxes=b[o >= 0], matched=o[o >= 0], drawn=len(b)) for b, o in zip(boxes, owners, strict=True)
-        ]
+        truth_per_image = []
+        for image_boxes, owner, target in zip(boxes, owners, targets, strict=True):
+            if len(target.boxes):
+                truth_per_image.append(target.boxes[owner.clamp(min=0)])
+            else:
+                truth_per_image.append(torch.zeros_like(image_boxes))
+        truth = torch.cat(truth_per_image)
+
+        target_codes = self.coder.encode_single(truth[positive], torch.cat(boxes)[positive])
+        predicted_codes = codes.view(len(codes), -1, 4)[positive, labels[positive]]
+        box_loss = F.smooth_l1_loss(predicted_codes, target_codes, beta=self.config.box_beta, reduction="sum")
+        losses["box"] = box_loss / max(len(labels), 1)
+
+        samples = []
+        for image_boxes, owner in zip(boxes, owners, strict=True):
+            has_object = owner >= 0
+            samples.append(Samples(boxes=image_boxes[has_object], matched=owner[has_object], drawn=len(image_boxes)))
         return losses, samples
 
-    def _proposal_losses(self, features: Features, listed: ImageList, images: Images, targets: list[Targets]) -> Losses:
-        rpn, config = self.rpn, self.config
+    def _proposal_losses(
+        self, features: Features, image_list: ImageList, images: Images, targets: list[Targets]
+    ) -> Losses:
+        config = self.config
+        rpn = self.rpn
         scores, codes = rpn.head(features.taps)
-        anchors = rpn.anchor_generator(listed, features.taps)
-        flat = [_per_anchor(s, c) for s, c in zip(scores, codes, strict=True)]
-        logits, codes = (torch.cat(parts, 1).float() for parts in zip(*flat, strict=True))
-        labels, wanted = [], []
-        for i, target in enumerate(targets):
-            label, truth = _anchor_labels(
-                anchors[i], target, images.sizes[i] if config.anchors_inside else None, config.anchor_least_overlap
-            )
+        anchors = rpn.anchor_generator(image_list, features.taps)
+        per_level = [_per_anchor(s, c) for s, c in zip(scores, codes, strict=True)]
+        logits, codes = (torch.cat(parts, 1).float() for parts in zip(*per_level, strict=True))
+
+        labels = []
+        target_codes = []
+        for image, target in enumerate(targets):
+            inside = images.sizes[image] if config.anchors_inside else None
+            label, truth = _anchor_labels(anchors[image], target, inside, config.anchor_least_overlap)
             labels.append(label)
-            wanted.append(rpn.box_coder.encode_single(truth, anchors[i]))
-        positive, negative = rpn.fg_bg_sampler(labels)
-        positive, negative = torch.cat(positive).nonzero()[:, 0], torch.cat(negative).nonzero()[:, 0]
+            target_codes.append(rpn.box_coder.encode_single(truth, anchors[image]))
+
+        positive_masks, negative_masks = rpn.fg_bg_sampler(labels)
+        positive = torch.cat(positive_masks).nonzero()[:, 0]
+        negative = torch.cat(negative_masks).nonzero()[:, 0]
         sampled = torch.cat([positive, negative])
         count = max(len(sampled), 1)
-        score = F.binary_cross_entropy_with_logits(
+
+        score_loss = F.binary_cross_entropy_with_logits(
             logits.flatten()[sampled], torch.cat(labels)[sampled], reduction="sum"
         )
-        box = F.smooth_l1_loss(codes.reshape(-1, 4)[positive], torch.cat(wanted)[positive], beta=1 / 9, reduction="sum")
-        return {"rpn_cls": score / count, "rpn_box": box / count}
+        box_loss = F.smooth_l1_loss(
+            codes.reshape(-1, 4)[positive], torch.cat(target_codes)[positive], beta=1 / 9, reduction="sum"
+        )
+        return {"rpn_cls": score_loss / count, "rpn_box": box_loss / count}
 
     def _sample(self, proposals: Tensor, target: Targets) -> tuple[Tensor, Tensor]:
-        """Boxes [S, 4] to learn on and the object that each belongs to, -1 for background, [S]."""
-        boxes = torch.cat([proposals, target.boxes])  # the truth itself is proposed too
+        """Sample boxes [S, 4] to train on, with the index of each one's object, -1 for background, [S]."""
+        boxes = torch.cat([proposals, target.boxes])  # truth boxes count as proposals
         if len(target.boxes):
             owner = self.matcher(box_ops.iou(target.boxes, boxes))
         else:
             owner = torch.full((len(boxes),), -1, device=boxes.device)
+
         positive, negative = self.sampler([_sampler_labels(owner, boxes, target)])
         chosen = (positive[0] | negative[0]).nonzero()[:, 0]
         return boxes[chosen], owner[chosen].clamp(min=-1)
 
 
 class _BoxHead(TwoMLPHead):
-    """torchvision's two layers, and more of the same where asked for (ObjProp's first baseline tuning has four)."""
+    """torchvision's box head of two layers, with more layers on request (ObjProp's first baseline tuning has four)."""
 
     def __init__(self, inputs: int, channels: int, layers: int) -> None:
         super().__init__(inputs, channels)
@@ -228,24 +291,26 @@ class _BoxHead(TwoMLPHead):
 
 
 class _Head(RPNHead):
-    """Boxes are decoded in full precision: in bfloat16 a coordinate of 600 is off by up to two pixels."""
+    """torchvision's head with float32 outputs: in bfloat16 a coordinate of 600 is off by up to two pixels."""
 
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
         scores, codes = super().forward(x)
-        return [s.float() for s in scores], [c.float() for c in codes]
+        return [level.float() for level in scores], [level.float() for level in codes]
 
 
 class _Anchors(AnchorGenerator):
-    """In full precision whatever that of the maps, for the same reason; of the maps only their shapes are looked at."""
+    """torchvision's anchors in float32 whatever the maps' precision, for the same reason; only map shapes are read."""
 
     def forward(self, image_list: ImageList, feature_maps: list[Tensor]) -> list[Tensor]:
-        shapes = [m.new_empty((), dtype=torch.float32).expand(m.shape) for m in feature_maps]
+        shapes = [level.new_empty((), dtype=torch.float32).expand(level.shape) for level in feature_maps]
         return super().forward(image_list, shapes)
 
 
-def _proposals(config: TwoStageConfig, strides: list[int]) -> RegionProposalNetwork:
-    """Three ratios at one scale of 8 strides on every level."""
-    anchors = _Anchors(tuple((8 * s,) for s in strides), ((0.5, 1.0, 2.0),) * len(strides))
+def _proposal_network(config: TwoStageConfig, strides: list[int]) -> RegionProposalNetwork:
+    """Build the proposal network, with anchors of three ratios at one scale of 8 strides on every level."""
+    sizes = tuple((8 * stride,) for stride in strides)
+    ratios = ((0.5, 1.0, 2.0),) * len(strides)
+    anchors = _Anchors(sizes, ratios)
     return RegionProposalNetwork(
         anchors,
         _Head(config.channels, 3),
@@ -260,7 +325,7 @@ def _proposals(config: TwoStageConfig, strides: list[int]) -> RegionProposalNetw
 
 
 def _per_anchor(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
-    """[B, A, H, W], [B, 4 A, H, W] -> [B, H W A], [B, H W A, 4], torchvision's order of anchors."""
+    """Reorder one level by anchor, as torchvision does: [B, A, H, W], [B, 4 A, H, W] -> [B, H W A], [B, H W A, 4]."""
     batch, anchors, height, width = scores.shape
     codes = codes.view(batch, anchors, 4, height, width).permute(0, 3, 4, 1, 2)
     return scores.permute(0, 2, 3, 1).reshape(batch, -1), codes.reshape(batch, -1, 4)
@@ -269,44 +334,58 @@ def _per_anchor(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:
 def _anchor_labels(
     anchors: Tensor, target: Targets, inside: tuple[int, int] | None, least: float
 ) -> tuple[Tensor, Tensor]:
-    """1 object, 0 background, -1 neither, float [A]; and the truth box of each anchor [A, 4]."""
-    # the best anchor of an object is chosen among those that may learn
-    allowed = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
+    """Label the anchors of one image for training.
+
+    Args:
+        anchors: corners in input pixels [A, 4].
+        target: the truth of the image.
+        inside: height and width of the image if only anchors wholly in it are used, else None.
+        least: IoU that the best anchor of an object needs to be positive.
+
+    Returns labels, float [A]: 1 object, 0 background, -1 unused; and the truth box of each anchor [A, 4].
+    """
+    # the best anchor of an object is chosen among the usable ones only
+    usable = torch.ones(len(anchors), dtype=torch.bool, device=anchors.device)
     if inside is not None:
         height, width = inside
-        allowed = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+        usable = (anchors[:, :2] >= 0).all(1) & (anchors[:, 2] <= width) & (anchors[:, 3] <= height)
+
     labels = torch.full((len(anchors),), -1.0, device=anchors.device)
     truth = torch.zeros_like(anchors)
-    some = allowed.nonzero()[:, 0]
+    rows = usable.nonzero()[:, 0]
     if len(target.boxes) == 0:
-        labels[some] = 0
-    elif len(some):
-        overlap = box_ops.iou(target.boxes, anchors[some])  # [M, some]
+        labels[rows] = 0
+    elif len(rows):
+        overlap = box_ops.iou(target.boxes, anchors[rows])  # [M, usable anchors]
         best, owner = overlap.max(0)
-        # the best anchors of an object learn it too, all of a tie
-        top = overlap.amax(1, keepdim=True)
-        forced = (overlap == top) & (top >= least)
-        owner = torch.where(forced.any(0) & (best < 0.7), forced.int().argmax(0), owner)
-        labels[some] = torch.where(best < 0.3, 0.0, -1.0)
-        labels[some] = torch.where((best >= 0.7) | forced.any(0), 1.0, labels[some])
-        truth[some] = target.boxes[owner]
+
+        # the best anchor of each object is positive too; with a tie, all of them
+        object_best = overlap.amax(1, keepdim=True)
+        forced = (overlap == object_best) & (object_best >= least)
+        is_forced = forced.any(0)
+        owner = torch.where(is_forced & (best < 0.7), forced.int().argmax(0), owner)
+
+        labels[rows] = torch.where(best < 0.3, 0.0, -1.0)
+        labels[rows] = torch.where((best >= 0.7) | is_forced, 1.0, labels[rows])
+        truth[rows] = target.boxes[owner]
+
     if len(target.ignored):
-        crowded = box_ops.iou(anchors, target.ignored).amax(1) >= 0.3
-        labels[(labels == 0) & crowded] = -1
+        on_ignored = box_ops.iou(anchors, target.ignored).amax(1) >= 0.3
+        labels[(labels == 0) & on_ignored] = -1
     return labels, truth
 
 
 def _sampler_labels(owner: Tensor, boxes: Tensor, target: Targets) -> Tensor:
-    """What torchvision's sampler reads: > 0 positive, 0 negative, -1 not to be used."""
+    """Label boxes for torchvision's sampler: 1 positive, 0 negative, -1 unused."""
     labels = (owner >= 0).float()
     if len(target.ignored):
-        crowded = box_ops.iou(boxes, target.ignored).amax(1) >= 0.5
-        labels[(labels == 0) & crowded] = -1
+        on_ignored = box_ops.iou(boxes, target.ignored).amax(1) >= 0.5
+        labels[(labels == 0) & on_ignored] = -1
     return labels
 
 
 def _labels_of(owner: Tensor, target: Targets) -> Tensor:
-    """Class index with 0 as background, int64 [S]."""
+    """Look up the class of each region's object, 0 for background, int64 [S]."""
     if len(target.boxes) == 0:
         return torch.zeros_like(owner)
     return torch.where(owner >= 0, target.labels[owner.clamp(min=0)] + 1, 0)
