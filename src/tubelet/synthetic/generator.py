@@ -2,7 +2,7 @@
 
 `generate(config, seed, videos)` makes a data set whose frames are drawn when they are read. The same seed gives the
 same bytes on any machine: pixels come from integers, elementwise IEEE arithmetic and a table of sines, random numbers
-from PCG64's integers and uniform numbers, and PNG files from our own encoder.
+from PCG64's integers and uniform numbers, and PNG files packed by zlib's Huffman codes (`formats/png`).
 """
 
 from __future__ import annotations
