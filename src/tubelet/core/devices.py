@@ -1,4 +1,4 @@
-"""Choose the device of a model, for training and prediction alike."""
+"""Choose the device of a model, for training and prediction alike; what some devices cannot do."""
 
 from __future__ import annotations
 
@@ -42,6 +42,17 @@ def choose_device(name: str | torch.device = "auto", local_rank: int | None = No
         device = torch.device("cuda", local_rank)
     _check_available(device, name)
     return device
+
+
+def has_half_kernels(device: torch.device) -> bool:
+    """Whether every operator takes float16 and bfloat16; on Apple GPUs some do not, such as transposed 3-D convolution.
+
+    Example:
+        >>> from tubelet.core.devices import has_half_kernels
+        >>> has_half_kernels(torch.device("cuda")), has_half_kernels(torch.device("mps"))
+        (True, False)
+    """
+    return device.type in ("cpu", "cuda")
 
 
 def _best_available() -> str:

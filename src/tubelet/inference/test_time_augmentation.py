@@ -143,7 +143,7 @@ class Merging:
 
     def mean(self) -> AugmentedView:
         """Mean class probabilities, and the logits of mean mask probabilities."""
-        masks = (self._masks / self._count).logit_(eps=SURE)
+        masks = (self._masks / self._count).logit(eps=SURE)
         return replace(self._pivot, probabilities=self._probabilities / self._count, mask_logits=masks)
 
 

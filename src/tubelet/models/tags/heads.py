@@ -13,11 +13,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
+import torch
 import torch.nn.functional as F
 from pydantic import Field
 from torch import Tensor, nn
 
 from tubelet.core.config import Config
+from tubelet.core.devices import has_half_kernels
 from tubelet.models.tags.encoder import start_weights
 
 Width = Annotated[int, Field(ge=1, le=4096)]
@@ -186,7 +188,18 @@ def _enlarging(
 
     kernel = (1, 2 * stride, 2 * stride)
     padding = (0, stride // 2, stride // 2)
-    return [nn.ConvTranspose3d(inside, outside, kernel, (1, stride, stride), padding, bias=bias)]
+    return [_TransposedConvolution(inside, outside, kernel, (1, stride, stride), padding, bias=bias)]
+
+
+class _TransposedConvolution(nn.ConvTranspose3d):
+    """The layer of torch, in float32 on Apple GPUs, which have it for no half type."""
+
+    def forward(self, features: Tensor, output_size: list[int] | None = None) -> Tensor:
+        """Enlarge features [N, C, T, h, w]."""
+        if has_half_kernels(features.device):
+            return super().forward(features, output_size)
+        with torch.autocast(features.device.type, enabled=False):
+            return super().forward(features.float(), output_size)
 
 
 def _then_norm(*layers: nn.Module) -> nn.Sequential:

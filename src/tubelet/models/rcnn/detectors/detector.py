@@ -265,8 +265,12 @@ class Detector(nn.Module, ABC):
         return out
 
     def _cut(self, maps: Tensor, rows: Tensor, resolution: int, stride: int) -> Tensor:
-        """Cut rows (image, x1, y1, x2, y2) from the maps of one level, [N, C, resolution, resolution]."""
+        """Cut rows (image, x1, y1, x2, y2) from the maps of one level, [N, C, resolution, resolution].
+
+        Computed in float32, returned in the type of `maps`: bfloat16 would round a box's corners to one or two pixels,
+        and on Apple GPUs torchvision has no kernel for it.
+        """
         cells: Tensor = roi_align(
-            maps, rows.to(maps.dtype), resolution, 1 / stride, self.sampling, aligned=self.aligned
+            maps.float(), rows.float(), resolution, 1 / stride, self.sampling, aligned=self.aligned
         )
-        return cells
+        return cells.to(maps.dtype)
