@@ -38,6 +38,7 @@ def test_tables_need_nothing_but_the_summary(summary: Path, capsys: pytest.Captu
     told = capsys.readouterr().out
     assert "| Masktrack | 25.0 ± 0.0 |" in told
     assert "+1.0 [-2.0, +5.0]" in told
+    assert "true masks" not in told  # a summary of before there were oracles
 
 
 def test_rows_are_chosen_by_group_or_name(summary: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -157,7 +157,18 @@ def test_davis_measures_folders_of_label_maps(tmp_path: Path) -> None:
     assert json.loads(written.read_text())["J"] == 0
 
 
-@pytest.mark.parametrize("command", ["ytvis", "identity", "failures"])
+def test_oracles_are_listed_by_themselves_and_together(truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, written = answers(truth, "bad", switched=True), truth.parent / "n.json"
+    assert cli.call(["evaluate", "oracles", str(truth), str(path), "--markdown", "--json", str(written)]) == 0
+    numbers = json.loads(written.read_text())
+    assert numbers["AP"] < 1
+    assert numbers["oracles"]["true identities"]["AP"] == pytest.approx(1)
+    assert numbers["oracles"]["true classes"]["AP, all to here"] == pytest.approx(numbers["AP"])
+    assert numbers["oracles"]["true scores"]["AP, all to here"] == pytest.approx(1)
+    assert "| true identities | 100.0 | 100.0 |" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("command", ["ytvis", "identity", "failures", "oracles"])
 def test_a_fault_is_one_line_and_exit_code_two(command: str, truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
     broken = truth.parent / "broken.json"
     good = {"video_id": 1, "category_id": 1, "score": 0.5, "segmentations": [masks.to_json(LEFT)] * 4}

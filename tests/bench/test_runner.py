@@ -86,6 +86,15 @@ def test_failures_and_grades_are_told_apart(summary: dict[str, Any]) -> None:
     assert summary["rows"]["sta"]["grades"][0] == {"plain": 1.0, "blur": 1.0}
 
 
+def test_oracles_say_which_stage_ap_was_lost_in(summary: dict[str, Any]) -> None:
+    half, whole = (summary["rows"][row]["ceilings"][0] for row in ("masktrack", "sta"))
+    assert half["true masks"] == pytest.approx(summary["rows"]["masktrack"]["trials"][0]["AP"])
+    assert half["nothing missed"] == pytest.approx(1)
+    assert list(whole.values()) == pytest.approx([1] * len(whole))
+    told = comparison_tables(summary, ["masktrack"])
+    assert "| AP with | prediction | true classes | true identities |" in told
+
+
 def test_tables_show_means_deviations_gains_and_the_papers_figures(summary: dict[str, Any]) -> None:
     told = comparison_tables(summary, ["masktrack", "sta"])
     assert "| STA | 100.0 ± 0.0 |" in told

@@ -10,8 +10,9 @@ from rectangles import SIZE, scene, track
 
 from tubelet.core import masks
 from tubelet.core.types import Prediction, Track, Video
-from tubelet.evaluation import diagnosis, oracles, ytvis
+from tubelet.evaluation import diagnosis, ytvis
 from tubelet.evaluation.cases import cases as cases_of
+from tubelet.evaluation.costs import costs as costs_of
 from tubelet.evaluation.diagnosis import (
     CHANGE,
     CLASS,
@@ -122,7 +123,7 @@ def test_each_failure_is_named_with_its_frames_and_tracks(name: str) -> None:
 def test_mending_a_failure_repairs_the_scene_that_shows_it(kind: str) -> None:
     truths, guesses, _ = SCENES[kind]
     cases = cases_of(pair(*scene(truths, guesses)))
-    base, costs, rest = oracles.costs(cases, diagnosis.failures(cases))
+    base, costs, rest = costs_of(cases, diagnosis.failures(cases))
     assert base < 1 or kind in (DUPLICATE, FALSE)  # which cost nothing where they come last
     assert costs[kind].times == 1
     assert costs[kind].alone >= base
@@ -133,7 +134,7 @@ def test_mending_a_failure_repairs_the_scene_that_shows_it(kind: str) -> None:
 def test_a_false_object_of_high_score_costs_precision() -> None:
     truths, guesses = [track(1, STAYS)], [track(7, STAYS), track(8, [C] * LENGTH, score=1.0)]
     cases = cases_of(pair(*scene(truths, guesses)))
-    base, costs, rest = oracles.costs(cases, diagnosis.failures(cases))
+    base, costs, rest = costs_of(cases, diagnosis.failures(cases))
     assert base == pytest.approx(0.5)
     assert costs[FALSE].alone == pytest.approx(1)
     assert costs[FALSE].share == pytest.approx(1)
@@ -174,7 +175,7 @@ def test_shares_add_up_and_ap_is_the_official_one(seed: int) -> None:
     pairs = pair(videos, guesses)
     cases = cases_of(pairs)
     named = diagnosis.failures(cases)
-    base, costs, rest = oracles.costs(cases, named)
+    base, costs, rest = costs_of(cases, named)
     assert base == pytest.approx(ytvis.evaluate(videos, guesses)["AP"])
     assert tuple(costs) == KINDS
     if base < 1 - 1e-9:

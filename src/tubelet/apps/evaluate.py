@@ -244,16 +244,19 @@ def failures(
     from dataclasses import asdict
 
     check_outputs(json)
-    from tubelet.evaluation import cases, diagnosis, oracles
+    from tubelet.evaluation import cases, diagnosis
+    from tubelet.evaluation.costs import costs
     from tubelet.evaluation.pairing import pair
     from tubelet.evaluation.tables import sheet
 
     videos, predicted = _read(truth, predictions, lenient)
     numbered = cases.cases(pair(videos.videos, predicted), confident=confident, jobs=jobs)
     found = diagnosis.failures(numbered)
-    base, costs, rest = oracles.costs(numbered, found)
+    base, by_kind, rest = costs(numbered, found)
 
-    rows = {kind: {"times": c.times, "AP if mended": c.alone, "share of lost AP": c.share} for kind, c in costs.items()}
+    rows = {
+        kind: {"times": c.times, "AP if mended": c.alone, "share of lost AP": c.share} for kind, c in by_kind.items()
+    }
     rows["rest"] = {"share of lost AP": rest}
     table = sheet("failure", rows, ["times", "AP if mended", "share of lost AP"], title=f"AP {100 * base:.1f}")
     fields = ("kind", "video", "frames", "truths", "tracks", "score")
@@ -262,6 +265,35 @@ def failures(
         values = asdict(failure)
         listed.append({name: values[name] for name in values if name in fields})
     print_sheets([table], {"AP": base, "costs": rows, "failures": listed}, json, markdown=markdown, latex=latex)
+
+
+@app.command()
+def oracles(
+    truth: TruthArgument,
+    predictions: Predictions,
+    *,
+    json: Json = None,
+    markdown: Markdown = False,
+    latex: Latex = False,
+    jobs: JobsOption = 1,
+    lenient: Lenient = False,
+) -> None:
+    """Which stage AP is lost in: AP with one stage replaced by truth, and with all up to it.
+
+    docs/metrics.md says what each oracle does. The last row of the second column is 100.
+    """
+    check_outputs(json)
+    from tubelet.evaluation import oracles as measure
+    from tubelet.evaluation.cases import cases
+    from tubelet.evaluation.pairing import pair
+    from tubelet.evaluation.tables import sheet
+
+    videos, predicted = _read(truth, predictions, lenient)
+    base, by_oracle = measure.ledger(cases(pair(videos.videos, predicted), jobs=jobs), jobs=jobs)
+
+    rows = {name: {"AP": ceiling.alone, "AP, all to here": ceiling.together} for name, ceiling in by_oracle.items()}
+    table = sheet("oracle", rows, ["AP", "AP, all to here"], title=f"AP {100 * base:.1f}")
+    print_sheets([table], {"AP": base, "oracles": rows}, json, markdown=markdown, latex=latex)
 
 
 def report(

@@ -34,6 +34,7 @@ from tubelet.core.untrusted.files import mapped, read
 from tubelet.evaluation import ytvis as average
 from tubelet.evaluation.cases import cases
 from tubelet.evaluation.diagnosis import failures
+from tubelet.evaluation.oracles import ORACLES, ceilings
 from tubelet.evaluation.pairing import pair
 from tubelet.evaluation.partners import Matches, match
 from tubelet.evaluation.significance import Interval, compare_runs
@@ -201,6 +202,7 @@ def summarise(out: Path, name: SetName, plan: Plan, device: str = "cpu") -> dict
             "trials": [{"seed": seed, **one.figures, AGNOSTIC: one.agnostic} for seed, one in held.items()],
             "grades": [one.grades for one in held.values()],
             "failures": [one.failures for one in held.values()],
+            "ceilings": [one.ceilings for one in held.values()],
             "gain": None if gain is None or row == BASE else [gain.value, gain.low, gain.high],
             "paper": published(row),
         }
@@ -210,11 +212,12 @@ def summarise(out: Path, name: SetName, plan: Plan, device: str = "cpu") -> dict
     return {"set": name, "plan": plan.model_dump(mode="json"), "test": size, "machine": machine, "rows": rows}
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class _Trial:
     figures: dict[str, float]
     grades: dict[str, float]  # AP of each grade
     failures: dict[str, int]
+    ceilings: dict[str, float]  # AP with each oracle
     matches: Matches
     agnostic: float  # AP with all classes taken as one
 
@@ -235,11 +238,19 @@ def _read_row(folders: Mapping[int, Path], test: VideoSet, name: SetName) -> dic
 def _read(place: Path, test: VideoSet, name: SetName) -> _Trial:
     guesses = ytvis.read_predictions(place / PREDICTIONS, test)
     pairs = pair(test.videos, guesses)
-    counts = Counter(failure.kind for failure in failures(cases(pairs)))
+    numbered = cases(pairs)
+    counts = Counter(failure.kind for failure in failures(numbered))
     figures = read_figures(place / TRIAL)
     grades = _by_grade(test, guesses) if name == "generated" else {}
     agnostic = average.evaluate(test.videos, guesses, agnostic=True)["AP"]
-    return _Trial(figures, grades, dict(sorted(counts.items())), match(pairs, average.AREAS[:1]), agnostic)
+    return _Trial(
+        figures=figures,
+        grades=grades,
+        failures=dict(sorted(counts.items())),
+        ceilings=ceilings(numbered),
+        matches=match(pairs, average.AREAS[:1]),
+        agnostic=agnostic,
+    )
 
 
 def _by_grade(test: VideoSet, guesses: Sequence[Prediction]) -> dict[str, float]:
@@ -282,7 +293,10 @@ COST = ("fps", "peak_mb", "parameters", "train_s")
 
 
 def comparison_tables(summary: Mapping[str, Any], rows: Sequence[str]) -> str:
-    """The tables of the chosen rows in Markdown: accuracy, identity, cost, and AP by grade where there are grades."""
+    """The tables of the chosen rows in Markdown: accuracy, identity, cost, AP with oracles, and AP by grade.
+
+    The last two are left out where the summary does not have them.
+    """
     held = {row: summary["rows"][row] for row in rows if row in summary["rows"]}
     head = ["system", *SHARES, "against MaskTrack R-CNN [95 %]", "paper's AP", "seeds"]
     accuracy = [
@@ -302,11 +316,19 @@ def comparison_tables(summary: Mapping[str, Any], rows: Sequence[str]) -> str:
         _table(["system", *IDENTITY], identity),
         _table(["system", "frames a second", "MB", "M parameters", "s of training"], cost),
     ]
+    with_oracles = [_with_oracles(one) for one in held.values() if "ceilings" in one]
+    if with_oracles:
+        parts.append(_table(["AP with", "prediction", *ORACLES], with_oracles))
     grades = list(next(iter(held.values()))["grades"][0]) if held else []
     if grades:
         lines = [[one["about"], *cells(one["grades"], grades)] for one in held.values()]
         parts.append(_table(["AP of", *grades], lines))
     return "\n\n".join(parts)
+
+
+def _with_oracles(row: Mapping[str, Any]) -> list[str]:
+    """A system's AP as it is, and with each oracle."""
+    return [row["about"], *cells(row["trials"], ["AP"]), *cells(row["ceilings"], tuple(ORACLES))]
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

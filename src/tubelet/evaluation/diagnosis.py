@@ -14,7 +14,7 @@ Failures of whole tracks, from Figures 5 to 7 of the ObjProp-attention paper:
     loose mask        the right object, but the overlap is below the strictest threshold, 0.95
     missed            an object that no track explains
 
-`evaluation.oracles` computes what each kind costs.
+`evaluation.costs` computes what each kind costs.
 
 Letters: T frames, G objects, P tracks; g numbers the objects of a video, p and q its tracks.
 """

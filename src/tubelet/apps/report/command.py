@@ -12,7 +12,8 @@ from tubelet.apps.report.result import Result
 from tubelet.core.atomic import check_file, replacing
 from tubelet.core.errors import ConfigError
 from tubelet.core.text import plain
-from tubelet.evaluation import cases, diagnosis, identity, oracles, significance, ytvis
+from tubelet.evaluation import cases, diagnosis, identity, significance, ytvis
+from tubelet.evaluation.costs import costs
 from tubelet.evaluation.pairing import pair
 from tubelet.evaluation.partners import match
 from tubelet.formats import ytvis as files
@@ -58,7 +59,7 @@ def measure(path: Path, videos: AnnotatedSet, first: Result | None, *, jobs: int
     curves = ytvis.curves(matches)
     numbered = cases.cases(pairs, jobs=jobs)
     failures = diagnosis.failures(numbered)
-    _, costs, rest = oracles.costs(numbered, failures)
+    _, by_kind, rest = costs(numbered, failures)
     rng = np.random.default_rng(SEED)
     return Result(
         name=path.stem,
@@ -69,7 +70,7 @@ def measure(path: Path, videos: AnnotatedSet, first: Result | None, *, jobs: int
         identity=identity.sweep(videos.videos, answers, jobs=jobs),
         cases=numbered,
         failures=failures,
-        costs=costs,
+        costs=by_kind,
         rest=rest,
         spread=significance.spread(matches, rng),
         gain=None if first is None else significance.compare(first.matches, matches, np.random.default_rng(SEED)),

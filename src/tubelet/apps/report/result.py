@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from tubelet.core.records import Prediction
 from tubelet.evaluation.cases import Case
+from tubelet.evaluation.costs import Cost
 from tubelet.evaluation.diagnosis import Failure
-from tubelet.evaluation.oracles import Cost
 from tubelet.evaluation.partners import Matches
 from tubelet.evaluation.significance import Interval
 from tubelet.evaluation.ytvis import Curves
