@@ -18,11 +18,11 @@ from tubelet.data.geometry import Geometry, HorizontalFlip
 from tubelet.data.sampling import DroppedClip, NearbyPair, OrderedPair, RandomPair, SupportReference
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
-from tubelet.models.mask2former.criterion import CriterionConfig
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
+from tubelet.models.queries.criterion import CriterionConfig
 from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.heads.correlation import CorrelationMatchConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig

@@ -11,11 +11,11 @@ from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.types import Clip, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
-from tubelet.models.mask2former.criterion import CriterionConfig
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import PixelDecoderConfig
+from tubelet.models.queries.criterion import CriterionConfig
 
 CLASSES = ("dog", "cat", "car")
 HEIGHT, WIDTH = 64, 96

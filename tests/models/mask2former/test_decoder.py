@@ -9,9 +9,10 @@ from torch import Tensor
 
 from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
-from tubelet.models.mask2former.decoder import JointConfig, QueryDecoder, QueryPrediction, inside_masks
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoder, inside_masks
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.pixel_decoder import Pixels
+from tubelet.models.queries.prediction import QueryPrediction
 
 Q, D, K, T = 5, 16, 3, 3
 JOINT = JointConfig(layers=4, heads=2, feed_forward=16)

@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 
 from tubelet.attention.ifr import RecurrentConfig
 from tubelet.core.config import Config
@@ -18,7 +17,7 @@ from tubelet.core.types import Clip
 from tubelet.inference.predict import predict
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
-from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig, cut_padding
+from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 
 Build = Callable[..., Mask2Former]
 MakeClip = Callable[..., Clip]
@@ -231,17 +230,6 @@ def test_bfloat16_and_odd_frames_are_answered_without_nan(build: Build, make_cli
         answer = model.look(make_clip(frames=1, size=size).frames)
         assert answer.mask_logits.isfinite().all()
         assert answer.probabilities.isfinite().all()
-
-
-def test_masks_end_with_the_frame_and_not_with_the_padding() -> None:
-    columns = torch.arange(16.0).expand(1, 1, 8, 16)  # network pixels 2, 6, 10, ... in a width of 64
-    assert torch.equal(cut_padding(columns, (32, 48)), columns[..., :12])
-    cut = cut_padding(columns, (32, 50))  # 12 cells of 4 1/6 pixels
-    assert cut.shape == (1, 1, 8, 12)
-    centres = (torch.arange(12) + 0.5) * 50 / 12
-    torch.testing.assert_close(cut[0, 0, 0], (centres - 2) / 4, atol=1e-4, rtol=0)
-    full = F.interpolate(cut, (32, 50), mode="bilinear", align_corners=False)[0, 0, 0]
-    torch.testing.assert_close(full[4:-4], (torch.arange(50)[4:-4] + 0.5 - 2) / 4, atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

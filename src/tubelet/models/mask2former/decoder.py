@@ -25,17 +25,9 @@ from torch.utils.checkpoint import checkpoint
 
 from tubelet.attention.blocks import PixelMemory, QueryLayer, sine_position, sine_time, unblock
 from tubelet.core.plugs import PlugConfig
-from tubelet.models.mask2former.looks import QueryLook, shown_frames, with_share
 from tubelet.models.mask2former.pixel_decoder import LEVELS, Pixels
-
-Classification = Literal["ce", "focal"]  # softmax with a column for "no object", or a sigmoid for each class
-
-
-class QueryPrediction(NamedTuple):
-    """Classes and mask kernels of B clips after one layer; a mask logit is a kernel times a feature."""
-
-    logits: Tensor  # [B, Q, K + 1] ("ce") or [B, Q, K] ("focal"), float32
-    kernels: Tensor  # [B, T, Q, D], float32; the same in every frame where frames are decoded jointly
+from tubelet.models.queries.looks import QueryLook, shown_frames, with_share
+from tubelet.models.queries.prediction import Classification, QueryPrediction
 
 
 class Level(NamedTuple):

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 
 from tubelet.attention.blocks import unblock
 from tubelet.attention.ifr import InterFrameLayer, RecurrentConfig
-from tubelet.models.mask2former.decoder import Classification, Level, QueryDecoder, QueryDecoderConfig, inside_masks
-from tubelet.models.mask2former.looks import QueryLook, shown_frames, with_share
+from tubelet.models.mask2former.decoder import Level, QueryDecoder, QueryDecoderConfig, inside_masks
+from tubelet.models.queries.looks import QueryLook, shown_frames, with_share
+from tubelet.models.queries.prediction import Classification
 
 
 class InterFrameDecoder(QueryDecoder):

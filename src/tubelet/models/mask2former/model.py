@@ -23,13 +23,13 @@ from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
 from tubelet.models.mask2former import inter_frame  # noqa: F401 (a decoder that configs name by `kind`)
-from tubelet.models.mask2former.criterion import CriterionConfig, Target
-from tubelet.models.mask2former.decoder import JointConfig, QueryDecoderConfig, QueryPrediction
-from tubelet.models.mask2former.looks import to_glances
+from tubelet.models.mask2former.decoder import JointConfig, QueryDecoderConfig
 from tubelet.models.mask2former.pixel_decoder import LEVELS, PixelDecoderConfig, Pixels
+from tubelet.models.queries.criterion import CriterionConfig, Target
+from tubelet.models.queries.looks import to_glances
+from tubelet.models.queries.outputs import best_queries, cut_padding, query_at
+from tubelet.models.queries.prediction import QueryPrediction
 from tubelet.tracking.linking import LinkingConfig, Links, are_objects, link
-
-STRIDE = 4  # of mask features
 
 
 class Mask2FormerConfig(Config):
@@ -191,7 +191,7 @@ class Mask2Former(nn.Module):
         kernels = prediction.kernels[0]
         probabilities = self.decoder.probabilities(prediction.logits[0])
         if keep is not None:
-            best = _best(probabilities, keep)
+            best = best_queries(probabilities, keep)
             probabilities = probabilities[best]
             kernels = kernels[:, best]
 
@@ -211,7 +211,7 @@ class Mask2Former(nn.Module):
             index: Numbers of its frames [T].
             shot: Number of its shot.
         """
-        best = _best(answer.probabilities, self.config.top)
+        best = best_queries(answer.probabilities, self.config.top)
         if state.windows:
             probabilities = answer.probabilities[best]
             best = best[are_objects(probabilities, self.config.linking, exclusive=self.decoder.exclusive)]
@@ -238,7 +238,7 @@ class Mask2Former(nn.Module):
             pixels, images = self._read(frames, self.config.input)
             prediction = self.decoder(pixels, len(frames), every=False)[-1]
             output = self.answer(prediction, pixels, images.sizes[0])
-            query = _query_at(output, t, at, clip.size)
+            query = query_at(output.probabilities, output.mask_logits[:, t], at, clip.size)
             looks = self.decoder.looks(pixels, len(frames), query, t)
 
         scale = pixels.scales[(len(self.decoder.layers) - 1) % LEVELS]
@@ -256,44 +256,3 @@ class Mask2Former(nn.Module):
             images = size.prepare([chunk])
             parts.append(self.pixels(images))
         return Pixels.cat(parts), images
-
-
-def cut_padding(maps: Tensor, size: tuple[int, int]) -> Tensor:
-    """Cut maps of stride 4 to the part that covers the frame.
-
-    If the frame does not end at the border of a cell, the maps are resampled so that they cover the frame exactly.
-
-    Args:
-        maps: [Q, T, h, w] over the padded network input.
-        size: Height and width of the frame in network pixels.
-
-    Example:
-        >>> from tubelet.models.mask2former.model import cut_padding
-        >>> cut_padding(torch.zeros(5, 2, 16, 24), size=(60, 90)).shape
-        torch.Size([5, 2, 15, 22])
-    """
-    cells = [max(round(side / STRIDE), 1) for side in size]
-    if all(side == STRIDE * n for side, n in zip(size, cells, strict=True)):
-        return maps[..., : cells[0], : cells[1]]
-
-    axes: list[Tensor] = []
-    for n, side, padded in zip(cells, size, maps.shape[-2:], strict=True):
-        centres = (torch.arange(n, device=maps.device) + 0.5) / n * side
-        axes.append(centres / (STRIDE * padded) * 2 - 1)
-    rows, columns = axes
-    grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)  # [h, w, (x, y)]
-    grid = grid.to(maps.dtype).expand(len(maps), -1, -1, -1)
-    return F.grid_sample(maps, grid, padding_mode="border", align_corners=False)
-
-
-def _query_at(output: ClipOutput, t: int, at: tuple[float, float], size: tuple[int, int]) -> int:
-    """The query that best explains the point (x, y) in pixels of a frame of this size (height, width)."""
-    masks = output.mask_logits[:, t].sigmoid()  # [Q, h, w]
-    row = int(at[1] * masks.shape[1] / size[0])
-    column = int(at[0] * masks.shape[2] / size[1])
-    return int((output.probabilities.amax(1) * masks[:, row, column]).argmax())
-
-
-def _best(probabilities: Tensor, count: int) -> Tensor:
-    """The queries of [Q, K] whose best class is most probable, at most `count`, the best first."""
-    return probabilities.amax(1).argsort(descending=True, stable=True)[:count]

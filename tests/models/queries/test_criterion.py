@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from tubelet.models import losses
-from tubelet.models.mask2former.criterion import Criterion, CriterionConfig, Target, apply_kernels
-from tubelet.models.mask2former.decoder import Classification, QueryPrediction
+from tubelet.models.queries.criterion import Criterion, CriterionConfig, Target, apply_kernels
+from tubelet.models.queries.prediction import Classification, QueryPrediction
 
 Q, D, K, H, W = 5, 8, 3, 12, 16
 CONFIG = CriterionConfig(points=48)

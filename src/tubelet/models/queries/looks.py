@@ -24,7 +24,7 @@ def shown_frames(length: int, t: int) -> list[int]:
     """Choose the frames of a clip to show: all of a short one, else some evenly, and always frame `t`.
 
     Example:
-        >>> from tubelet.models.mask2former.looks import shown_frames
+        >>> from tubelet.models.queries.looks import shown_frames
         >>> shown_frames(length=4, t=1), shown_frames(length=100, t=40)
         ([0, 1, 2, 3], [0, 20, 40, 59, 79, 99])
     """
@@ -41,7 +41,7 @@ def with_share(name: str, share: Tensor | float) -> str:
     """Add the share of all weights to a name, since each picture is scaled by its own maximum.
 
     Example:
-        >>> from tubelet.models.mask2former.looks import with_share
+        >>> from tubelet.models.queries.looks import with_share
         >>> with_share("clip query 7", 0.125)
         'clip query 7, 12 %'
     """
@@ -65,7 +65,7 @@ def to_glances(
         size: Height and width of the network input without padding.
 
     Example:
-        >>> from tubelet.models.mask2former.looks import QueryLook, to_glances
+        >>> from tubelet.models.queries.looks import QueryLook, to_glances
         >>> look = QueryLook("cross-attention", t=1, weights=torch.ones(12))
         >>> index = torch.tensor([7, 8])
         >>> (glance,) = to_glances([look], index, padded=(96, 128), shape=(3, 4), size=(60, 128))

@@ -25,7 +25,7 @@ from tubelet.core.config import Config
 from tubelet.core.matching import assign, bce_cost, class_cost, dice_cost
 from tubelet.core.types import Losses
 from tubelet.models import losses
-from tubelet.models.mask2former.decoder import Classification, QueryPrediction
+from tubelet.models.queries.prediction import Classification, QueryPrediction
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -33,7 +33,7 @@ class Target:
     """The M true objects of one clip.
 
     Example:
-        >>> from tubelet.models.mask2former.criterion import Target
+        >>> from tubelet.models.queries.criterion import Target
         >>> masks = torch.tensor([0.0, 1.0]).view(1, 1, 1, 2)
         >>> target = Target(labels=torch.tensor([0]), masks=masks, padding=torch.ones(2))
         >>> target.sampled(torch.tensor([0.75, 0.5]).view(1, 1, 1, 2))
@@ -51,6 +51,9 @@ class Target:
         return losses.sample(maps, in_frame)[:, 0].unflatten(0, points.shape[:2])
 
 
+Match = tuple[Tensor, Tensor]  # matched queries and their objects, int64 [P] each
+
+
 class MatchedMasks(NamedTuple):
     """Mask logits of matched queries, and the weights of their losses."""
 
@@ -63,7 +66,7 @@ class CriterionConfig(Config):
     """Weights and numbers of points as published; Mask2Former-VIS and IFR share them.
 
     Example:
-        >>> from tubelet.models.mask2former.criterion import CriterionConfig
+        >>> from tubelet.models.queries.criterion import CriterionConfig
         >>> CriterionConfig(points=256).build("ce").config.points
         256
     """
@@ -93,8 +96,8 @@ class Criterion:
     """Losses of all predictions of a batch; it has no parameters.
 
     Example:
-        >>> from tubelet.models.mask2former.criterion import CriterionConfig, Target
-        >>> from tubelet.models.mask2former.decoder import QueryPrediction
+        >>> from tubelet.models.queries.criterion import CriterionConfig, Target
+        >>> from tubelet.models.queries.prediction import QueryPrediction
         >>> prediction = QueryPrediction(torch.zeros(1, 5, 4), kernels=torch.zeros(1, 2, 5, 8))
         >>> masks = torch.ones(1, 2, 16, 16)
         >>> target = Target(labels=torch.tensor([2]), masks=masks, padding=torch.ones(2))
@@ -130,7 +133,7 @@ class Criterion:
         with torch.autocast(features.device.type, enabled=False):
             features = features.float()
             num_objects = sum(len(target.labels) for target in targets)
-            count = _mean_over_processes(num_objects, features.device)
+            count = mean_over_processes(num_objects, features.device)
 
             total: Losses = {}
             for number, prediction in enumerate(predictions):
@@ -150,11 +153,32 @@ class Criterion:
         cross: float,
     ) -> Losses:
         """Compute the losses of one prediction, divided by the number of objects `count`."""
+        matches = [self.match(prediction, b, features[b], target) for b, target in enumerate(targets)]
+        return self.of_matches(prediction, features, targets, matches, count, cross)
+
+    def of_matches(
+        self,
+        prediction: QueryPrediction,
+        features: Tensor,
+        targets: Sequence[Target],
+        matches: Sequence[Match],
+        count: Tensor,
+        cross: float = 0.0,
+    ) -> Losses:
+        """Compute the losses of one prediction whose queries are matched with objects.
+
+        Args:
+            prediction: Of B clips.
+            features: Mask features [B, T, D, h, w].
+            targets: The true objects of each clip.
+            matches: The matched queries and objects of each clip, as `match` returns them.
+            count: The number of objects that the losses of masks are divided by.
+            cross: Weight of the loss of a frame's kernel in the other frames.
+        """
         config = self.config
         # 0, but every part gets a gradient even in a batch without objects
         zero = features.flatten()[:0].sum() + prediction.kernels.flatten()[:0].sum()
         mask, dice, other_frames = zero, zero, zero
-        matches = [self.match(prediction, b, features[b], target) for b, target in enumerate(targets)]
 
         for b, (target, (queries, objects)) in enumerate(zip(targets, matches, strict=True)):
             if len(queries) == 0:
@@ -185,7 +209,7 @@ class Criterion:
         b: int,
         features: Tensor,
         target: Target,
-    ) -> tuple[Tensor, Tensor]:
+    ) -> Match:
         """Match queries and objects of clip `b` one to one, at the least cost (Eq. 4).
 
         Returns:
@@ -237,7 +261,7 @@ class Criterion:
         self,
         logits: Tensor,
         targets: Sequence[Target],
-        matches: Sequence[tuple[Tensor, Tensor]],
+        matches: Sequence[Match],
         count: Tensor,
     ) -> Tensor:
         """Compute the classification loss of all queries.
@@ -265,7 +289,7 @@ def apply_kernels(kernels: Tensor, features: Tensor, cross: float) -> MatchedMas
     Each kernel gives the mask of its own frame, and with `cross` not 0 also those of all others.
 
     Example:
-        >>> from tubelet.models.mask2former.criterion import apply_kernels
+        >>> from tubelet.models.queries.criterion import apply_kernels
         >>> masks = apply_kernels(torch.ones(2, 3, 8), torch.ones(2, 8, 4, 4), cross=0.5)
         >>> masks.maps.shape, masks.weights.tolist()
         (torch.Size([3, 2, 2, 4, 4]), [[1.0, 0.5], [0.5, 1.0]])
@@ -284,8 +308,14 @@ def apply_kernels(kernels: Tensor, features: Tensor, cross: float) -> MatchedMas
     return MatchedMasks(maps.unflatten(-1, size), same_frame, weights)
 
 
-def _mean_over_processes(count: int, device: torch.device) -> Tensor:
-    """Number of objects per process, at least 1, so that every object weighs the same in all processes."""
+def mean_over_processes(count: int, device: torch.device) -> Tensor:
+    """Return the number of objects per process, at least 1, so that each weighs the same in all processes.
+
+    Example:
+        >>> from tubelet.models.queries.criterion import mean_over_processes
+        >>> mean_over_processes(3, torch.device("cpu"))
+        tensor(3.)
+    """
     total = torch.tensor(float(count), device=device)
     processes = 1
     if dist.is_available() and dist.is_initialized():
