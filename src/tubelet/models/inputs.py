@@ -91,6 +91,30 @@ class Stretch(Config):
         raise InputError("another short side needs input.resize.kind=keep_ratio")
 
 
+class Fit(Config):
+    """Resize to the largest size with the frame's ratio that fits into `height` x `width`.
+
+    Example:
+        >>> from tubelet.models.inputs import Fit
+        >>> Fit(height=640, width=640).target(height=1080, width=1920)
+        (360, 640)
+    """
+
+    kind: Literal["fit"] = "fit"
+    height: int = Field(default=640, ge=16, le=8192)
+    width: int = Field(default=640, ge=16, le=8192)
+    multiple: int = Field(default=1, ge=1, le=256)  # sides are padded to a multiple of this
+
+    def target(self, height: int, width: int) -> tuple[int, int]:
+        """Return the height and width that a frame of this size is resized to."""
+        scale = min(self.height / height, self.width / width)
+        return max(round(height * scale), 1), max(round(width * scale), 1)
+
+    def at_short(self, short: int) -> KeepRatio:
+        """Raise InputError: the size that frames are fitted into has no short side of its own."""
+        raise InputError("another short side needs input.resize.kind=keep_ratio")
+
+
 class KeepArea(Config):
     """Bring every frame to about the same area and keep its ratio, to the nearest sides that fit the strides.
 
@@ -129,7 +153,7 @@ class InputConfig(Config):
         tensor([1., 1., 1.])
     """
 
-    resize: Annotated[KeepRatio | Stretch | KeepArea, Field(discriminator="kind")] = KeepRatio()
+    resize: Annotated[KeepRatio | Stretch | Fit | KeepArea, Field(discriminator="kind")] = KeepRatio()
     mean: tuple[float, float, float] = (123.675, 116.28, 103.53)
     std: tuple[Spread, Spread, Spread] = (58.395, 57.12, 57.375)
 

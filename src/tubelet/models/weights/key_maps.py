@@ -103,7 +103,7 @@ def from_transformers(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> list(from_transformers({"class_predictor.bias": torch.zeros(41)}))
         ['decoder.class_predictor.bias']
     """
-    return _joined(_split(_renamed(tensors, _TRANSFORMERS)))
+    return joined(_split(renamed(tensors, _TRANSFORMERS)))
 
 
 def from_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -114,7 +114,7 @@ def from_detectron2(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         >>> list(from_detectron2({"sem_seg_head.predictor.class_embed.bias": torch.zeros(41)}))
         ['decoder.class_predictor.bias']
     """
-    return _split(_renamed(tensors, _DETECTRON2))
+    return _split(renamed(tensors, _DETECTRON2))
 
 
 def is_transformers(tensors: Mapping[str, Tensor]) -> bool:
@@ -171,7 +171,7 @@ def _from_one(name: str) -> Callable[[re.Match[str]], str]:
     return lambda match: f"{name}.{int(match[1]) - 1}.{match[2]}"
 
 
-_DROPPED = ""
+DROPPED = ""  # what a rule gives for a tensor that is not wanted
 _SWIN = r"model\.pixel_level_module\.encoder\.(?:swin\.)?"
 _BLOCK = _SWIN + r"encoder\.layers\.(\d+)\.blocks\.(\d+)\."
 _OURS = r"backbone.body.layers_\1.blocks.\2."
@@ -180,8 +180,8 @@ _TRANSFORMERS: Rules = [
     (_SWIN + r"embeddings\.norm\.(.*)", r"backbone.body.patch_embed.norm.\1"),
     (_SWIN + r"encoder\.layers\.(\d+)\.downsample\.(.*)", _next_stage),
     (_SWIN + r"hidden_states_norms\.stage(\d)\.(.*)", _from_one("backbone.norms")),
-    (_SWIN + r"layernorm\.\w+", _DROPPED),  # only a classifier uses it
-    (_BLOCK + r"attention\.\w+\.relative_position_index", _DROPPED),
+    (_SWIN + r"layernorm\.\w+", DROPPED),  # only a classifier uses it
+    (_BLOCK + r"attention\.\w+\.relative_position_index", DROPPED),
     (_BLOCK + r"attention\.\w+\.relative_position_bias_table", _OURS + "attn.relative_position_bias_table"),
     (_BLOCK + r"attention\.(?:self\.)?([qkv])(?:uery|ey|alue|_proj)\.(.*)", _OURS + r"attn.\3.\4"),
     (_BLOCK + r"attention\.(?:output\.dense|o_proj)\.(.*)", _OURS + r"attn.proj.\3"),
@@ -200,7 +200,7 @@ _TRANSFORMERS: Rules = [
     (r"model\.transformer_module\.decoder\.(.*)", r"decoder.\1"),
     (r"model\.transformer_module\.(.*)", r"decoder.\1"),
     (r"class_predictor\.(.*)", r"decoder.class_predictor.\1"),
-    (r"criterion\..*", _DROPPED),
+    (r"criterion\..*", DROPPED),
 ]
 
 _PIXELS = r"sem_seg_head\.(?:pixel_decoder\.)?"  # the first version did not name the pixel decoder
@@ -210,7 +210,7 @@ _DETECTRON2: Rules = [
     (r"backbone\.stem\.conv1\.(.*)", r"backbone.body.conv1.\1"),
     (r"backbone\.res(\d)\.(\d+)\.(shortcut|conv\d)\.(norm\.)?(.*)", _detectron2_resnet),
     (r"backbone\.layers\.(\d+)\.downsample\.(.*)", _next_stage),
-    (r"backbone\.layers\.\d+\.blocks\.\d+\.attn\.relative_position_index", _DROPPED),
+    (r"backbone\.layers\.\d+\.blocks\.\d+\.attn\.relative_position_index", DROPPED),
     (r"backbone\.layers\.(\d+)\.(blocks\..*)", r"backbone.body.layers_\1.\2"),
     (r"backbone\.(patch_embed\..*)", r"backbone.body.\1"),
     (r"backbone\.norm(\d)\.(.*)", r"backbone.norms.\1.\2"),
@@ -244,14 +244,22 @@ _DETECTRON2: Rules = [
     (_PIXELS + r"mask_features\.(.*)", r"pixel_decoder.mask_projection.\1"),
     (_PIXELS + r"(adapter|layer)_1\.norm\.(.*)", r"pixel_decoder.\1_1.1.\2"),
     (_PIXELS + r"(adapter|layer)_1\.(.*)", r"pixel_decoder.\1_1.0.\2"),
-    (r"criterion\..*|pixel_(mean|std)", _DROPPED),
+    (r"criterion\..*|pixel_(mean|std)", DROPPED),
 ]
 
 
-def _renamed(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
-    renamed = {_rename(key, rules): tensor for key, tensor in tensors.items()}
-    renamed.pop(_DROPPED, None)
-    return renamed
+def renamed(tensors: Mapping[str, Tensor], rules: Rules) -> dict[str, Tensor]:
+    """Rename tensors by the first rule that matches the whole name; drop those whose rule gives DROPPED.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import DROPPED, renamed
+        >>> rules = [("weight", "kernel"), ("step", DROPPED)]
+        >>> list(renamed({"weight": torch.zeros(1), "step": torch.zeros(1)}, rules))
+        ['kernel']
+    """
+    ours = {_rename(key, rules): tensor for key, tensor in tensors.items()}
+    ours.pop(DROPPED, None)
+    return ours
 
 
 def _rename(key: str, rules: Rules) -> str:
@@ -277,8 +285,15 @@ def _split(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return separate
 
 
-def _joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Join the three projections of queries, keys and values of Swin, as timm does."""
+def joined(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Join the three projections of queries, keys and values of Swin and ViT, as timm does.
+
+    Example:
+        >>> from tubelet.models.weights.key_maps import joined
+        >>> parts = {f"blocks.0.attn.{letter}.bias": torch.zeros(8) for letter in "qkv"}
+        >>> {name: len(tensor) for name, tensor in joined(parts).items()}
+        {'blocks.0.attn.qkv.bias': 24}
+    """
     of_queries = [key for key in tensors if re.fullmatch(r".*\.attn\.q\.\w+", key)]
     for key in of_queries:
         names = [re.sub(r"\.q\.(\w+)$", rf".{letter}.\1", key) for letter in "qkv"]

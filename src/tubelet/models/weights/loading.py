@@ -30,6 +30,7 @@ from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.tags.encoder import from_torchvision_video
 from tubelet.models.tags.model import TagConfig, TagModel
+from tubelet.models.videomt.model import VidEoMT, VidEoMTConfig
 from tubelet.models.weights import hub
 from tubelet.models.weights.key_maps import (
     from_coco_ssdlite,
@@ -41,9 +42,10 @@ from tubelet.models.weights.key_maps import (
     is_transformers,
 )
 from tubelet.models.weights.published import describe
+from tubelet.models.weights.videomt import from_eomt, is_eomt
 
-ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig, Field(discriminator="kind")]
-AnyModel = MaskTrackRCNN | Mask2Former | TagModel
+ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig | VidEoMTConfig, Field(discriminator="kind")]
+AnyModel = MaskTrackRCNN | Mask2Former | TagModel | VidEoMT
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -51,6 +53,7 @@ BACKBONES = (  # prefixes of a backbone's tensors
     "detector.backbone.body.",
     "backbone.body.",
     "network.encoder.backbone.body.",
+    "network.backbone.body.",
 )
 ENCODER = "network.encoder."  # prefix of the trunk of a tag model
 SSDLITE = "detector.body."  # prefix of the trunk of an SSDLite detector
@@ -139,7 +142,7 @@ def ready_to_predict(
 ) -> None:
     """Set the evaluation mode, precision and memory layout that `load` gives a model on this device."""
     wants_bf16 = precision == "bf16" or (precision == "auto" and computes_bf16(device))
-    if wants_bf16 and isinstance(model, MaskTrackRCNN | Mask2Former | TagModel):
+    if wants_bf16 and isinstance(model, AnyModel):
         model.precision = torch.bfloat16
     if not isinstance(model, TagModel):  # its 3-D convolutions choose their own memory format
         model.to(memory_format=torch.channels_last)
@@ -154,8 +157,8 @@ def _open(path: Path) -> tuple[ModelConfig, tuple[str, ...], dict[str, Tensor]]:
 
     published = describe(path, read_tensors(path), metadata)
     if published is None:
-        expected = "expected a model saved by tubelet (config and classes in its metadata) or a published Mask2Former"
-        raise WeightsError(f"{path}: {expected}, found neither")
+        expected = "expected a model saved by tubelet (config and classes in its metadata)"
+        raise WeightsError(f"{path}: {expected} or a published Mask2Former or VidEoMT, found neither")
     return published
 
 
@@ -253,8 +256,14 @@ def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[st
     if missing or unknown or shapes:
         raise WeightsError(
             f"{where}: weights of another model: {len(missing)} missing, {len(unknown)} unknown, "
-            f"{len(shapes)} of another shape (first: {(missing + unknown + shapes)[0]})"
+            f"{len(shapes)} of another shape ({_first(missing + unknown + shapes)})"
         )
+
+
+def _first(names: list[str], shown: int = 3) -> str:
+    """The first few names, and how many more there are."""
+    rest = len(names) - shown
+    return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
 
 
 @contextmanager
@@ -281,7 +290,7 @@ def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone
     Args:
         model: Changed in place.
         source: What `load` takes, or a safetensors file of an SSDLite or NanoDet-Plus detector of COCO, a
-            torchvision Mask R-CNN, a published Mask2Former, torchvision's R(2+1)D or a plain
+            torchvision Mask R-CNN, a published Mask2Former, VidEoMT or EoMT, torchvision's R(2+1)D or a plain
             backbone, recognised by their tensors' names. `torchvision/maskrcnn_resnet50_fpn`,
             `torchvision/r2plus1d_18`, `torchvision/resnet50` and `torchvision/resnet101` are downloaded.
         parts: `backbone` takes the trunk alone, from any model with the same one.
@@ -348,6 +357,8 @@ def _renamed(tensors: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
         return from_transformers(tensors)
     if is_detectron2(tensors):
         return from_detectron2(tensors)
+    if is_eomt(tensors):
+        return from_eomt(tensors)
 
     target = model.state_dict().keys()
     for prefix in BACKBONES:

@@ -1,4 +1,4 @@
-"""Published Mask2Former checkpoints: infer the model's config from a file's tensors.
+"""Published checkpoints of Mask2Former and VidEoMT: infer the model's config from a file's tensors.
 
 Sizes come from the shapes of the tensors, never from a config, so that a hostile file cannot make us allocate more than
 it holds. transformers' config.json gives the class names, the number of heads, and whether the model is for video.
@@ -6,27 +6,30 @@ it holds. transformers' config.json gives the class names, the number of heads, 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from tubelet.core.errors import FormatError, InputError, WeightsError
+from tubelet.core.errors import FormatError, WeightsError
 from tubelet.core.protocol import Window
-from tubelet.core.untrusted.documents import decode_json_as, read_json
+from tubelet.core.untrusted.documents import decode_json_as
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import InputConfig, KeepRatio
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.model import Mask2FormerConfig
 from tubelet.models.mask2former.pixel_decoder import LEVELS, PixelDecoderConfig
+from tubelet.models.videomt.model import VidEoMTConfig
+from tubelet.models.weights import sizes
+from tubelet.models.weights.config_json import class_names, read_config, whole_number
 from tubelet.models.weights.key_maps import from_detectron2, from_transformers, is_detectron2, is_transformers
+from tubelet.models.weights.videomt import describe_videomt, is_eomt
 
 POINTS = 4  # sampled by a head of deformable attention on each level
-LARGEST_CONFIG = 10_000_000  # bytes of a config.json; 1,000 classes need 100,000
 
-Described = tuple[Mask2FormerConfig, tuple[str, ...], dict[str, Tensor]]  # model, classes, tensors by our names
+# model, classes, tensors by our names
+Described = tuple[Mask2FormerConfig | VidEoMTConfig, tuple[str, ...], dict[str, Tensor]]
 
 _RESNETS = {  # blocks of the four stages, and convolutions per block
     (2, 2, 2, 2, 2): "resnet18",
@@ -59,39 +62,42 @@ def describe(path: Path, tensors: Mapping[str, Tensor], metadata: Mapping[str, s
     Raises:
         WeightsError: if config.json is missing or does not fit the tensors.
     """
+    if is_eomt(tensors):
+        return describe_videomt(path, tensors)
+
     if is_transformers(tensors):
-        description = _read_config(path)
+        description = read_config(path, "mask2former")
         video = _is_video(description, path)
-        heads = _heads(description, path)
+        heads = whole_number(description, "num_attention_heads", 8, path)
         renamed = from_transformers(tensors)
-        return _config(path, renamed, video=video, heads=heads), _names(description, path), renamed
+        return _config(path, renamed, video=video, heads=heads), class_names(description, path), renamed
 
     if is_detectron2(tensors):
         video = not any("static_query" in key for key in tensors)  # the queries' name in its image models
         renamed = from_detectron2(tensors)
         classes = _names_in_metadata(metadata, path)
         if not classes:
-            classes = _numbered(len(_tensor(renamed, "decoder.class_predictor.bias", path)) - 1)
+            classes = _numbered(len(sizes.tensor(renamed, "decoder.class_predictor.bias", path)) - 1)
         return _config(path, renamed, video=video, heads=8), classes, renamed
     return None
 
 
 def _config(path: Path, tensors: Mapping[str, Tensor], *, video: bool, heads: int) -> Mask2FormerConfig:
     """An image model has no temporal position; it reads one frame at a time, and masks link the objects."""
-    queries, channels = _shape(tensors, "decoder.queries_features.weight", path, 2)
+    queries, channels = sizes.shape(tensors, "decoder.queries_features.weight", path, 2)
     if channels % heads:
         raise WeightsError(f"{path}: expected a number of heads that divides its {channels} channels, got {heads}")
-    weights, _ = _shape(tensors, "pixel_decoder.encoder.layers.0.self_attn.attention_weights.weight", path, 2)
+    weights, _ = sizes.shape(tensors, "pixel_decoder.encoder.layers.0.self_attn.attention_weights.weight", path, 2)
     backbone = _backbone(tensors, path)
     pixels = PixelDecoderConfig(
         channels=channels,
-        layers=_count(tensors, r"pixel_decoder\.encoder\.layers\.(\d+)\."),
-        feed_forward=_shape(tensors, "pixel_decoder.encoder.layers.0.fc1.weight", path, 2)[0],
+        layers=sizes.count(tensors, r"pixel_decoder\.encoder\.layers\.(\d+)\."),
+        feed_forward=sizes.shape(tensors, "pixel_decoder.encoder.layers.0.fc1.weight", path, 2)[0],
     )
     decoder = JointConfig(
-        layers=_count(tensors, r"decoder\.layers\.(\d+)\."),
+        layers=sizes.count(tensors, r"decoder\.layers\.(\d+)\."),
         heads=heads,
-        feed_forward=_shape(tensors, "decoder.layers.0.fc1.weight", path, 2)[0],
+        feed_forward=sizes.shape(tensors, "decoder.layers.0.fc1.weight", path, 2)[0],
         temporal_position=video,
     )
     short = 480 if backbone.startswith("swin") else 360
@@ -108,14 +114,14 @@ def _config(path: Path, tensors: Mapping[str, Tensor], *, video: bool, heads: in
 def _backbone(tensors: Mapping[str, Tensor], path: Path) -> str:
     if "backbone.body.patch_embed.proj.weight" in tensors:
         table = "backbone.body.layers_0.blocks.0.attn.relative_position_bias_table"
-        window = (round(_shape(tensors, table, path, 2)[0] ** 0.5) + 1) // 2
+        window = (round(sizes.shape(tensors, table, path, 2)[0] ** 0.5) + 1) // 2
         channels = len(tensors["backbone.body.patch_embed.proj.weight"])
-        blocks = _count(tensors, r"backbone\.body\.layers_2\.blocks\.(\d+)\.")
+        blocks = sizes.count(tensors, r"backbone\.body\.layers_2\.blocks\.(\d+)\.")
         size: Any = (channels, blocks, window)
         name = _SWINS.get(size)
     else:
-        stages = [_count(tensors, rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
-        convolutions = _count(tensors, r"backbone\.body\.layer1\.0\.bn(\d)\.") - 1
+        stages = [sizes.count(tensors, rf"backbone\.body\.layer{stage}\.(\d+)\.") for stage in (1, 2, 3, 4)]
+        convolutions = sizes.count(tensors, r"backbone\.body\.layer1\.0\.bn(\d)\.") - 1
         size = (*stages, convolutions)
         name = _RESNETS.get(size)
     if name is None:
@@ -123,44 +129,7 @@ def _backbone(tensors: Mapping[str, Tensor], path: Path) -> str:
     return name
 
 
-def _count(tensors: Mapping[str, Tensor], pattern: str) -> int:
-    """One more than the largest number that the pattern's group matches in the tensors' names."""
-    largest = -1
-    for key in tensors:
-        match = re.match(pattern, key)
-        if match and len(match[1]) < 9:
-            largest = max(largest, int(match[1]))
-    return min(largest + 1, len(tensors))
-
-
-def _shape(tensors: Mapping[str, Tensor], name: str, path: Path, sides: int) -> tuple[int, ...]:
-    shape = tuple(_tensor(tensors, name, path).shape)
-    if len(shape) != sides or not all(shape):
-        raise WeightsError(f"{path}: expected {name} to have {sides} sides, got shape {shape}")
-    return shape
-
-
-def _tensor(tensors: Mapping[str, Tensor], name: str, path: Path) -> Tensor:
-    if name not in tensors:
-        raise WeightsError(f"{path}: weights of another model: nothing in it is our {name}")
-    return tensors[name]
-
-
 # transformers' config.json
-
-
-def _read_config(path: Path) -> dict[str, Any]:
-    beside = path.parent / "config.json"
-    if not beside.is_file():
-        raise WeightsError(f"{path}: expected transformers' config.json beside it, which has the names of the classes")
-    try:
-        description = read_json(beside, largest=LARGEST_CONFIG)
-    except (InputError, FormatError) as error:
-        raise WeightsError(str(error)) from None
-    kind = description.get("model_type") if isinstance(description, dict) else type(description).__name__
-    if not isinstance(description, dict) or "mask2former" not in str(kind):
-        raise WeightsError(f"{beside}: expected the config of a mask2former, got {str(kind)[:40]!r}")
-    return description
 
 
 def _is_video(description: Mapping[str, Any], path: Path) -> bool:
@@ -169,26 +138,6 @@ def _is_video(description: Mapping[str, Any], path: Path) -> bool:
     if any("video" in str(description.get(field)).lower() for field in fields):
         return True
     return "video-mask2former" in str(path)
-
-
-def _heads(description: Mapping[str, Any], path: Path) -> int:
-    heads = description.get("num_attention_heads", 8)
-    if not isinstance(heads, int) or not 1 <= heads <= 1024:
-        raise WeightsError(f"{path.parent / 'config.json'}: expected num_attention_heads from 1 to 1024, got {heads!r}")
-    return heads
-
-
-def _names(description: Mapping[str, Any], path: Path) -> tuple[str, ...]:
-    """Class names, in the order of their ids."""
-    beside = path.parent / "config.json"
-    names = description.get("id2label")
-    if not isinstance(names, dict) or not all(isinstance(name, str) for name in names.values()):
-        raise WeightsError(f"{beside}: expected id2label, the names of the classes")
-
-    ids = [str(n) for n in range(len(names))]
-    if set(names) != set(ids):
-        raise WeightsError(f"{beside}: expected id2label to count its {len(names)} classes from 0")
-    return tuple(names[id] for id in ids)
 
 
 # Detectron2 files have no class names, unless the conversion added them to the metadata
