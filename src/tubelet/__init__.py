@@ -28,6 +28,7 @@ _HOMES = {
     "Tracks": "tubelet.core.types",
     "Frame": "tubelet.core.types",
     "Prediction": "tubelet.core.types",
+    "OverlayStyle": "tubelet.drawing.style",
     "VideoPrediction": "tubelet.inference.results",
     "Window": "tubelet.core.protocol",
     "VideoSegmenter": "tubelet.core.protocol",
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from tubelet.core.types import Track as Track
     from tubelet.core.types import Tracks as Tracks
     from tubelet.core.types import Video as Video
+    from tubelet.drawing.style import OverlayStyle as OverlayStyle
     from tubelet.inference.evaluate import evaluate as evaluate
     from tubelet.inference.predict import predict as predict
     from tubelet.inference.predict import stream as stream

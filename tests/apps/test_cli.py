@@ -86,7 +86,17 @@ def test_a_window_is_given_as_pairs(toy: Toy, video: Path, tmp_path: Path, form:
 def test_only_pairs_after_a_window_belong_to_it() -> None:
     typed = ["train", "default", "optim.lr=1", "data.split=a"]
     assert separated(typed) == typed
+    assert separated(["--overlay", "a=1", "--window", "b=2", "c=3"]) == [
+        *("--overlay", "a=1", "--window", "b=2", "--window", "c=3")
+    ]
     assert separated(["--window", "a=1", "b=2", "c", "d=3"]) == ["--window", "a=1", "--window", "b=2", "c", "d=3"]
+
+
+def test_an_overlay_is_drawn_as_asked(toy: Toy, video: Path, tmp_path: Path) -> None:
+    for name, style in {"plain": [], "bare": ["--overlay", "masks=false", "labels=false"]}.items():
+        assert call(["predict", str(video), *style, "--out", str(tmp_path / name)]) == 0
+    sheets = [(tmp_path / name / "contact_sheet.png").read_bytes() for name in ("plain", "bare")]
+    assert sheets[0] != sheets[1]
 
 
 FAULTS = {
@@ -98,6 +108,7 @@ FAULTS = {
     "an unknown key of the window": (["predict", "video.mp4", "--window", "lenght=2"], "did you mean 'length'?"),
     "a wrong value of the window": (["predict", "video.mp4", "--window", "length=0"], "greater than or equal to 1"),
     "a window with gaps": (["predict", "video.mp4", "--window", "length=2", "stride=3"], "leaves out frames"),
+    "an unknown part of an overlay": (["predict", "video.mp4", "--overlay", "lables=false"], "did you mean 'labels'?"),
     "a threshold over one": (["predict", "video.mp4", "--threshold", "2"], "--threshold"),
     "a context that no memory holds": (["predict", "video.mp4", "--window", "context=99999999"], "less than or equal"),
     "frames to decode under none": (["data", "check", "empty", "--decode", "-1"], "--decode"),

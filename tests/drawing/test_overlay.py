@@ -7,11 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tubelet.core.errors import ConfigError
 from tubelet.drawing import overlay
 from tubelet.drawing.colours import colour
-from tubelet.drawing.overlay import TINT, Box, draw
+from tubelet.drawing.overlay import Box, draw
+from tubelet.drawing.style import OverlayStyle
 
 GREY = 90
+TINT = OverlayStyle().opacity
 
 
 def frame(height: int = 360, width: int = 640) -> np.ndarray:
@@ -157,3 +160,72 @@ def test_shapes_that_disagree_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=expected):
         draw(image, given_masks, ids, ["dog"], [0.5])
+
+
+# styles
+
+BOX = (200, 150, 400, 300)
+
+
+def styled(**fields: object) -> np.ndarray:
+    return draw(frame(), masks(BOX), [7], ["dog"], [0.9], style=OverlayStyle.from_tree(dict(fields)))
+
+
+def test_each_part_of_an_overlay_can_be_left_out() -> None:
+    assert styled(masks=False)[225, 300].tolist() == [GREY] * 3
+    assert styled(outlines=False)[225, 200].tolist() == styled()[225, 300].tolist()
+    assert not changed(styled(labels=False))[:145].any()
+    assert changed(styled(scores=False)).sum() < changed(styled()).sum()
+    assert not changed(styled(masks=False, outlines=False, labels=False)).any()
+
+
+def test_opacity_is_that_of_the_tint() -> None:
+    assert styled(opacity=1.0)[225, 300].tolist() == list(colour(7))
+    assert styled(opacity=0.0)[225, 300].tolist() == [GREY] * 3
+
+
+def test_a_box_can_be_drawn_around_a_mask() -> None:
+    ring = masks((200, 150, 400, 300), (0, 0, 0, 0))
+    ring[0, 160:290, 210:390] = False
+    out = draw(frame(), ring, [7, 8], ["dog", "cat"], [0.9, 0.9], style=OverlayStyle(outlines=False, boxes=True))
+    assert out[150, 390].tolist() == list(colour(7))
+
+
+def test_in_a_crowd_only_outlines_are_drawn() -> None:
+    boxes = [(20 * n, 200, 20 * n + 15, 215) for n in range(3)]
+    few = draw(frame(), masks(*boxes), [1, 2, 3], ["a"] * 3, [0.5] * 3, style=OverlayStyle(crowd=3))
+    many = draw(frame(), masks(*boxes), [1, 2, 3], ["a"] * 3, [0.5] * 3, style=OverlayStyle(crowd=2))
+    assert changed(few)[207, 7]
+    assert not changed(many)[207, 7]
+    assert many[200, 7].tolist() == list(colour(1))
+    assert not changed(many)[:195].any(), "no labels"
+
+
+def test_a_label_stands_off_small_objects_where_there_is_room() -> None:
+    large, small = (200, 150, 400, 300), (205, 135, 220, 148)
+    both = masks(large, small)
+    out = draw(frame(), both, [1, 2], ["dog", "fly"], [0.9, 0.9], style=OverlayStyle(masks=False, outlines=False))
+    assert not changed(out)[both[1]].any()
+
+
+def test_a_trail_is_a_line_in_the_colour_of_its_object() -> None:
+    path = np.array([[10.0, 20.0], [60.0, 20.0]])
+    out = draw(frame(), masks((0, 0, 0, 0)), [5], ["a"], [0.5], trails={5: path})
+    assert out[20, 35].tolist() == list(colour(5))
+
+
+def test_a_blurred_class_keeps_no_detail_and_others_keep_all() -> None:
+    rng = np.random.default_rng(0)
+    image = rng.integers(0, 256, (360, 640, 3), dtype=np.uint8)
+    both = masks((100, 100, 220, 220), (400, 100, 520, 220))
+    style = OverlayStyle(masks=False, outlines=False, labels=False, blur=("person",))
+    out = draw(image, both, [1, 2], ["person", "dog"], [0.9, 0.9], style=style)
+    assert len(np.unique(out[100:220, 100:220].reshape(-1, 3), axis=0)) <= 100
+    assert np.array_equal(out[:, 300:], image[:, 300:])
+    edge = out[95:100, 100:220]
+    assert not np.array_equal(edge, image[95:100, 100:220]), "a margin, too"
+
+
+def test_a_style_takes_no_unknown_field() -> None:
+    with pytest.raises(ConfigError, match="did you mean 'labels'"):
+        OverlayStyle().override("label=false")

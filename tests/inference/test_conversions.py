@@ -57,7 +57,11 @@ def test_supervision_gets_masks_boxes_and_identities_of_every_frame(
     module = ModuleType("supervision")
     module.Detections = Detections  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "supervision", module)
-    told = list(prediction.to_supervision())
+    frames = prediction.to_supervision()
+    assert len(frames) == LENGTH
+    told = list(frames)
+    assert np.array_equal(frames[-1].mask, told[-1].mask)
+    assert len(frames[1:3]) == 2
     assert [len(frame.tracker_id) for frame in told] == [1, 1, 2, 2, 2]
     for t, frame in enumerate(told):
         expected = prediction.at(t)

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import errno
+import io
 import json
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -15,8 +18,10 @@ import pytest
 
 from toy import Toy, moving_patches
 from tubelet.core import masks
-from tubelet.core.errors import InputError
+from tubelet.core.errors import ConfigError, InputError
+from tubelet.drawing.style import OverlayStyle
 from tubelet.inference import results
+from tubelet.inference.notebook import played
 from tubelet.inference.predict import predict
 from tubelet.inference.results import VideoPrediction, render
 from tubelet.video.reader import open_video
@@ -153,3 +158,76 @@ def test_a_prediction_of_one_image_is_saved_too(tmp_path: Path) -> None:
     cv2.imwrite(str(tmp_path / "one.png"), moving_patches(1)[0][..., ::-1])
     predict(Toy(), tmp_path / "one.png").save(tmp_path / "out")
     assert len(listing(tmp_path / "out")) == 3
+
+
+# verbs
+
+
+def test_tracks_know_their_names_and_times(prediction: VideoPrediction) -> None:
+    assert [track.name for track in prediction] == ["red", "blue"]
+    assert prediction[1].times.tolist() == pytest.approx([t / 25 for t in range(7)])
+
+
+def test_a_drawn_frame_is_the_overlay_s(prediction: VideoPrediction) -> None:
+    assert np.array_equal(prediction.draw(3), render(prediction.at(3)))
+    bare = prediction.draw(3, OverlayStyle(masks=False, outlines=False, labels=False))
+    assert np.array_equal(bare, prediction.source.frames[3].permute(1, 2, 0))
+    with pytest.raises(ConfigError, match=r"style: expected a tubelet\.OverlayStyle"):
+        prediction.draw(3, "bold")  # type: ignore[arg-type]
+
+
+def test_trails_of_one_frame_and_of_the_whole_video_agree(prediction: VideoPrediction) -> None:
+    style = OverlayStyle(trails=0.1, labels=False)
+    for frame, picture in prediction._drawn(prediction.frames(), style):
+        assert np.array_equal(prediction.draw(frame.index, style), picture)
+
+
+def test_crops_are_boxes_in_a_folder_for_each_identity(prediction: VideoPrediction, tmp_path: Path) -> None:
+    assert prediction.crops(tmp_path / "crops", every=3) == 6
+    assert listing(tmp_path / "crops")[:2] == ["blue-1", "blue-1/00000.png"]
+    left, top, right, bottom = prediction[1].boxes[3].astype(int)
+    image = cv2.imread(str(tmp_path / "crops" / "blue-1" / "00003.png"))[..., ::-1]
+    assert np.array_equal(image, prediction.source.frames[3][:, top:bottom, left:right].permute(1, 2, 0))
+
+
+def test_transparent_crops_are_clear_outside_the_mask(prediction: VideoPrediction, tmp_path: Path) -> None:
+    prediction.crops(tmp_path / "crops", transparent=True, every=7)
+    image = cv2.imread(str(tmp_path / "crops" / "red-0" / "00000.png"), cv2.IMREAD_UNCHANGED)
+    left, top, right, bottom = prediction[0].boxes[0].astype(int)
+    assert np.array_equal(image[..., 3] > 0, prediction[0].mask(0)[top:bottom, left:right])
+
+
+def test_crops_replace_no_files_of_others(prediction: VideoPrediction, tmp_path: Path) -> None:
+    (tmp_path / "notes.txt").touch()
+    with pytest.raises(InputError):
+        prediction.crops(tmp_path)
+    assert listing(tmp_path) == ["notes.txt"]
+
+
+def test_a_notebook_shows_a_player_and_the_table(prediction: VideoPrediction) -> None:
+    html = prediction._repr_html_()
+    data = re.search(r'src="data:video/mp4;base64,([^"]+)"', html)
+    assert data
+    with av.open(io.BytesIO(base64.b64decode(data[1]))) as file:
+        assert len(list(file.decode(video=0))) == 7
+    assert "<td>red</td>" in html
+
+
+def test_a_long_video_is_played_in_steps() -> None:
+    assert len(played(10_000)) <= 300
+    assert played(7) == range(7)
+
+
+def test_a_prediction_without_objects_is_shown_too() -> None:
+    nothing = predict(Toy(shrink=1), np.zeros((2, 48, 64, 3), np.uint8))
+    assert "no object in 2 frames" in nothing._repr_html_()
+
+
+def test_ids_in_the_file_in_the_table_and_on_the_overlay_are_one_number(
+    prediction: VideoPrediction, tmp_path: Path
+) -> None:
+    prediction.save(tmp_path, video=False)
+    document = json.loads((tmp_path / "predictions.json").read_text())
+    written = [(annotation["id"], annotation["track_id"]) for annotation in document["annotations"]]
+    assert written == [(track.id, track.id) for track in prediction]
+    assert [row.id for row in prediction.summary()] == list(prediction.ids) == prediction.at(0).ids.tolist()

@@ -19,6 +19,7 @@ from tubelet.apps.console import catch_termination, rows_of, run, show, table
 from tubelet.apps.train import train
 
 QUIET = "--quiet"
+OF_PAIRS = ("--window", "--overlay")  # options that take several key=value
 
 app = typer.Typer(
     name="tubelet",
@@ -125,11 +126,14 @@ def call(arguments: Sequence[str]) -> int:
 def separated(arguments: Sequence[str]) -> list[str]:
     """`--window length=8 stride=4` -> `--window length=8 --window stride=4`, so that one option takes many pairs."""
     spread: list[str] = []
-    in_pairs = False
+    option = ""  # whose pairs these are
     for argument in arguments:
         is_pair = re.match(r"[a-z_]+=", argument) is not None
-        if in_pairs and is_pair and spread[-1] != "--window":
-            spread.append("--window")
-        in_pairs = argument == "--window" or (in_pairs and is_pair)
+        if option and is_pair and spread[-1] != option:
+            spread.append(option)
+        if argument in OF_PAIRS:
+            option = argument
+        elif not is_pair:
+            option = ""
         spread.append(argument)
     return spread

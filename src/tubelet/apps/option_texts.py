@@ -9,3 +9,6 @@ TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their sco
 DISTINCT_HELP = "Show each object once: leave out those that overlap a better one by more (IoU, e.g. 0.5)."
 CUTS_HELP = "Take the video for one shot: objects go on through scene cuts."
 DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
+OVERLAY_HELP = (
+    "What is drawn: masks, outlines, boxes, labels, scores, trails, opacity, crowd, blur; e.g. boxes=true trails=2."
+)

@@ -14,6 +14,7 @@ from tubelet.apps.option_texts import (
     DEVICE_HELP,
     DISTINCT_HELP,
     MODEL_HELP,
+    OVERLAY_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
     VIEWS_HELP,
@@ -43,6 +44,10 @@ def predict(
     distinct: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
     ] = None,
+    overlay: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
@@ -56,7 +61,7 @@ def predict(
     folder = out or Path("runs") / Path(source).resolve().stem
     if is_data_set(source):
         options: dict[str, Option] = {"threshold": threshold, "window": tuple(window or ()), "views": views, "top": top}
-        options |= {"distinct": distinct, "cuts": not no_cuts, "video": not no_video}
+        options |= {"distinct": distinct, "cuts": not no_cuts, "video": not no_video, "overlay": tuple(overlay or ())}
         predict_set(Path(source), folder, model, device, semantic=semantic, options=options)
         return
 
@@ -69,6 +74,7 @@ def predict(
         views=views,
         top=top,
         distinct=distinct,
+        overlay=overlay or (),
         device=device,
         cuts=not no_cuts,
         video=not no_video,
@@ -86,6 +92,7 @@ def segment(
     views: int = 1,
     top: int | None = None,
     distinct: float | None = None,
+    overlay: Sequence[str] = (),
     device: str = "auto",
     cuts: bool = True,
     video: bool = True,
@@ -93,11 +100,13 @@ def segment(
 ) -> VideoPrediction:
     """Predict, save, and say what was found and where it is."""
     from tubelet.core.atomic import check_folder
+    from tubelet.drawing.style import OverlayStyle
     from tubelet.inference import predict as inference
     from tubelet.models import weights
     from tubelet.video.reader import open_video
 
     check_folder(folder)
+    style = OverlayStyle().override(*overlay)
     opened = open_video(_path_or_camera(source))
     network = weights.load(model, device=device)
     reading = network.window.override(*window)
@@ -114,7 +123,7 @@ def segment(
             progress=progress,
         )
     with progress_bar("drawing") as progress:
-        prediction.save(folder, video=video, progress=progress)
+        prediction.save(folder, video=video, style=style, progress=progress)
     if semantic:
         _save_semantic(network, prediction, folder, reading, video)
     _report(prediction, folder, threshold, video)
@@ -139,10 +148,10 @@ def _path_or_camera(source: str | Path) -> str | Path | int:
 def _report(prediction: VideoPrediction, folder: Path, threshold: float, video: bool) -> None:
     from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
 
-    rows = [
-        (track.id, prediction.classes[track.label], f"{track.score:.2f}", sum(rle is not None for rle in track.rles))
-        for track in prediction.tracks
-    ]
-    found = rows_of(table("#id", "class", "#score", "#frames"), rows)
-    show(found if rows else f"no object with a score of {threshold:g} or more in {prediction.length} frames")
+    summary = prediction.summary()
+    rows = [(row.id, row.name, f"{row.score:.2f}", row.frames) for row in summary]
+    if rows:
+        show(rows_of(table("#id", "class", "#score", "#frames"), rows), summary.heading)
+    else:
+        show(f"no object with a score of {threshold:g} or more in {prediction.length} frames")
     show(*(str(folder / name) for name in [OVERLAY] * video + [PREDICTIONS, CONTACT_SHEET]))

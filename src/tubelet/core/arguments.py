@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 import reprlib
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from numbers import Integral, Real
 from typing import Any
 
-from tubelet.core.errors import ConfigError
+from tubelet.core.errors import ConfigError, nearest
 
 LONGEST = 80  # characters of a value in a message
 _SHOWN = (str, bytes, int, float, list, tuple, dict)
@@ -42,6 +42,47 @@ def positive(name: str, value: Any) -> float:
     if number is None or not (math.isfinite(number) and number > 0):
         raise ConfigError(f"{name}: expected a positive number, got {short(value)}")
     return number
+
+
+def not_negative(name: str, value: Any) -> float:
+    """Convert to a finite float of at least 0. Raises ConfigError, with `name`, if it is not.
+
+    Example:
+        >>> from tubelet.core.arguments import not_negative
+        >>> not_negative("min_seconds", 2)
+        2.0
+    """
+    number = _real(value)
+    if number is None or not (math.isfinite(number) and number >= 0):
+        raise ConfigError(f"{name}: expected a number of at least 0, got {short(value)}")
+    return number
+
+
+def class_labels(classes: Collection[str], known: Sequence[str]) -> frozenset[int]:
+    """Positions of class names in the list `known`.
+
+    Raises ConfigError, with the nearest name, if one is unknown.
+
+    Example:
+        >>> from tubelet.core.arguments import class_labels
+        >>> sorted(class_labels(["dog", "person"], ["person", "cat", "dog"]))
+        [0, 2]
+        >>> class_labels(["persn"], ["person", "cat"])
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.ConfigError: no class 'persn'; did you mean 'person'?
+    """
+    if isinstance(classes, str | bytes) or not isinstance(classes, Collection):
+        raise ConfigError(f"classes: expected a list of class names such as ['person', 'dog'], got {short(classes)}")
+
+    labels = []
+    for name in classes:
+        if not isinstance(name, str):
+            raise ConfigError(f"classes: expected names such as 'person', got {short(name)}")
+        if name not in known:
+            raise ConfigError(f"no class {short(name)}; {nearest(name, known)}")
+        labels.append(known.index(name))
+    return frozenset(labels)
 
 
 def whole_between(name: str, value: Any, least: int, most: int | None = None) -> int:

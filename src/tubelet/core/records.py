@@ -6,12 +6,16 @@ matters.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
 
-from tubelet.core.arguments import fraction
+import numpy as np
+
+from tubelet.core import masks
+from tubelet.core.arguments import class_labels, fraction, not_negative, short, whole_between
+from tubelet.core.errors import ConfigError
 from tubelet.core.masks import RLE
 
 if TYPE_CHECKING:
@@ -31,11 +35,18 @@ AnyPrediction = TypeVar("AnyPrediction", bound="Prediction")  # beartype cannot 
 class Track:
     """One object in a whole video, with one RLE mask per frame.
 
+    `frames`, `times`, `boxes` and `areas` have one row for each frame in which the object appears.
+
     Example:
         >>> from tubelet.core import masks
         >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
-        >>> tubelet.Track(id=1, label=0, score=0.9, rles=(rle, None))
-        Track(id=1, label=0, score=0.9, frames=1 of 2)
+        >>> track = tubelet.Track(id=1, label=0, score=0.9, rles=(rle, None), name="dog", video_times=(0.0, 0.04))
+        >>> track
+        Track(id=1, label=0, name='dog', score=0.9, frames=1 of 2)
+        >>> track.frames, track.times, track.boxes
+        (array([0]), array([0.]), array([[0., 0., 6., 4.]]))
+        >>> track.mask(0).shape, int(track.mask(0).sum()), int(track.mask(1).sum())
+        ((4, 6), 24, 0)
     """
 
     id: int
@@ -45,11 +56,71 @@ class Track:
     rles: Sequence[RLE | None]
     ignore: bool = False  # a crowd: metrics neither reward nor punish predicting it
     area: float | None = None  # mean pixels over the object's frames, if the annotation gives areas
+    # what `predict` adds, for reading: the class name, and the time of each frame of the video in seconds
+    name: str = field(default="", compare=False)
+    video_times: Sequence[float] | None = field(default=None, compare=False)
 
     def __repr__(self) -> str:
-        about = f"id={self.id}, label={self.label}, score={self.score:.3g}"
+        name = f", name={self.name!r}" if self.name else ""
+        about = f"id={self.id}, label={self.label}{name}, score={self.score:.3g}"
         frames = f"{sum(rle is not None for rle in self.rles)} of {len(self.rles)}"
         return f"Track({about}, frames={frames}{', ignore' if self.ignore else ''})"
+
+    @property
+    def frames(self) -> np.ndarray:
+        """Numbers of the n frames in which the object appears, int64 [n]."""
+        present = [t for t, rle in enumerate(self.rles) if rle is not None]
+        return np.array(present, np.int64)
+
+    @property
+    def times(self) -> np.ndarray:
+        """Seconds of those frames, float64 [n]. Raises ConfigError if the times of the video are unknown."""
+        return self._known_times()[self.frames]
+
+    @property
+    def seconds(self) -> float:
+        """How long the object is seen: its number of frames times the mean duration of a frame.
+
+        Raises ConfigError if the times of the video are unknown.
+        """
+        times = self._known_times()
+        if len(times) < 2:
+            return 0.0
+        duration = (times[-1] - times[0]) / (len(times) - 1)
+        return float(len(self.frames) * duration)
+
+    @property
+    def boxes(self) -> np.ndarray:
+        """Tight boxes of the masks (x1, y1, x2, y2) in pixels, float64 [n, 4]."""
+        return masks.boxes(self._present())
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Pixels of the masks, float64 [n]."""
+        return masks.areas(self._present())
+
+    def mask(self, t: SupportsIndex) -> np.ndarray:
+        """The mask in frame t, bool [H, W]; all False where the object is absent.
+
+        Raises ConfigError if there is no such frame, or if the object has no mask in any frame.
+        """
+        t = whole_between("a frame", t, 0, len(self.rles) - 1)
+        rle = self.rles[t]
+        if rle is not None:
+            return np.ascontiguousarray(masks.decode([rle])[0]).view(bool)
+
+        present = self._present()
+        if not present:
+            raise ConfigError(f"track {self.id} has no mask in any frame")
+        return np.zeros(present[0].size, bool)
+
+    def _present(self) -> list[RLE]:
+        return [rle for rle in self.rles if rle is not None]
+
+    def _known_times(self) -> np.ndarray:
+        if self.video_times is None:
+            raise ConfigError(f"the times of track {self.id} are unknown; tracks of `tubelet.predict` have them")
+        return np.asarray(self.video_times, np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -116,11 +187,17 @@ class VideoSet:
 class Prediction:
     """A model's tracks for one video.
 
+    `len(prediction)` is the number of tracks, a loop goes over them, and `prediction[3]` is the one
+    whose id is 3: the number that the overlay, the table and predictions.json show. By position:
+    `prediction.tracks[0]`.
+
     Example:
-        >>> track = tubelet.Track(id=1, label=0, score=0.4, rles=(None, None))
+        >>> track = tubelet.Track(id=3, label=0, score=0.4, rles=(None, None))
         >>> size = (4, 6)
         >>> prediction = tubelet.Prediction(video="dog", size=size, length=2, tracks=(track,))
-        >>> len(prediction.above(0.5).tracks)
+        >>> len(prediction), [track.id for track in prediction], prediction[3].score, 3 in prediction
+        (1, [3], 0.4, True)
+        >>> len(prediction.above(0.5))
         0
     """
 
@@ -134,6 +211,78 @@ class Prediction:
     def __repr__(self) -> str:
         about = f"video={self.video!r}, size={self.size}, frames={self.length}"
         return f"{type(self).__name__}({about}, tracks={_abbreviated(self.tracks)})"
+
+    def __len__(self) -> int:
+        return len(self.tracks)
+
+    def __bool__(self) -> bool:
+        return True  # a prediction without tracks is a result, too
+
+    def __iter__(self) -> Iterator[Track]:
+        return iter(self.tracks)
+
+    def __contains__(self, item: object) -> bool:
+        """Whether there is a track with this id, or this track."""
+        return item in self.ids or item in self.tracks
+
+    def __getitem__(self, id: SupportsIndex) -> Track:
+        """The track with this id; of several (with `top`), the best. Raises ConfigError if there is none."""
+        for track in self.tracks:
+            if track.id == id and not isinstance(id, bool):
+                return track
+        ids = short(list(dict.fromkeys(self.ids)))
+        raise ConfigError(f"no track with the id {short(id)}; ids: {ids} (tracks[0] is the first)")
+
+    @property
+    def ids(self) -> tuple[int, ...]:
+        """The tracks' ids, in their order."""
+        return tuple(track.id for track in self.tracks)
+
+    def filter(
+        self: AnyPrediction,
+        *,
+        classes: Collection[str] | None = None,
+        ids: Collection[int] | None = None,
+        min_score: float = 0.0,
+        min_seconds: float = 0.0,
+        min_frames: int = 0,
+    ) -> AnyPrediction:
+        """Return a copy with only the tracks that fulfil all conditions.
+
+        Args:
+            classes: Class names, such as ["person", "dog"].
+            ids: Track ids.
+            min_score: From 0 to 1.
+            min_seconds: How long the object is seen at least; see `Track.seconds`.
+            min_frames: In how many frames it is seen at least.
+
+        Raises:
+            ConfigError: for an unknown class, with the nearest name, or `min_seconds` where the times of
+                the video are unknown.
+
+        Example:
+            >>> track = tubelet.Track(id=3, label=0, score=0.4, rles=(None, None))
+            >>> prediction = tubelet.Prediction(
+            ...     video="pets", size=(4, 6), length=2, tracks=(track,), classes=("dog", "cat")
+            ... )
+            >>> len(prediction.filter(classes=["dog"])), len(prediction.filter(classes=["cat"]))
+            (1, 0)
+        """
+        labels = None if classes is None else class_labels(classes, self.classes)
+        min_score = fraction("min_score", min_score)
+        min_seconds = not_negative("min_seconds", min_seconds)
+        min_frames = whole_between("min_frames", min_frames, 0)
+
+        def passes(track: Track) -> bool:
+            return (
+                (labels is None or track.label in labels)
+                and (ids is None or track.id in ids)
+                and track.score >= min_score
+                and len(track.frames) >= min_frames
+                and (not min_seconds or track.seconds >= min_seconds)
+            )
+
+        return replace(self, tracks=tuple(track for track in self.tracks if passes(track)))
 
     def above(self: AnyPrediction, threshold: float) -> AnyPrediction:
         """Return a copy with only the tracks whose score is at least `threshold`.

@@ -7,12 +7,12 @@ tight around the masks; no frame of the video is decoded.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
@@ -30,14 +30,41 @@ from tubelet.formats.ytvis import write_predictions
 COLUMNS = ("video", "frame", "time", "track", "class", "score", "x", "y", "width", "height", "area")
 
 
-def to_supervision(prediction: Prediction) -> Iterator[Any]:
-    """Yield one `supervision.Detections` per frame, in order, each made on demand.
+class SupervisionFrames(Sequence[Any]):
+    """One `supervision.Detections` per frame, made when it is read: a video of masks would be large.
+
+    `to_supervision` makes it.
+
+    Args:
+        prediction: The tracks.
+        detections: The class `supervision.Detections`.
+    """
+
+    def __init__(self, prediction: Prediction, detections: Any) -> None:
+        self._prediction = prediction
+        self._detections = detections
+
+    def __len__(self) -> int:
+        return self._prediction.length
+
+    @overload
+    def __getitem__(self, t: int) -> Any: ...
+    @overload
+    def __getitem__(self, t: slice) -> list[Any]: ...
+    def __getitem__(self, t: int | slice) -> Any:
+        frames = range(len(self))[t]
+        if isinstance(frames, range):
+            return [self[frame] for frame in frames]
+        return _detections(self._detections, self._prediction, frames)
+
+
+def to_supervision(prediction: Prediction) -> SupervisionFrames:
+    """A sequence of one `supervision.Detections` per frame.
 
     xyxy float32 [N, 4], mask bool [N, H, W], confidence float32 [N], class_id int [N], tracker_id int [N], and the
     class names as data["class_name"]. Raises InputError if supervision is not installed.
     """
-    detections = _module("supervision").Detections
-    return (_detections(detections, prediction, t) for t in range(prediction.length))
+    return SupervisionFrames(prediction, _module("supervision").Detections)
 
 
 def to_coco(prediction: Prediction) -> dict[str, Any]:

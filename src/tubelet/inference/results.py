@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,16 +15,22 @@ import torch
 from torch import Tensor
 
 from tubelet.core import masks
-from tubelet.core.arguments import whole_between
-from tubelet.core.atomic import together
+from tubelet.core.arguments import short, whole_between
+from tubelet.core.atomic import new_folder, together
+from tubelet.core.errors import ConfigError
 from tubelet.core.masks import RLE
 from tubelet.core.types import Frame, Prediction, Track, Video
 from tubelet.core.untrusted.files import as_path
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.overlay import draw
+from tubelet.drawing.style import OverlayStyle
+from tubelet.drawing.trails import Trails
 from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 from tubelet.inference import conversions
+from tubelet.inference.crops import write_crops, write_image
+from tubelet.inference.notebook import played, player
+from tubelet.inference.summary import Summary, summarize
 from tubelet.video.windows import evenly
 from tubelet.video.writer import VideoWriter
 
@@ -39,7 +45,9 @@ SHEET_WIDTH = 1600  # pixels
 
 @dataclass(frozen=True, kw_only=True, repr=False)  # the short one of Prediction
 class VideoPrediction(Prediction):
-    """A prediction with its source video, to view frame by frame and to save.
+    """A prediction with its source video, to view frame by frame, to draw and to save.
+
+    Its tracks know their class name and their times. In a notebook, a prediction shows itself as a small player.
 
     >>> from tubelet.inference.results import VideoPrediction
     >>> video = tubelet.open_video(np.zeros((2, 4, 6, 3), np.uint8))
@@ -49,6 +57,14 @@ class VideoPrediction(Prediction):
     """
 
     source: Video = field(compare=False)
+
+    def __post_init__(self) -> None:
+        times = self.source.times or tuple(self.source.time(t) for t in range(self.length))
+        tracks = [
+            replace(track, name=self.classes[track.label] if self.classes else "", video_times=times)
+            for track in self.tracks
+        ]
+        object.__setattr__(self, "tracks", tuple(tracks))
 
     def at(self, t: int) -> Frame:
         """Frame t with its objects; decodes that frame only. Raises ConfigError if it does not exist."""
@@ -60,20 +76,54 @@ class VideoPrediction(Prediction):
         for t, image in enumerate(self.source.frames):
             yield self._frame(t, image)
 
+    def summary(self) -> Summary:
+        """One line per object, and the number of objects of each class: `print(prediction.summary())`."""
+        return summarize(self)
+
+    def draw(self, t: int, style: OverlayStyle | None = None) -> np.ndarray:
+        """Frame t with its objects drawn on it, uint8 [H, W, 3] RGB. Raises ConfigError if it does not exist."""
+        t = whole_between("a frame", t, 0, self.length - 1)
+        style = _checked(style)
+        trails = Trails(style.trails)
+        since = self.source.time(t) - style.trails
+        for earlier in range(t):
+            if style.trails and self.source.time(earlier) >= since:
+                self._follow(trails, earlier)
+        return self._picture(self.at(t), style, trails)
+
     def save(
-        self, folder: str | Path, *, video: bool = True, threads: int = 0, progress: ProgressCallback | None = None
+        self,
+        folder: str | Path,
+        *,
+        video: bool = True,
+        style: OverlayStyle | None = None,
+        threads: int = 0,
+        progress: ProgressCallback | None = None,
     ) -> None:
         """Write predictions.json (YouTube-VIS format), overlay.mp4 unless `video` is false, and contact_sheet.png.
 
-        All files appear at the end, together; an interruption or a full disk leaves the folder unchanged. `threads` is
-        the number of the video encoder's threads (0: one per processor); it changes the bytes of the video.
+        All files appear at the end, together; an interruption or a full disk leaves the folder unchanged. `style` says
+        what is drawn. `threads` is the number of the video encoder's threads (0: one per processor); it changes the
+        bytes of the video.
         """
+        style = _checked(style)
         with together(as_path(folder, "the folder of results")) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])
-            self._draw(scratch, video, threads, progress or (lambda done, total: None))
+            self._draw(scratch, video, style, threads, progress or (lambda done, total: None))
 
-    def to_supervision(self) -> Iterator[Any]:
-        """One `supervision.Detections` per frame."""
+    def crops(self, folder: str | Path, *, transparent: bool = False, every: int = 1) -> int:
+        """Cut every object out of every `every`-th frame: `<class>-<id>/00012.png` in a new folder.
+
+        An image is the object's box; `transparent` clears the pixels outside its mask. Returns the number of images.
+        Raises InputError if `folder` is not empty.
+        """
+        every = whole_between("every", every, 1)
+        frames = self.frames() if every == 1 else map(self.at, range(0, self.length, every))
+        with new_folder(as_path(folder, "the folder of crops")) as scratch:
+            return write_crops(scratch, frames, transparent=transparent)
+
+    def to_supervision(self) -> conversions.SupervisionFrames:
+        """A sequence of one `supervision.Detections` per frame, each made when it is read."""
         return conversions.to_supervision(self)
 
     def to_coco(self) -> dict[str, Any]:
@@ -115,10 +165,30 @@ class VideoPrediction(Prediction):
             shot=max(bisect_right(self.shots, t) - 1, 0),
         )
 
+    def _repr_html_(self) -> str:
+        frames = map(self.at, played(self.length))
+        return player(self.source, self._drawn(frames, OverlayStyle())) + self.summary().to_html()
+
     def _film(self, path: Path, threads: int) -> VideoWriter:
         return VideoWriter(path, self.size, self.source.fps, pixel_aspect=self.source.pixel_aspect, threads=threads)
 
-    def _draw(self, folder: Path, video: bool, threads: int, progress: ProgressCallback) -> None:
+    def _drawn(self, frames: Iterable[Frame], style: OverlayStyle) -> Iterator[tuple[Frame, np.ndarray]]:
+        """Frames, in their order, with their pictures; trails go back over these frames."""
+        trails = Trails(style.trails)
+        for frame in frames:
+            yield frame, self._picture(frame, style, trails)
+
+    def _picture(self, frame: Frame, style: OverlayStyle, trails: Trails) -> np.ndarray:
+        if style.trails:
+            trails.add(frame.time, frame.ids.tolist(), frame.boxes.numpy())
+        return render(frame, style, trails)
+
+    def _follow(self, trails: Trails, t: int) -> None:
+        """Add the boxes of frame t to the trails, without decoding it."""
+        present = {track.id: rle for track in self.tracks if (rle := track.rles[t]) is not None}
+        trails.add(self.source.time(t), list(present), masks.boxes(list(present.values())))
+
+    def _draw(self, folder: Path, video: bool, style: OverlayStyle, threads: int, progress: ProgressCallback) -> None:
         """Write the contact sheet and, if `video`, the overlay; frames are decoded once for both."""
         sheet_frames = evenly(self.length, SHEET_FRAMES)
         frames = self.frames() if video else map(self.at, sheet_frames)
@@ -127,8 +197,7 @@ class VideoPrediction(Prediction):
         pictures: list[np.ndarray] = []
         with ExitStack() as stack:
             writer = stack.enter_context(self._film(folder / OVERLAY, threads)) if video else None
-            for done, frame in enumerate(frames, start=1):
-                picture = render(frame)
+            for done, (frame, picture) in enumerate(self._drawn(frames, style), start=1):
                 if writer is not None:
                     writer.write(picture, frame.time)
                 if frame.index in sheet_frames:
@@ -137,21 +206,28 @@ class VideoPrediction(Prediction):
 
         captions = [caption(t, self.source.time(t)) for t in sheet_frames]
         sheet = contact_sheet(pictures, captions, SHEET_WIDTH)
-        _write_image(folder / CONTACT_SHEET, sheet)
+        write_image(folder / CONTACT_SHEET, sheet)
 
 
-def render(frame: Frame) -> np.ndarray:
+def render(frame: Frame, style: OverlayStyle | None = None, trails: Trails | None = None) -> np.ndarray:
     """Draw a frame's objects on it, uint8 [H, W, 3] RGB; each identity has the same colour in all frames."""
-    image = np.ascontiguousarray(frame.image.permute(1, 2, 0).cpu().numpy())
-    return draw(image, frame.masks.cpu().numpy(), frame.ids.tolist(), frame.names, frame.scores.tolist())
+    return draw(
+        np.ascontiguousarray(frame.image.permute(1, 2, 0).cpu().numpy()),
+        frame.masks.cpu().numpy(),
+        frame.ids.tolist(),
+        frame.names,
+        frame.scores.tolist(),
+        style=_checked(style),
+        trails=trails.paths() if trails is not None else None,
+    )
+
+
+def _checked(style: OverlayStyle | None) -> OverlayStyle:
+    if style is not None and not isinstance(style, OverlayStyle):
+        raise ConfigError(f"style: expected a tubelet.OverlayStyle, got {short(style)}")
+    return style or OverlayStyle()
 
 
 def _in_square_pixels(picture: np.ndarray, video: Video) -> np.ndarray:
     height, width = video.shown_size
     return picture if (height, width) == video.size else cv2.resize(picture, (width, height))
-
-
-def _write_image(path: Path, image: np.ndarray) -> None:
-    done, data = cv2.imencode(path.suffix, np.ascontiguousarray(image[..., ::-1]))
-    assert done, "OpenCV knows PNG"
-    path.write_bytes(data.tobytes())

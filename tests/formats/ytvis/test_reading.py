@@ -180,7 +180,7 @@ def test_written_predictions_are_read_back(videos: ytvis.AnnotatedSet, tmp_path:
     tree = json.loads(path.read_text())
     assert [video["id"] for video in tree["videos"]] == [905, 7]
     first, second = tree["annotations"]
-    assert (first["id"], first["video_id"], first["category_id"], first["track_id"]) == (1, 7, 2, 4)
+    assert (first["id"], first["video_id"], first["category_id"], first["track_id"]) == (4, 7, 2, 4)
     assert first["segmentations"] == [None, JSON_RLE, None]
     assert (first["bboxes"], first["areas"]) == ([None, [2.0, 1.0, 3.0, 2.0], None], [None, 6, None])
     assert (first["height"], first["width"], first["iscrowd"]) == (4, 6, 0)

@@ -23,6 +23,7 @@ from tubelet.apps.option_texts import (
     DEVICE_HELP,
     DISTINCT_HELP,
     MODEL_HELP,
+    OVERLAY_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
     VIEWS_HELP,
@@ -71,6 +72,10 @@ def batch(
     distinct: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
     ] = None,
+    overlay: Annotated[
+        list[str] | None,
+        typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
@@ -92,6 +97,7 @@ def batch(
         distinct=distinct,
         cuts=not no_cuts,
         video=not no_video,
+        overlay=tuple(overlay or ()),
         device=devices[0].partition(":")[0],
         threads=threads,
     )

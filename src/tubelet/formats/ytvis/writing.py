@@ -95,7 +95,8 @@ def write_folder(out: str | Path, videos: VideoSet, progress: Callable[[int], No
 def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> None:
     """Write predictions as a data set: annotations have a score and a track_id, classes have names.
 
-    A video whose shots are known has their first frames as `shots`. Raises ValueError if two
+    An annotation's id is its track_id if no track_id occurs twice in the file, else its position from
+    1. A video whose shots are known has their first frames as `shots`. Raises ValueError if two
     predictions are of the same video or have different classes.
 
     Example:
@@ -117,6 +118,9 @@ def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> No
     if any(prediction.classes not in ((), classes) for prediction in predictions):
         raise ValueError("predictions of one file must share their classes")
 
+    track_ids = [track.id for prediction in predictions for track in prediction.tracks]
+    unique = len(set(track_ids)) == len(track_ids)
+
     numbers = numbers_of(names)
     table = []
     for number, prediction in zip(numbers, predictions, strict=True):
@@ -131,7 +135,8 @@ def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> No
             tubes = _tubes(prediction.tracks, prediction.size)
             for track, tube in zip(prediction.tracks, tubes, strict=True):
                 count += 1
-                entry = _annotation(count, number, track.label + 1, track, tube)
+                annotation_id = track.id if unique else count
+                entry = _annotation(annotation_id, number, track.label + 1, track, tube)
                 yield {**entry, "track_id": track.id, "score": float(track.score)}
 
     head = _head(table, range(1, len(classes) + 1), classes)

@@ -29,6 +29,7 @@ from tubelet.core.errors import ConfigError, TubeletError
 from tubelet.core.text import to_json
 from tubelet.core.types import Video, VideoSet
 from tubelet.core.untrusted.documents import read_json
+from tubelet.drawing.style import OverlayStyle
 from tubelet.formats.registry import open_set
 from tubelet.inference.predict import Model, predict
 from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
@@ -60,6 +61,7 @@ class Settings(Config):
     distinct: float | None = None  # leave out tracks that overlap a better one by more (IoU)
     cuts: bool = True  # detect scene cuts
     video: bool = True  # write overlay.mp4
+    overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
     device: str = "cpu"  # without its number: "cpu" or "cuda"
     threads: int = Field(default=1, ge=1, le=1024)  # of each worker; they change the last bits of sums
     version: str = __version__
@@ -246,7 +248,8 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
             distinct=settings.distinct,
             cuts=settings.cuts,
         )
-        prediction.save(folder, video=settings.video, threads=1)  # the encoder's threads decide the bytes
+        style = OverlayStyle().override(*settings.overlay)
+        prediction.save(folder, video=settings.video, style=style, threads=1)  # the encoder's threads decide the bytes
     outcome = VideoOutcome(
         video=job.title,
         folder=job.name,
