@@ -37,10 +37,11 @@ class Memory:
 
     descriptors: Tensor  # [M, ...] whatever the match head compares
     boxes: Tensor  # [M, 4] in input pixels
-    labels: Tensor  # [M] of the first detection, never updated (the paper); with persistence, of the scores
+    labels: Tensor  # [M] of the first detection, never updated (the paper); with persistence or votes, of these
     ids: Tensor  # [M]
     seen: Tensor  # [M] the last frame in which each was detected
     scores: Tensor  # [M, K] class probabilities in that frame; with persistence, the best so far
+    votes: Tensor | None = None  # [M, K] of all frames for its class (`naming.py`); None: frames do not vote
     next_id: int = 1
     time: int = -1  # the last frame that was read
     size: Size | None = None  # of the input at that frame
@@ -53,6 +54,10 @@ class Memory:
     def elsewhere(self) -> Tensor:
         """Objects last detected in another shot, bool [M]."""
         return self.seen < self.shot_start
+
+    def rows(self, ids: Tensor) -> Tensor:
+        """Positions of the objects with these ids, [N]; ids ascend in memory, as objects are appended."""
+        return torch.searchsorted(self.ids, ids)
 
 
 def entered(memory: Memory, shot: int, time: int) -> Memory:
@@ -125,7 +130,8 @@ def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = N
     if cut_keep is not None:
         recent &= ~memory.elsewhere | (memory.seen >= time - cut_keep)
 
-    return replace(memory, **{name: getattr(memory, name)[recent] for name in PER_OBJECT})
+    votes = None if memory.votes is None else memory.votes[recent]
+    return replace(memory, **{name: getattr(memory, name)[recent] for name in PER_OBJECT}, votes=votes)
 
 
 def remember(
@@ -135,6 +141,7 @@ def remember(
     decided: Tensor,
     time: int,
     persistence: float = 0.0,
+    votes: Tensor | None = None,
 ) -> tuple[Memory, Tensor, Detections]:
     """Overwrite the entries of matched objects and append new ones.
 
@@ -147,6 +154,8 @@ def remember(
         time: The current frame.
         persistence: Share of its class probabilities that an object keeps from frame to frame
             where the current ones are lower. 0: only the current frame counts (the paper).
+        votes: Of each detection for its class, [N, K], added to those of its object; None: frames
+            do not vote.
 
     Returns:
         The memory, and ids and detections of those that were not dropped.
@@ -189,6 +198,13 @@ def remember(
     }
     if persistence:
         updated["labels"] = first.pop("labels")
+    if votes is not None:
+        votes = votes.clone()
+        known_votes = votes[:0] if memory.votes is None else memory.votes
+        votes[matched] += known_votes[entries]
+        updated |= {"votes": votes, "labels": votes.argmax(1)}
+        first.pop("labels", None)
+        memory = replace(memory, votes=known_votes)
 
     fields: dict[str, Any] = {}
     for name, values in (first | updated).items():

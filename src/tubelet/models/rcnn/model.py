@@ -28,6 +28,7 @@ from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (register
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
+from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, tracks_of
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
@@ -67,6 +68,7 @@ class MaskTrackConfig(Config):
     association: AssociationConfig = AssociationConfig()
     persistence: float = Field(default=0.0, ge=0, le=1)  # share of its best scores that an object keeps per frame
     recall: RecallConfig | None = None  # searches for objects that the detector misses (the paper: none)
+    naming: NamingConfig | None = None  # frames vote on the class, and the score says how much they agree
     vote: Literal["majority", "score"] = "majority"  # how a track's frames agree on its class
     min_frames: int = Field(default=1, ge=1)  # shorter tracks are dropped (ObjProp: 2)
 
@@ -308,7 +310,15 @@ class MaskTrackRCNN(nn.Module):
 
         decided = drop_shadows(decided, detections.boxes, detections.labels, config.shadow)
         decided = decided.to(detections.boxes.device)
-        return remember(memory, descriptors, detections, decided, time, self.config.persistence)
+        votes = None
+        if self.config.naming is not None and memory.size is not None:
+            votes = votes_of(detections, memory.size, self.config.naming.size)
+        memory, ids, detections = remember(
+            memory, descriptors, detections, decided, time, self.config.persistence, votes
+        )
+        if memory.votes is not None:
+            detections = named(detections, memory.votes[memory.rows(ids)])
+        return memory, ids, detections
 
     def _match_table(self, memory: Memory, view: View, detections: Detections, descriptors: Tensor) -> Tensor:
         """Score N detections against M known objects, [N, M + 1]; column 0 is a new object."""
@@ -338,8 +348,9 @@ class MaskTrackRCNN(nn.Module):
             logits = self.match.compare(view.features, boxes, descriptors, memory.descriptors)
             lost = lost[same_probability(logits, lost) >= config.agreement]
 
-        scores = faded(memory, lost, config.decay)
-        recalled = Detections(boxes=memory.boxes[lost], scores=scores)
+        recalled = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
+        if memory.votes is not None:
+            recalled = named(recalled, memory.votes[lost])
         masks = self.mask.masks(view, recalled.boxes, recalled.labels)
         regions = self.mask.reach(recalled.boxes)
         memory, plausible = follow(memory, lost, masks, regions, view.scale, config.change)
