@@ -7,6 +7,7 @@ THRESHOLD_HELP = "Leave out objects whose score is lower."
 VIEWS_HELP = "Look at N sizes and average (models of queries; 4 as in the IFR paper)."
 TOP_HELP = "For benchmarks: the N best (object, class) pairs, whatever their scores."
 DISTINCT_HELP = "Show each object once: leave out those that overlap a better one by more (IoU, e.g. 0.5)."
+UNKNOWN_HELP = "Name objects 'unknown' whose score is lower, in place of a doubtful class."
 CUTS_HELP = "Take the video for one shot: objects go on through scene cuts."
 DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
 OVERLAY_HELP = (

@@ -17,6 +17,7 @@ from tubelet.apps.option_texts import (
     OVERLAY_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
+    UNKNOWN_HELP,
     VIEWS_HELP,
 )
 
@@ -48,6 +49,9 @@ def predict(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
     ] = None,
+    unknown: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
@@ -61,7 +65,8 @@ def predict(
     folder = out or Path("runs") / Path(source).resolve().stem
     if is_data_set(source):
         options: dict[str, Option] = {"threshold": threshold, "window": tuple(window or ()), "views": views, "top": top}
-        options |= {"distinct": distinct, "cuts": not no_cuts, "video": not no_video, "overlay": tuple(overlay or ())}
+        options |= {"distinct": distinct, "unknown": unknown, "cuts": not no_cuts, "video": not no_video}
+        options["overlay"] = tuple(overlay or ())
         predict_set(Path(source), folder, model, device, semantic=semantic, options=options)
         return
 
@@ -75,6 +80,7 @@ def predict(
         top=top,
         distinct=distinct,
         overlay=overlay or (),
+        unknown=unknown,
         device=device,
         cuts=not no_cuts,
         video=not no_video,
@@ -93,6 +99,7 @@ def segment(
     top: int | None = None,
     distinct: float | None = None,
     overlay: Sequence[str] = (),
+    unknown: float | None = None,
     device: str = "auto",
     cuts: bool = True,
     video: bool = True,
@@ -119,6 +126,7 @@ def segment(
             views=views,
             top=top,
             distinct=distinct,
+            unknown=unknown,
             cuts=cuts,
             progress=progress,
         )

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tubelet.apps.console import say
-from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
+from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, UNKNOWN_HELP
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -43,6 +43,9 @@ def stream(
     *,
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
     threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
+    unknown: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
+    ] = None,
     window: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
@@ -74,7 +77,7 @@ def stream(
         live = opened(source, stack)
         network = weights.load(model, device=device)
         reading = network.window.override(*(window or ()))
-        frames = inference.stream(network, live, window=reading, threshold=threshold, cuts=not no_cuts)
+        frames = inference.stream(network, live, window=reading, threshold=threshold, unknown=unknown, cuts=not no_cuts)
         with suppress(Closed):
             deliver(frames, sinks)
 

@@ -25,6 +25,7 @@ from tubelet.inference.results import ProgressCallback, VideoPrediction
 from tubelet.inference.stitch import Finished, Stitcher
 from tubelet.inference.tallies import Ledger, Tallies
 from tubelet.inference.test_time_augmentation import several
+from tubelet.inference.unknown import UNKNOWN, with_unknown
 from tubelet.tracking.shots import ShotConfig
 from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
 
@@ -41,6 +42,7 @@ def predict(
     threshold: float = 0.5,
     top: int | None = None,
     distinct: float | None = None,
+    unknown: float | None = None,
     views: int = 1,
     cuts: bool = True,
     progress: ProgressCallback | None = None,
@@ -52,18 +54,22 @@ def predict(
     where they appear) is under `threshold` are left out; each object has its best class. `top` asks for what
     benchmarks expect instead: the `top` best (object, class) pairs, best first, whatever their scores; one object may
     appear several times with the same masks and id. `distinct` shows each object once: a track whose overlap with a
-    better one (IoU over the video) is larger is left out; None keeps all. `views` is the number of sizes to average
+    better one (IoU over the video) is larger is left out; None keeps all. Objects whose score is under `unknown` are
+    given a further class, "unknown", in place of a doubtful name. `views` is the number of sizes to average
     over (test-time augmentation). With `cuts`, scene cuts are detected: an object continues after a cut only if its
     appearance matches, and `prediction.shots` has the first frame of each shot. Without, the video is one shot.
     `progress(done, total)` is called as frames are finished. Runs on the device of the model's parameters. Raises
     InputError if the source cannot be read, ConfigError if the model does not support test-time augmentation, or for
-    `top` with `distinct`.
+    `top` with `distinct` or `unknown`.
     """
     threshold = fraction("threshold", threshold)
     top = None if top is None else whole_between("top", top, 1)
     distinct = None if distinct is None else fraction("distinct", distinct)
+    unknown = None if unknown is None else fraction("unknown", unknown)
     if top is not None and distinct is not None:
         raise ConfigError("expected top or distinct, got both: benchmarks rank every pair, duplicates too")
+    if top is not None and unknown is not None:
+        raise ConfigError("expected top or unknown, got both: benchmarks rank every pair, however doubtful")
     check_model(model)
     check_window(window)
     if progress is not None and not callable(progress):
@@ -103,6 +109,8 @@ def predict(
         shots=tuple(shots) if cuts and not window.spread else (),
         source=video,
     )
+    if unknown is not None:
+        prediction = with_unknown(prediction, unknown)
     return prediction.above(threshold) if top is None else prediction
 
 
@@ -112,6 +120,7 @@ def stream(
     *,
     window: Window | None = None,
     threshold: float = 0.5,
+    unknown: float | None = None,
     views: int = 1,
     cuts: bool = True,
 ) -> Iterator[Frame]:
@@ -119,10 +128,11 @@ def stream(
 
     `source` is what `predict` takes, a camera's index or a stream's address. Masks and ids are those that `predict`
     gives; scores and classes are a track's mean and vote up to this frame, and only tracks whose mean so far reaches
-    `threshold` are shown. `cuts` is as in `predict`; each frame has its `shot`. Raises InputError if the source
-    cannot be read, ConfigError if the window needs the whole video.
+    `threshold` are shown. `unknown` and `cuts` are as in `predict`; each frame has its `shot`. Raises InputError if
+    the source cannot be read, ConfigError if the window needs the whole video.
     """
     threshold = fraction("threshold", threshold)
+    unknown = 0.0 if unknown is None else fraction("unknown", unknown)
     check_model(model)
     check_window(window)
 
@@ -132,7 +142,7 @@ def stream(
         raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
 
     steps = _steps(source, window, ShotConfig() if cuts else None)
-    return _frames(model, steps, threshold)
+    return _frames(model, steps, threshold, unknown)
 
 
 def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
@@ -168,7 +178,7 @@ def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_WindowResult]:
         yield _WindowResult(None, None, stitcher.rest())
 
 
-def _frames(model: Model, steps: Iterator[WindowStep], threshold: float) -> Iterator[Frame]:
+def _frames(model: Model, steps: Iterator[WindowStep], threshold: float, unknown: float) -> Iterator[Frame]:
     """Yield finished frames with the tracks whose mean score so far reaches the threshold."""
     tallies = Tallies()
     pictures: dict[int, ShownFrame] = {}  # of frames that are not finished yet
@@ -179,10 +189,13 @@ def _frames(model: Model, steps: Iterator[WindowStep], threshold: float) -> Iter
             tallies.add_window(tracks)
         for frame in finished:
             tallies.add(frame)
-            yield _frame(model, frame, pictures.pop(frame.index), tallies, threshold)
+            yield _frame(model, frame, pictures.pop(frame.index), tallies, threshold, unknown)
 
 
-def _frame(model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies, threshold: float) -> Frame:
+def _frame(
+    model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies, threshold: float, unknown: float
+) -> Frame:
+    classes = (*model.classes, UNKNOWN)
     rows: list[int] = []
     labels: list[int] = []
     scores: list[float] = []
@@ -191,7 +204,7 @@ def _frame(model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies,
         label, score = tally.verdict(model.traits.vote)
         if score >= threshold and tally.frames >= model.traits.min_frames:
             rows.append(row)
-            labels.append(label)
+            labels.append(label if score >= unknown else len(model.classes))
             scores.append(score)
 
     return Frame(
@@ -203,7 +216,7 @@ def _frame(model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies,
         scores=torch.tensor(scores, dtype=torch.float32),
         masks=torch.from_numpy(np.ascontiguousarray(frame.masks[rows])),
         boxes=torch.from_numpy(frame.boxes[rows]),
-        names=tuple(model.classes[label] for label in labels),
+        names=tuple(classes[label] for label in labels),
         shot=picture.shot,
     )
 

@@ -26,6 +26,7 @@ from tubelet.apps.option_texts import (
     OVERLAY_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
+    UNKNOWN_HELP,
     VIEWS_HELP,
 )
 
@@ -76,6 +77,9 @@ def batch(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
     ] = None,
+    unknown: Annotated[
+        float | None, typer.Option(min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
+    ] = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
@@ -95,6 +99,7 @@ def batch(
         views=views,
         top=top,
         distinct=distinct,
+        unknown=unknown,
         cuts=not no_cuts,
         video=not no_video,
         overlay=tuple(overlay or ()),

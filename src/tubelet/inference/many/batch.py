@@ -59,6 +59,7 @@ class Settings(Config):
     views: int = 1
     top: int | None = None
     distinct: float | None = None  # leave out tracks that overlap a better one by more (IoU)
+    unknown: float | None = None  # give objects with a lower score the class "unknown"
     cuts: bool = True  # detect scene cuts
     video: bool = True  # write overlay.mp4
     overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
@@ -246,6 +247,7 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
             views=settings.views,
             top=settings.top,
             distinct=settings.distinct,
+            unknown=settings.unknown,
             cuts=settings.cuts,
         )
         style = OverlayStyle().override(*settings.overlay)
