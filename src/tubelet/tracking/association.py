@@ -50,6 +50,11 @@ class AssociationConfig(Config):
     # of an object of another shot: minimum of p(object) / (p(object) + p(new))
     cut_match: float = Field(default=0.999, ge=0, le=1)
     cut_keep: int | None = Field(default=1000, ge=1)  # frames for which an object of another shot is kept
+    # frames for which detections below `birth` alone can keep an object; None: all. Else an object that has left
+    # rests for ever on something that looks a little like it, whose weak detections fit where it was
+    weak_keep: int | None = Field(default=None, ge=1)
+    # off: an object's appearance is that of its last detection; on: of the last that was not below `birth`
+    sure_appearance: bool = False
 
 
 def cue_scores(

@@ -18,6 +18,7 @@ from tubelet.tracking.association import NEW
 
 NO_HISTORY = History()
 PER_OBJECT = ("descriptors", "boxes", "labels", "ids", "seen", "scores")
+OPTIONAL = ("confirmed", "votes")  # per object too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,6 +42,7 @@ class Memory:
     ids: Tensor  # [M]
     seen: Tensor  # [M] the last frame in which each was detected
     scores: Tensor  # [M, K] class probabilities in that frame; with persistence, the best so far
+    confirmed: Tensor | None = None  # [M] the last frame in which each was detected, and not weakly; None: as `seen`
     votes: Tensor | None = None  # [M, K] of all frames for its class (`naming.py`); None: frames do not vote
     next_id: int = 1
     time: int = -1  # the last frame that was read
@@ -101,7 +103,9 @@ def resized(memory: Memory, size: Size) -> Memory:
     return replace(memory, size=size, boxes=memory.boxes * stretch, frames=(), history=NO_HISTORY)
 
 
-def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = None) -> Memory:
+def forget(
+    memory: Memory, time: int, keep: int | None, cut_keep: int | None = None, weak_keep: int | None = None
+) -> Memory:
     """Drop objects that were not detected for too long.
 
     Args:
@@ -110,6 +114,8 @@ def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = N
         keep: Frames without a detection after which an object is dropped; None: never. For an
             object of another shot only the frames up to the start of this shot count.
         cut_keep: The same for objects of another shot, where all frames count.
+        weak_keep: Frames with weak detections alone, or none, after which an object of this shot is
+            dropped; None: never.
 
     Example:
         >>> from tubelet.models.rcnn.memory import Memory, forget
@@ -120,7 +126,7 @@ def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = N
         >>> forget(memory, time=10, keep=5).ids
         tensor([2])
     """
-    if (keep is None and cut_keep is None) or len(memory.ids) == 0:
+    if (keep is None and cut_keep is None and weak_keep is None) or len(memory.ids) == 0:
         return memory
 
     recent = torch.ones_like(memory.seen, dtype=torch.bool)
@@ -129,9 +135,11 @@ def forget(memory: Memory, time: int, keep: int | None, cut_keep: int | None = N
         recent = memory.seen >= end - keep
     if cut_keep is not None:
         recent &= ~memory.elsewhere | (memory.seen >= time - cut_keep)
+    if weak_keep is not None and memory.confirmed is not None:
+        recent &= memory.elsewhere | (memory.confirmed >= time - weak_keep)
 
-    votes = None if memory.votes is None else memory.votes[recent]
-    return replace(memory, **{name: getattr(memory, name)[recent] for name in PER_OBJECT}, votes=votes)
+    present = [name for name in (*PER_OBJECT, *OPTIONAL) if getattr(memory, name) is not None]
+    return replace(memory, **{name: getattr(memory, name)[recent] for name in present})
 
 
 def remember(
@@ -142,6 +150,7 @@ def remember(
     time: int,
     persistence: float = 0.0,
     votes: Tensor | None = None,
+    weak: Tensor | None = None,
 ) -> tuple[Memory, Tensor, Detections]:
     """Overwrite the entries of matched objects and append new ones.
 
@@ -156,6 +165,7 @@ def remember(
             where the current ones are lower. 0: only the current frame counts (the paper).
         votes: Of each detection for its class, [N, K], added to those of its object; None: frames
             do not vote.
+        weak: Detections that do not confirm their object, bool [N]; None: all do.
 
     Returns:
         The memory, and ids and detections of those that were not dropped.
@@ -199,16 +209,18 @@ def remember(
     if persistence:
         updated["labels"] = first.pop("labels")
     if votes is not None:
-        votes = votes.clone()
-        known_votes = votes[:0] if memory.votes is None else memory.votes
-        votes[matched] += known_votes[entries]
+        if memory.votes is not None:
+            votes = votes.index_add(0, matched.nonzero()[:, 0], memory.votes[entries])
         updated |= {"votes": votes, "labels": votes.argmax(1)}
         first.pop("labels", None)
-        memory = replace(memory, votes=known_votes)
+    if weak is not None:
+        confirmed = torch.full_like(ids, time)
+        updated["confirmed"] = unless_weak(confirmed, memory.confirmed, decided, weak)
 
     fields: dict[str, Any] = {}
     for name, values in (first | updated).items():
-        known = getattr(memory, name).clone()
+        known = getattr(memory, name)
+        known = values[:0] if known is None else known.clone()
         if name in updated:
             known[entries] = values[matched]
         fields[name] = torch.cat([known, values[new]])
@@ -216,3 +228,28 @@ def remember(
     memory = replace(memory, **fields, next_id=memory.next_id + num_new)
     stored = matched | new
     return memory, ids[stored], found[stored]
+
+
+def unless_weak(current: Tensor, past: Tensor | None, decided: Tensor, weak: Tensor) -> Tensor:
+    """Return `current` [N, ...], with the past values [M, ...] of objects that are matched weakly.
+
+    Args:
+        current: Of the N detections.
+        past: Of the M objects in memory; None where there are none.
+        decided: For each detection the position of its object, or below 0, [N].
+        weak: Which detections are weak, bool [N].
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import unless_weak
+        >>> decided = torch.tensor([1, 0, -1])
+        >>> weak = torch.tensor([True, False, True])
+        >>> unless_weak(torch.tensor([7, 8, 9]), torch.tensor([4, 5]), decided, weak)
+        tensor([5, 8, 9])
+    """
+    stale = weak & (decided >= 0)
+    if past is None or not stale.any():
+        return current
+
+    values = current.clone()
+    values[stale] = past[decided[stale]]
+    return values

@@ -27,7 +27,7 @@ from tubelet.models.rcnn.glances import Point
 from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (registers heads, by `kind`)
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
+from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized, unless_weak
 from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, tracks_of
@@ -295,7 +295,8 @@ class MaskTrackRCNN(nn.Module):
         Detections that the association drops are left out.
         """
         config = self.config.association
-        memory = replace(forget(memory, time, config.keep, config.cut_keep), time=time)
+        memory = forget(memory, time, config.keep, config.cut_keep, config.weak_keep)
+        memory = replace(memory, time=time)
         if len(detections) == 0:
             return memory, memory.ids[:0], detections
 
@@ -313,8 +314,11 @@ class MaskTrackRCNN(nn.Module):
         votes = None
         if self.config.naming is not None and memory.size is not None:
             votes = votes_of(detections, memory.size, self.config.naming.size)
+        weak = detections.confidence < config.birth
+        if config.sure_appearance:
+            descriptors = unless_weak(descriptors, memory.descriptors, decided, weak)
         memory, ids, detections = remember(
-            memory, descriptors, detections, decided, time, self.config.persistence, votes
+            memory, descriptors, detections, decided, time, self.config.persistence, votes, weak
         )
         if memory.votes is not None:
             detections = named(detections, memory.votes[memory.rows(ids)])
