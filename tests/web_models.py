@@ -59,7 +59,22 @@ class Attending(Toy):
         return [Glance(name="gaze", frame=t, values=heat) for t in range(6) if t != frame]
 
 
-MODELS = {"toy": Toy, "slow": Slow, "stuck": Stuck, "crashing": Crashing, "faulty": Faulty, "attending": Attending}
+class AttendingEverywhere(Attending):
+    """Looks at all of a frame alike."""
+
+    def attend(self, state: Seen, clip: Clip, frame: int, at: tuple[float, float]) -> list[Glance]:
+        return [Glance(name="wide gaze, 7 %", frame=5, values=torch.ones(9, 16))]
+
+
+MODELS = {
+    "toy": Toy,
+    "slow": Slow,
+    "stuck": Stuck,
+    "crashing": Crashing,
+    "faulty": Faulty,
+    "attending": Attending,
+    "attending-everywhere": AttendingEverywhere,
+}
 
 
 def open_model(name: str) -> Toy:

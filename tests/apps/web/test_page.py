@@ -59,7 +59,7 @@ EDGES = """() => {
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A server in a thread, at a free port."""
     store = Store(tmp_path_factory.mktemp("page"))
-    jobs = Jobs(store, Limits(), web_models.open_model, ["slow", "attending", "stuck"])
+    jobs = Jobs(store, Limits(), web_models.open_model, ["slow", "attending", "stuck", "attending-everywhere"])
     jobs.open()
     listener = serve.listen("127.0.0.1", 0)
     running = serve.configured(server.build(jobs, Access()))
@@ -352,6 +352,27 @@ def test_attention_is_asked_by_keys_and_the_last_question_is_answered(seen: Page
         assert picture.evaluate(white), "a ring marks the point in every picture"
     seen.get_by_role("button", name="Look").press("Enter")
     playwright.expect(seen.get_by_role("button", name="Look")).to_be_focused()
+
+
+def test_another_model_is_asked_the_same_question_and_its_pictures_show_through(seen: Page) -> None:
+    seen.click("#tab-attention")
+    seen.locator(".aim").click(position={"x": 60, "y": 60})
+    seen.locator(".maps canvas").nth(4).wait_for()
+    seen.select_option(".transport select", "attending-everywhere")
+    caption = seen.locator(".maps figcaption")
+    playwright.expect(caption).to_have_count(1)
+    assert caption.evaluate("text => text.textContent") == "frame 5 · wide gaze, 7\N{NO-BREAK SPACE}%"
+    spread = """canvas => new Promise((done) => {  // of the half without the ring
+      const look = () => {
+        const { data } = canvas.getContext("2d").getImageData(0, canvas.height / 2, canvas.width, canvas.height / 2);
+        let low = 255, high = 0;
+        for (let at = 0; at < data.length; at += 4) { low = Math.min(low, data[at]); high = Math.max(high, data[at]); }
+        if (data[3]) done(high - low); else setTimeout(look, 50);
+      };
+      look();
+    })"""
+    shoot(seen, "attention-everywhere")
+    assert seen.locator(".maps canvas").evaluate(spread) > 20
 
 
 def test_a_running_job_is_cancelled_and_its_video_is_gone(seen: Page, film: Path, address: str) -> None:

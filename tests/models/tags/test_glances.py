@@ -28,9 +28,9 @@ def test_each_attention_shows_the_frame_and_those_over_time_some_others(build: B
         assert float(glance.values.sum()) == pytest.approx(1, abs=1e-4)
     assert frames == {
         "spatio-temporal attention": [11],
-        "spatio-temporal attention, elsewhere": [10, 12, 13],
+        "spatio-temporal attention, read from frame 11": [10, 12, 13],
         "tag attention": [11],
-        "tag attention, elsewhere": [10, 12, 13],
+        "tag attention, read from frame 11": [10, 12, 13],
         "self-attention": [11],
     }
 

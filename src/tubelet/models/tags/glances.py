@@ -105,7 +105,8 @@ def glances(network: nn.Module, inputs: dict[str, Tensor], point: Point, index: 
             weights = module.weights(features, cell)  # [T, T, H, W]
             shown.append(_glance(title, index[point.t], weights[:, point.t].mean(0)))
             others = _other_frames(len(index), point.t)
-            shown += [_glance(f"{title}, elsewhere", index[t], weights[point.t, t]) for t in others]
+            reader = f"{title}, read from frame {int(index[point.t])}"
+            shown += [_glance(reader, index[t], weights[point.t, t]) for t in others]
     return shown
 
 

@@ -40,7 +40,7 @@ class View {
     this.time = el("span", { class: "time" });
     const place = (name, limit) => el("input", { type: "number", min: 0, max: limit - 1, title: name, onchange: () => this.typed(), onkeydown: (event) => { if (event.key === "Enter") this.typed().look(); } });
     this.inputs = [place("x, pixels", result.width), place("y, pixels", result.height)];
-    this.model = el("select", { "aria-label": "Model", hidden: models.length < 2 }, ...models.map((model) => el("option", { value: model.name, textContent: model.name })));
+    this.model = el("select", { "aria-label": "Model", hidden: models.length < 2, onchange: () => this.turn && this.look() }, ...models.map((model) => el("option", { value: model.name, textContent: model.name })));
     this.button = el("button", { class: "button primary", textContent: "Look", onclick: () => this.look() });
     this.turn = 0;
     this.maps = el("div", { class: "maps", role: "status" });
@@ -82,7 +82,7 @@ class View {
       if (turn !== this.turn) return;
       const told = maps.length ? `From the ring, at (${x}, ${y}) of frame ${frame}, the model looks here:` : "No attention module looks from this point.";
       const canvases = maps.map((map) => this.canvas(map));
-      const figures = maps.map((map, place) => el("figure", {}, canvases[place], el("figcaption", { textContent: `frame ${map.frame} · ${map.name}` })));
+      const figures = maps.map((map, place) => el("figure", {}, canvases[place], el("figcaption", { textContent: `frame ${map.frame} · ${map.name.replace(" %", "\u00a0%")}` })));
       this.maps.replaceChildren(el("p", { class: "soft", textContent: told }), ...figures);
       for (const [place, map] of maps.entries()) {
         if (turn === this.turn) await this.pictures.paint(canvases[place], map, [x, y]);
@@ -154,8 +154,9 @@ class Pictures {
   }
 }
 
-/** From transparent over violet and orange to pale yellow: even steps of lightness, so that it reads without colour. */
-const RAMP = [[60, 20, 110, 0], [150, 40, 130, 120], [230, 90, 70, 190], [255, 170, 50, 225], [255, 245, 190, 245]];
+/** From transparent over violet and orange to pale yellow: even steps of lightness, so that it reads without colour. The
+ *  picture shows through the largest weight too: attention that is nearly even everywhere would hide it. */
+const RAMP = [[60, 20, 110, 0], [150, 40, 130, 95], [230, 90, 70, 140], [255, 170, 50, 170], [255, 245, 190, 190]];
 
 const COLOURS = Array.from({ length: 256 }, (_, level) => {
   const at = (level / 255) * (RAMP.length - 1), low = Math.min(Math.floor(at), RAMP.length - 2);
