@@ -119,6 +119,8 @@ FAULTS = {
     "an unknown option": (["predict", "video.mp4", "--thresold", "1"], "--threshold"),
     "no source": (["predict"], "Missing argument 'SOURCE'"),
     "an unknown list": (["list", "modles"], "'recipes', 'models', 'backbones'"),
+    "an unknown purpose": (["list", "models", "--for", "phone"], "'cpu', 'gpu', 'commercial'"),
+    "a purpose of recipes": (["list", "recipes", "--for", "cpu"], "--for: expected with models, got recipes"),
     "an unknown recipe": (["train", "defualt", "--out", "out"], "did you mean 'default'?"),
     "an unknown key of a recipe": (["train", "default", "optim.lrr=1", "--out", "out"], "did you mean 'lr'?"),
     "a value of the wrong type": (["train", "default", "optim.lr=fast", "--out", "out"], "optim"),
@@ -229,6 +231,20 @@ def test_lists_name_what_can_be_named(capsys: pytest.CaptureFixture[str]) -> Non
     assert {"resnet50", "mobilenetv2_100", "tf_efficientnet_lite0"} <= set(capsys.readouterr().out.split())
     assert call(["list", "models"]) == 0
     assert "model" in capsys.readouterr().out
+
+
+def test_models_are_listed_by_what_they_are_for(capsys: pytest.CaptureFixture[str]) -> None:
+    def names(*purposes: str) -> set[str]:
+        options = [part for purpose in purposes for part in ("--for", purpose)]
+        assert call(["list", "models", *options]) == 0
+        words = capsys.readouterr().out.split()
+        return {word for word in words if "/" in word or word == "default"}
+
+    assert {"default", "Roboflow/rf-detr-seg-nano"} <= names("cpu")
+    assert "default" not in names("gpu")
+    assert not [name for name in names("commercial") if name.startswith(("facebook/", "shivalikasingh/"))]
+    assert names("gpu", "commercial") == names("gpu") & names("commercial")
+    assert names("cpu") | names("gpu") == names()
 
 
 def test_help_and_version_import_nothing_heavy() -> None:

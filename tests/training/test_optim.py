@@ -16,6 +16,7 @@ from tubelet.training.optim import (
     AdamW,
     Cosine,
     OptimConfig,
+    Polynomial,
     Steps,
     WeightAverage,
     load_state_tensors,
@@ -41,15 +42,35 @@ def test_cosine_falls_from_one_to_its_final_part():
     assert schedule.factor(25, 100) == pytest.approx(0.2 + 0.8 * (0.5 + math.sqrt(0.5) / 2))
 
 
+def test_a_polynomial_falls_from_one_to_nothing():
+    schedule = Polynomial(power=0.9)
+    assert [schedule.factor(i, 100) for i in (0, 50, 100, 150)] == pytest.approx([1.0, 0.5**0.9, 0.0, 0.0])
+
+
+def test_parts_may_rise_for_longer_and_the_longest_prefix_wins():
+    optim = SGD(lr=1.0, warmup=10, warmup_from=0.0, warmups={"body": 20, "body.0": 0}, parts={"body": 0.1})
+    optimizer = optim.build(ToyModel())
+    assert optim.set_rate(optimizer, 5, 100) == pytest.approx(0.5)
+    rates = {name: group["lr"] for group in optimizer.param_groups for name in group["param_names"]}
+    assert rates["head.weight"] == pytest.approx(0.5)
+    assert rates["body.4.weight"] == pytest.approx(0.1 * 0.25)
+    assert rates["body.0.weight"] == pytest.approx(0.1)
+
+
+def test_a_rise_of_a_part_that_the_model_lacks_is_refused():
+    with pytest.raises(ConfigError, match=r"optim\.warmups: no trained parameter begins with 'boddy'.*'body'"):
+        SGD(warmups={"boddy": 5}).build(ToyModel())
+
+
 @given(
     warmup=st.integers(0, 50),
     start=st.floats(0, 1),
     iterations=st.integers(1, 300),
     at=st.lists(st.integers(0, 300), max_size=3),
-    which=st.sampled_from(["cosine", "steps"]),
+    which=st.sampled_from(["cosine", "steps", "polynomial"]),
 )
 def test_every_rate_lies_between_nothing_and_the_base_rate(warmup, start, iterations, at, which):
-    schedule = Cosine() if which == "cosine" else Steps(at=tuple(at))
+    schedule = {"cosine": Cosine(), "steps": Steps(at=tuple(at)), "polynomial": Polynomial()}[which]
     optim = SGD(warmup=warmup, warmup_from=start, schedule=schedule)
     factors = [optim.factor(i, iterations) for i in range(iterations)]
     assert all(0 <= factor <= 1 for factor in factors)

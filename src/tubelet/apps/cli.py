@@ -46,6 +46,14 @@ class Listable(StrEnum):
     backbones = "backbones"
 
 
+class Purpose(StrEnum):
+    """What a model can be listed for."""
+
+    cpu = "cpu"
+    gpu = "gpu"
+    commercial = "commercial"
+
+
 def _show_version(asked: bool) -> None:
     if asked:
         show(f"tubelet {__version__}")
@@ -74,9 +82,26 @@ app.command()(table_command.table)
 @app.command("list")
 def list_names(
     what: Annotated[Listable, typer.Argument(metavar="recipes|models|backbones", show_default=False)],
+    purpose: Annotated[
+        list[Purpose] | None,
+        typer.Option(
+            "--for",
+            metavar="cpu|gpu|commercial",
+            help="Only models that are of use without a GPU, those that want one, or those whose licence allows "
+            "commercial use; may be given twice.",
+            show_default=False,
+        ),
+    ] = None,
 ) -> None:
-    """List what can be named."""
-    {Listable.recipes: _recipes, Listable.models: _models, Listable.backbones: _backbones}[what]()
+    """List what can be named. Accuracy is as published, not measured here."""
+    from tubelet.core.errors import ConfigError
+
+    if purpose and what is not Listable.models:
+        raise ConfigError(f"--for: expected with models, got {what.value}")
+    if what is Listable.models:
+        _models(purpose or [])
+    else:
+        {Listable.recipes: _recipes, Listable.backbones: _backbones}[what]()
 
 
 app.add_typer(data.app, name="data")
@@ -90,10 +115,15 @@ def _recipes() -> None:
     show(rows_of(table("recipe", "what"), [(name, recipes.find(name).about) for name in recipes.names()]))
 
 
-def _models() -> None:
-    from tubelet.models.weights import list_models
+def _models(purposes: Sequence[Purpose]) -> None:
+    from tubelet.models.weights import ListedModel, list_models
 
-    rows = [(m.name, m.where, f"{m.megabytes:.1f}", m.classes, m.published, m.licence) for m in list_models()]
+    def fits(model: ListedModel) -> bool:
+        fit = {Purpose.cpu: model.cpu, Purpose.gpu: not model.cpu, Purpose.commercial: model.commercial}
+        return all(fit[purpose] for purpose in purposes)
+
+    models = [model for model in list_models() if fits(model)]
+    rows = [(m.name, m.where, f"{m.megabytes:.1f}", m.classes, m.published, m.licence) for m in models]
     show(rows_of(table("model", "where", "#MB", "#classes", "published", "licence"), rows))
 
 

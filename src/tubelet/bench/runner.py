@@ -58,6 +58,7 @@ PUBLISHED = {
     "mask2former": "mask2former_vis/table1/r50",
     "ifr": "ifr/table1/r50",
     "tags": "tags/ytvis2019",
+    "videomt": "videomt/ytvis2019/s",
 }
 
 

@@ -25,9 +25,10 @@ def _all() -> dict[str, Experiment]:
         small,
         sta,
         tags,
+        videomt,
     )
 
-    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, mask2former, ifr, small, tags)
+    modules = (default, masktrack, sta, objprop, objprop_attention, compfeat, mask2former, ifr, videomt, small, tags)
     return {name: row for module in modules for name, row in module.RECIPES.items()}
 
 

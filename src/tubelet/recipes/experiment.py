@@ -25,6 +25,7 @@ from tubelet.data.transforms import AnyTransform
 from tubelet.formats import coco, registry, ytvis
 from tubelet.formats.classes import class_map, translate
 from tubelet.formats.lazy import JoinedVideos
+from tubelet.models.videomt.model import VidEoMTConfig
 from tubelet.models.weights import ModelConfig
 from tubelet.recipes.card import write_card
 from tubelet.recipes.starting import Parts, start
@@ -201,7 +202,7 @@ class Experiment(Config):
 
         clips = ClipDataset(videos, self.sampler, self.transforms, self.train.seed, per=self.per, keep_ignored=True)
         torch.manual_seed(self.train.seed)
-        model = self.model.build(videos.classes)
+        model = self._with_its_length().build(videos.classes)
         if not (resume and checkpoint.saved(out / CHECKPOINTS)):
             self._start(model)
         outcome = train(
@@ -224,6 +225,13 @@ class Experiment(Config):
         if outcome.finished and os.environ.get("RANK", "0") == "0":  # torchrun starts several processes
             write_card(out, self.model_dump(mode="json"), videos, others)
         return outcome
+
+    def _with_its_length(self) -> ModelConfig:
+        """The model's config; what is annealed through the training is told how long that is."""
+        if not isinstance(self.model, VidEoMTConfig) or self.model.masking.batches is not None:
+            return self.model
+        batches = self.train.iterations * self.train.accumulate
+        return self.model.but(masking=self.model.masking.but(batches=batches))
 
     def _start(self, model: nn.Module) -> None:
         needs = self.init_needs

@@ -1,4 +1,4 @@
-"""Small versions of the nine systems and of the ablations that carry the papers' claims: what `tubelet bench vis` runs.
+"""Small versions of the ten systems and of the ablations that carry the papers' claims: what `tubelet bench vis` runs.
 
 tubelet train small/compfeat --out runs/compfeat
 
@@ -17,7 +17,7 @@ from tubelet.core.protocol import Window
 from tubelet.data.geometry import Geometry, HorizontalFlip
 from tubelet.data.sampling import DroppedClip, NearbyPair, OrderedPair, RandomPair, SupportReference
 from tubelet.models.backbones import BackboneConfig
-from tubelet.models.inputs import InputConfig, KeepRatio
+from tubelet.models.inputs import Fit, InputConfig, KeepRatio
 from tubelet.models.mask2former.decoder import JointConfig
 from tubelet.models.mask2former.inter_frame import InterFrameConfig
 from tubelet.models.mask2former.model import Mask2FormerConfig
@@ -31,6 +31,8 @@ from tubelet.models.rcnn.neck import DualNeckConfig, STANeckConfig
 from tubelet.models.rcnn.propagation import PropagationConfig
 from tubelet.models.rcnn.regions import DualRegionsConfig
 from tubelet.models.tags.model import TagConfig
+from tubelet.models.videomt.encoder import ViTConfig
+from tubelet.models.videomt.model import VidEoMTConfig
 from tubelet.recipes import tags
 from tubelet.recipes.experiment import Experiment, Generated
 from tubelet.synthetic.config import Synthetic
@@ -186,6 +188,31 @@ _TAGS = tags.GENERATED.but(
     train=_budget(700, 10.0, batch_size=1),
 )
 
+_VIDEOMT = Experiment(
+    about="small VidEoMT",
+    model=VidEoMTConfig(
+        encoder=ViTConfig(
+            channels=64,
+            layers=4,
+            query_layers=2,
+            heads=4,
+            patch=8,
+            size=(HEIGHT, WIDTH),
+            layer_scale=1.0,
+            trunk=_TRUNK,
+        ),
+        input=InputConfig(resize=Fit(height=HEIGHT, width=WIDTH), mean=(127.5,) * 3, std=(127.5,) * 3),
+        queries=10,
+        criterion=CriterionConfig(points=256),
+    ),
+    data=_VIDEOS,
+    sampler=NearbyPair(frames=2, reach=6),
+    transforms=_FLIP,
+    init="default",
+    optim=AdamW(lr=1e-3, warmup=30, schedule=Cosine(), parts={"network.backbone.body.patch_embed.trunk": 0.1}),
+    train=_budget(300, 1.0),
+)
+
 SYSTEMS = {
     "masktrack": _MASKTRACK,
     "sta": _row("STA", 430, neck=_STA),
@@ -201,6 +228,7 @@ SYSTEMS = {
     "mask2former": _MASK2FORMER,
     "ifr": _ifr(0.3),
     "tags": _TAGS,
+    "videomt": _VIDEOMT,
 }
 ABLATIONS = {
     "masktrack-ordered": _row("MaskTrack R-CNN, ordered pairs", 500).but(sampler=OrderedPair()),

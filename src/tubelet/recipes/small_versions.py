@@ -15,6 +15,7 @@ from tubelet.models.rcnn.heads.correlation import CorrelationMatchConfig
 from tubelet.models.rcnn.heads.standard import MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.models.tags.model import TagConfig
+from tubelet.models.videomt.model import VidEoMTConfig
 from tubelet.recipes import tags
 from tubelet.recipes.experiment import Experiment
 from tubelet.recipes.small import SYSTEMS
@@ -38,6 +39,8 @@ def small_version(name: str, iterations: int) -> Experiment:
         small = SYSTEMS["masktrack"].but(model=_rcnn(row.model), sampler=row.sampler)
     elif isinstance(row.model, Mask2FormerConfig):
         small = SYSTEMS["mask2former"].but(model=_queries(row.model), sampler=row.sampler)
+    elif isinstance(row.model, VidEoMTConfig):
+        small = SYSTEMS["videomt"]
     else:
         small = tags.PAPER_GENERATED.but(data=SYSTEMS["tags"].data, model=_tags(name))
 

@@ -27,6 +27,10 @@ _GATHERED: dict[str, tuple[str, ...]] = {
     "tags/table1": ("tags/ytvis2019",),
     "tags/table2": ("tags/davis",),
     "tags/table3": ("tags/davis", "tags/table3/"),
+    # of the other data sets, the larger model alone is published
+    "videomt/ytvis2021": ("videomt/ytvis2021/l",),
+    "videomt/ytvis2022": ("videomt/ytvis2022/l",),
+    "videomt/ovis": ("videomt/ovis/l",),
 }
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
 import torch
 from pydantic import Field
@@ -14,6 +14,9 @@ from torch.optim import Optimizer
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, nearest
 from tubelet.training.sharded_tensors import cut_like
+
+Number = TypeVar("Number", int, float)
+Default = TypeVar("Default")
 
 
 class Constant(Config):
@@ -68,7 +71,25 @@ class Cosine(Config):
         return self.final + (1 - self.final) * wave
 
 
-Schedule = Annotated[Constant | Steps | Cosine, Field(discriminator="kind")]
+class Polynomial(Config):
+    """The share of the iterations that are left, to the power of `power`.
+
+    Example:
+        >>> from tubelet.training.optim import Polynomial
+        >>> Polynomial(power=2).factor(50, iterations=100)
+        0.25
+    """
+
+    kind: Literal["polynomial"] = "polynomial"
+    power: float = Field(default=0.9, gt=0)
+
+    def factor(self, iteration: int, iterations: int) -> float:
+        """1 at iteration 0, 0 at `iterations`."""
+        left = 1 - min(iteration / max(iterations, 1), 1.0)
+        return float(left**self.power)
+
+
+Schedule = Annotated[Constant | Steps | Cosine | Polynomial, Field(discriminator="kind")]
 
 
 class _Optim(Config):
@@ -82,18 +103,23 @@ class _Optim(Config):
     schedule: Schedule = Constant()
     # rate multipliers by prefix of the parameters' names; the longest prefix wins
     parts: dict[str, Annotated[float, Field(ge=0)]] = Field(default_factory=dict)
+    # iterations of the rise by prefix, where it is another than `warmup`; the longest prefix wins
+    warmups: dict[str, Annotated[int, Field(ge=0)]] = Field(default_factory=dict)
 
-    def factor(self, iteration: int, iterations: int) -> float:
-        """The factor of the base rate at an iteration (from 0): schedule times warm-up."""
-        rise = min(iteration / self.warmup, 1.0) if self.warmup else 1.0
+    def factor(self, iteration: int, iterations: int, warmup: int | None = None) -> float:
+        """The factor of the base rate at an iteration (from 0): schedule times warm-up.
+
+        `warmup` is that of a part, where it has its own.
+        """
+        warmup = self.warmup if warmup is None else warmup
+        rise = min(iteration / warmup, 1.0) if warmup else 1.0
         return self.schedule.factor(iteration, iterations) * (self.warmup_from + (1 - self.warmup_from) * rise)
 
     def set_rate(self, optimizer: Optimizer, iteration: int, iterations: int) -> float:
         """Set the rates of all groups for an iteration (from 0); returns the rate of parts with a multiplier of 1."""
-        rate = self.lr * self.factor(iteration, iterations)
         for group in optimizer.param_groups:
-            group["lr"] = rate * group["multiplier"]
-        return rate
+            group["lr"] = self.lr * self.factor(iteration, iterations, group["warmup"]) * group["multiplier"]
+        return self.lr * self.factor(iteration, iterations)
 
 
 class SGD(_Optim):
@@ -204,21 +230,25 @@ def _named(optimizer: Optimizer) -> Iterator[tuple[str, Tensor]]:
 
 def _groups(config: _Optim, model: nn.Module) -> list[dict[str, Any]]:
     named = [(name, parameter) for name, parameter in model.named_parameters() if parameter.requires_grad]
-    for prefix in config.parts:
-        if not any(_within(name, prefix) for name, _ in named):
-            heads = {name.split(".")[0] for name, _ in named}
-            raise ConfigError(f"optim.parts: no trained parameter begins with {prefix!r}; {nearest(prefix, heads)}")
-    groups: dict[tuple[float, float, bool], list[tuple[str, Tensor]]] = {}
+    for field, prefixes in (("parts", config.parts), ("warmups", config.warmups)):
+        for prefix in prefixes:
+            if not any(_within(name, prefix) for name, _ in named):
+                heads = {name.split(".")[0] for name, _ in named}
+                raise ConfigError(
+                    f"optim.{field}: no trained parameter begins with {prefix!r}; {nearest(prefix, heads)}"
+                )
+    groups: dict[tuple[float, int | None, float, bool], list[tuple[str, Tensor]]] = {}
     spared = _spared(config, model)
     for name, parameter in named:
         # a lone number (STA's gamma, a temperature) is a gate, not a weight
         decays = parameter.ndim > 1 or (config.decay_all and parameter.ndim == 1)
         decay = config.weight_decay if decays and name not in spared else 0.0
         whole = parameter.ndim == 0  # also where all others are in slices, which no one call may mix with whole ones
-        groups.setdefault((_multiplier(config, name), decay, whole), []).append((name, parameter))
+        key = (_of_longest(config.parts, name, 1.0), _of_longest(config.warmups, name, None), decay, whole)
+        groups.setdefault(key, []).append((name, parameter))
     return [
-        {"params": members, "multiplier": multiplier, "weight_decay": decay}
-        for (multiplier, decay, _), members in groups.items()
+        {"params": members, "multiplier": multiplier, "warmup": warmup, "weight_decay": decay}
+        for (multiplier, warmup, decay, _), members in groups.items()
     ]
 
 
@@ -239,9 +269,10 @@ def _spared(config: _Optim, model: nn.Module) -> set[str]:
     return names
 
 
-def _multiplier(config: _Optim, name: str) -> float:
-    matching = [prefix for prefix in config.parts if _within(name, prefix)]
-    return config.parts[max(matching, key=len)] if matching else 1.0
+def _of_longest(by_prefix: Mapping[str, Number], name: str, otherwise: Default) -> Number | Default:
+    """The value of the longest prefix that a name begins with."""
+    matching = [prefix for prefix in by_prefix if _within(name, prefix)]
+    return by_prefix[max(matching, key=len)] if matching else otherwise
 
 
 def _within(name: str, prefix: str) -> bool:

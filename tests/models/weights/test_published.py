@@ -361,10 +361,10 @@ def test_a_folder_with_a_pickle_alone_is_told_how_to_go_on(tmp_path: Path) -> No
 
 def test_the_hub_s_models_are_listed_with_what_one_must_know() -> None:
     rows = {row.name: row for row in weights.list_models() if row.where.startswith("hub")}
-    assert len(rows) == len(hub.PUBLISHED) == 13
+    assert len(rows) == len(hub.PUBLISHED) == 26
     large = rows["facebook/mask2former-swin-large-coco-instance"]
     assert (large.where, large.megabytes, large.classes, large.published) == ("hub", 866, 80, "50.1 AP, COCO")
-    assert all("CC BY-NC 4.0" in row.licence for row in rows.values())
+    assert all(("CC BY-NC 4.0" in row.licence) != row.commercial for row in rows.values())
 
 
 def test_a_listed_name_loads_what_the_hub_gives(published: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,8 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from tubelet.core.config import Config
+from tubelet.models.backbones import BackboneConfig
+from tubelet.models.videomt.patches import TrunkPatches
 
 
 class ViTConfig(Config):
@@ -37,6 +39,7 @@ class ViTConfig(Config):
     mlp_ratio: float = Field(default=4.0, gt=0, le=16)
     layer_scale: float = Field(default=1e-5, gt=0)  # LayerScale's start
     drop_path: float = Field(default=0.0, ge=0, lt=1)  # probability that the last layer is dropped in training
+    trunk: BackboneConfig | None = None  # embeds its maps instead of pixels (patches.py); None in the paper
 
     @model_validator(mode="after")
     def _fits(self) -> ViTConfig:
@@ -89,6 +92,8 @@ class Encoder(nn.Module):
             drop_path_rate=config.drop_path,
             norm_layer=partial(nn.LayerNorm, eps=1e-6),
         )
+        if config.trunk is not None:
+            self.body.add_module("patch_embed", TrunkPatches(config.trunk, config.channels, config.patch))
 
     @property
     def prefix(self) -> int:

@@ -28,7 +28,8 @@ class MaskingConfig(Config):
         0.7718...
     """
 
-    batches: int = Field(default=40_000, ge=0)  # of the whole training, each process's; 0: no masked attention
+    # of the whole training, each process's; 0: no masked attention; None: as many as the recipe's training has
+    batches: int | None = Field(default=None, ge=0)
     power: float = Field(default=0.9, gt=0)
 
     def probability(self, layer: int, layers: int, batch: int) -> float:

@@ -42,7 +42,7 @@ from tubelet.models.weights.key_maps import (
     is_transformers,
 )
 from tubelet.models.weights.published import describe
-from tubelet.models.weights.videomt import from_eomt, is_eomt
+from tubelet.models.weights.videomt import from_eomt, is_eomt, resized_vit
 
 ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig | VidEoMTConfig, Field(discriminator="kind")]
 AnyModel = MaskTrackRCNN | Mask2Former | TagModel | VidEoMT
@@ -53,6 +53,7 @@ BACKBONES = (  # prefixes of a backbone's tensors
     "detector.backbone.body.",
     "backbone.body.",
     "network.encoder.backbone.body.",
+    "network.backbone.body.patch_embed.trunk.body.",  # in the small VidEoMT, whose patches are of a trunk's maps
     "network.backbone.body.",
 )
 ENCODER = "network.encoder."  # prefix of the trunk of a tag model
@@ -71,6 +72,8 @@ class ListedModel:
     classes: int
     licence: str
     published: str = ""  # the published figure
+    commercial: bool = True  # whether the licence allows commercial use
+    cpu: bool = True  # whether it is of any use without a GPU
 
 
 def list_models() -> list[ListedModel]:
@@ -88,7 +91,16 @@ def list_models() -> list[ListedModel]:
 def _listed(model: hub.Published) -> ListedModel:
     where = "hub" if model.revision else "hub, a pickle to convert"
     figure = f"{model.ap:.1f} AP, {model.measured_on}"
-    return ListedModel(model.name, where, model.megabytes, model.classes, model.licence, figure)
+    return ListedModel(
+        model.name,
+        where,
+        model.megabytes,
+        model.classes,
+        model.licence,
+        figure,
+        model.commercial,
+        model.cpu,
+    )
 
 
 def _bundled() -> list[ListedModel]:
@@ -217,7 +229,7 @@ def find(name: str | Path) -> Path:
                 f"{path}: this training has no model yet; the same command with --resume goes on with it"
             )
 
-    if str(name) in hub.names():
+    if hub.listed(str(name)) is not None:
         return hub.fetch(str(name))
     shown = short(str(name)) if len(str(name)) > 200 else repr(str(name))
     known = [*(p.stem for p in BUNDLED.glob("*.safetensors")), *hub.names()]
@@ -308,6 +320,8 @@ def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone
         tensors = _renamed(read_tensors(find(source)), model)
 
     tensors = _resized_positions(_trunks(tensors) | tensors, target)
+    if isinstance(model, VidEoMT):
+        tensors = resized_vit(tensors, model.config.encoder)
     if parts == "backbone":
         tensors = _backbone_of(tensors, target)
     common = [name for name in tensors if name in target]

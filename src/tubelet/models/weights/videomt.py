@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 
+from timm.layers import resample_abs_pos_embed, resample_patch_embed
 from torch import Tensor
 
 from tubelet.core.errors import ConfigError, WeightsError
@@ -22,6 +23,8 @@ from tubelet.models.weights.config_json import class_names, read_config, whole_n
 from tubelet.models.weights.key_maps import DROPPED, Rules, joined, renamed
 
 BODY = "network.backbone.body."
+PATCHES = BODY + "patch_embed.proj.weight"
+POSITIONS = BODY + "pos_embed"
 UPDATER = "query_updater.weight"
 
 _LAYER = r"layers\.(\d+)\."
@@ -29,7 +32,7 @@ _BLOCK = BODY + r"blocks.\1."
 _RULES: Rules = [
     (r"embeddings\.cls_token", BODY + "cls_token"),
     (r"embeddings\.register_tokens", BODY + "reg_token"),
-    (r"embeddings\.position_embeddings\.weight", BODY + "pos_embed"),
+    (r"embeddings\.position_embeddings\.weight", POSITIONS),
     (r"embeddings\.patch_embeddings\.projection\.(.*)", BODY + r"patch_embed.proj.\1"),
     (_LAYER + r"(norm\d)\.(.*)", _BLOCK + r"\2.\3"),
     (_LAYER + r"attention\.([qkv])_proj\.(.*)", _BLOCK + r"attn.\2.\3"),
@@ -69,9 +72,9 @@ def from_eomt(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
         ['network.heads.class_predictor.bias']
     """
     ours = joined(renamed(tensors, _RULES))
-    positions = ours.get(BODY + "pos_embed")
+    positions = ours.get(POSITIONS)
     if positions is not None and positions.ndim == 2:
-        ours[BODY + "pos_embed"] = positions[None]
+        ours[POSITIONS] = positions[None]
     return ours
 
 
@@ -106,10 +109,37 @@ def describe_videomt(
         raise WeightsError(f"{path}: expected a VidEoMT with DINOv2's ViT and registers: {error}") from None
 
 
+def resized_vit(tensors: Mapping[str, Tensor], encoder: ViTConfig) -> dict[str, Tensor]:
+    """Resample a ViT's patch embedding and positions to those of an encoder, as DINOv2's 14 pixels to 16.
+
+    Positions must be of a square of patches; what has another form stays as it is.
+
+    Example:
+        >>> from tubelet.models.videomt.encoder import ViTConfig
+        >>> from tubelet.models.weights.videomt import resized_vit
+        >>> tensors = {"network.backbone.body.pos_embed": torch.zeros(1, 37 * 37, 384)}
+        >>> resized_vit(tensors, ViTConfig())["network.backbone.body.pos_embed"].shape
+        torch.Size([1, 1600, 384])
+    """
+    resized = dict(tensors)
+    patches = tensors.get(PATCHES)
+    if patches is not None and patches.ndim == 4 and encoder.trunk is None:
+        resized[PATCHES] = resample_patch_embed(patches, [encoder.patch, encoder.patch])
+
+    positions = tensors.get(POSITIONS)
+    if positions is None or positions.ndim != 3:
+        return resized
+    side = math.isqrt(positions.shape[1])
+    rows, columns = encoder.grid
+    if side * side == positions.shape[1] and positions.shape[1] != rows * columns:
+        resized[POSITIONS] = resample_abs_pos_embed(positions, [rows, columns], [side, side], num_prefix_tokens=0)
+    return resized
+
+
 def _config(path: Path, tensors: Mapping[str, Tensor], heads: int, query_layers: int) -> VidEoMTConfig:
     queries, channels = sizes.shape(tensors, "network.query.weight", path, 2)
-    patch = sizes.shape(tensors, BODY + "patch_embed.proj.weight", path, 4)[2]
-    patches = sizes.shape(tensors, BODY + "pos_embed", path, 3)[1]
+    patch = sizes.shape(tensors, PATCHES, path, 4)[2]
+    patches = sizes.shape(tensors, POSITIONS, path, 3)[1]
     rows = math.isqrt(patches)
     if rows * rows != patches:
         raise WeightsError(f"{path}: expected positions of a square of patches, got {patches}")
