@@ -99,16 +99,74 @@ def test_an_overlay_is_drawn_as_asked(toy: Toy, video: Path, tmp_path: Path) -> 
     assert sheets[0] != sheets[1]
 
 
+def test_several_videos_get_a_folder_each(
+    toy: Toy, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "films").mkdir()
+    (tmp_path / "films" / "second.mp4").write_bytes(video.read_bytes())
+    out = tmp_path / "out"
+    assert call(["predict", str(video), str(tmp_path / "films"), "--out", str(out), "--no-video"]) == 0
+    assert {"second", "summary.csv", "two_patches"} <= set(listing(out))
+    assert "contact_sheet.png" in listing(out / "second")
+    assert call(["predict", str(tmp_path / "*" / "*.mp4"), "--out", str(tmp_path / "again"), "--no-video"]) == 0
+    assert (tmp_path / "again" / "predictions.json").exists(), "a pattern of one video is that video"
+
+
+def test_images_are_one_video_whether_the_shell_or_we_resolve_the_pattern(toy: Toy, tmp_path: Path) -> None:
+    with ImageWriter(tmp_path / "shots") as writer:
+        for frame in moving_patches(3):
+            writer.write(frame)
+    images = sorted(str(path) for path in (tmp_path / "shots").glob("*.png"))
+    for name, sources in {"shell": images, "ours": [str(tmp_path / "shots" / "*.png")]}.items():
+        assert call(["predict", *sources, "--out", str(tmp_path / name), "--no-video"]) == 0
+        document = json.loads((tmp_path / name / "predictions.json").read_text())
+        assert (document["videos"][0]["length"], document["videos"][0]["name"]) == (3, "shots")
+
+
+def test_classes_a_region_and_a_part_are_chosen_by_options(toy: Toy, video: Path, tmp_path: Path) -> None:
+    chosen = [
+        "--classes",
+        "red, green",
+        "--roi",
+        "0,0 64,0 64,48 0,48",
+        "--start",
+        "0.1",
+        "--end",
+        "0.5",
+        "--every",
+        "2",
+    ]
+    assert call(["predict", str(video), *chosen, "--out", str(tmp_path / "out"), "--no-video"]) == 0
+    document = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert document["videos"][0]["length"] == 2
+    assert [annotation["category_id"] for annotation in document["annotations"]] == [1]
+
+
+def test_a_stream_shows_the_chosen_classes(toy: Toy, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["stream", str(video), "--json", "--classes", "blue", "--every", "3"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [line["names"] for line in lines] == [["blue"], ["blue"]]
+
+
 FAULTS = {
     "a missing file": (["predict", "nowhere.mp4"], "nowhere.mp4: no such file or folder"),
     "text called mp4": (["predict", "text.mp4"], "text.mp4: not a video that can be read"),
-    "an empty folder": (["predict", "empty"], "empty: no images in this folder"),
+    "an empty folder": (["predict", "empty"], "empty: neither videos nor folders of images in it"),
     "images of different sizes": (["predict", "mixed"], "64x48"),
     "a camera": (["predict", "0"], "0: a live source has no end"),
     "an unknown key of the window": (["predict", "video.mp4", "--window", "lenght=2"], "did you mean 'length'?"),
     "a wrong value of the window": (["predict", "video.mp4", "--window", "length=0"], "greater than or equal to 1"),
     "a window with gaps": (["predict", "video.mp4", "--window", "length=2", "stride=3"], "leaves out frames"),
     "an unknown part of an overlay": (["predict", "video.mp4", "--overlay", "lables=false"], "did you mean 'labels'?"),
+    "an unknown class": (["predict", "video.mp4", "--classes", "rde,blue"], "no class 'rde'; did you mean 'red'?"),
+    "no class": (["predict", "video.mp4", "--classes", ","], "expected class names such as person,dog"),
+    "a polygon of two points": (["predict", "video.mp4", "--roi", "0,0,5,5"], "--roi: a polygon needs three points"),
+    "no polygon": (["stream", "video.mp4", "--json", "--roi", "left"], "--roi: expected points in pixels"),
+    "a part after the end": (["predict", "video.mp4", "--start", "9"], "no frame from 9 s on"),
+    "a pattern of nothing": (["predict", "films/*.mp4"], "films/*.mp4: no file matches"),
+    "an address among videos": (["predict", "video.mp4", "http://127.0.0.1:9/a.mp4"], "is predicted by itself"),
+    "an address of nobody": (["predict", "http://127.0.0.1:9/a.mp4"], "cannot be fetched"),
+    "maps of several videos": (["predict", "video.mp4", "text.mp4", "--semantic"], "one video at a time"),
     "a threshold over one": (["predict", "video.mp4", "--threshold", "2"], "--threshold"),
     "a context that no memory holds": (["predict", "video.mp4", "--window", "context=99999999"], "less than or equal"),
     "frames to decode under none": (["data", "check", "empty", "--decode", "-1"], "--decode"),
@@ -117,7 +175,7 @@ FAULTS = {
     "a device as a video": (["batch", "/dev/null", "--out", "out"], "found a device"),
     "an unknown command": (["predcit", "video.mp4"], "Did you mean 'predict'?"),
     "an unknown option": (["predict", "video.mp4", "--thresold", "1"], "--threshold"),
-    "no source": (["predict"], "Missing argument 'SOURCE'"),
+    "no source": (["predict"], "Missing argument 'SOURCE ...'"),
     "an unknown list": (["list", "modles"], "'recipes', 'models', 'backbones'"),
     "an unknown purpose": (["list", "models", "--for", "phone"], "'cpu', 'gpu', 'commercial'"),
     "a purpose of recipes": (["list", "recipes", "--for", "cpu"], "--for: expected with models, got recipes"),

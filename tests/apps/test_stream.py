@@ -30,11 +30,10 @@ from tubelet.apps.picture import picture
 from tubelet.apps.web.guard import Access
 from tubelet.apps.web.live import MAX_VIEWERS, Newest, build, show_live
 from tubelet.core import masks
-from tubelet.core.errors import InputError
 from tubelet.core.types import Frame
 from tubelet.inference import predict as inference
 from tubelet.models import weights
-from tubelet.video import reader
+from tubelet.video.lasting import open_lasting
 from tubelet.video.live import LiveVideo, Stamped
 from tubelet.video.writer import VideoWriter
 
@@ -129,82 +128,17 @@ def test_frames_are_dropped_and_never_queued_where_the_model_is_slower(monkeypat
             time.sleep(0.05)
             return super().step(*given)
 
-    monkeypatch.setattr(reader, "open_stream", lambda source: live(tensors(100), every=0.005))
-    stop = threading.Event()
-    source = command.open_lasting("tcp://camera", stop, first_wait=30)
+    monkeypatch.setattr("tubelet.video.live.open_stream", lambda source: live(tensors(100), every=0.005))
+    source = open_lasting("tcp://camera", first_wait=30)
     seen = []
     for frame in inference.stream(Slow(), source):
         seen.append(round(frame.time * 10))
         if len(seen) == 6:
             break
-    stop.set()
     source.close()
     assert source.dropped > 10
     assert seen == sorted(set(seen))
     assert seen[-1] - seen[0] > 20  # always the newest: it keeps up with the clock, not with the count
-
-
-def test_identities_and_times_go_on_after_the_source_broke_off(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    parts: Iterator[list[torch.Tensor]] = iter([tensors(3), tensors(4)])
-
-    def opening(source: object) -> LiveVideo:
-        images = next(parts, None)
-        if images is None:
-            raise InputError("gone for good")
-        return live(images, every=0.02)
-
-    monkeypatch.setattr(reader, "open_stream", opening)
-    stop = threading.Event()
-    source = command.open_lasting(0, stop, first_wait=0.01)
-    frames = []
-    for frame in inference.stream(Toy(), source):
-        frames.append(frame)
-        if len(frames) == 7:
-            stop.set()
-    assert [frame.ids.tolist() for frame in frames] == [[0, 1]] * 7
-    times = [frame.time for frame in frames]
-    assert times == sorted(times)
-    assert times[3] > times[2]
-    told = capsys.readouterr().err
-    assert "broke off; trying again" in told
-    assert "is back" in told
-
-
-def test_a_source_that_comes_back_with_another_size_is_brought_to_the_old_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    parts = iter([tensors(2), tensors(2, (96, 128))])
-    monkeypatch.setattr(reader, "open_stream", lambda source: live(next(parts), every=0.02))
-    stop = threading.Event()
-    shapes = []
-    with suppress(StopIteration, RuntimeError):
-        for _, image in command.open_lasting(0, stop, first_wait=0.01):
-            shapes.append(tuple(image.shape))
-            if len(shapes) == 4:
-                stop.set()
-                break
-    assert shapes == [(3, *SIZE)] * 4
-
-
-def test_waits_between_attempts_double_up_to_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Watch(threading.Event):
-        def wait(self, timeout: float | None = None) -> bool:
-            waits.append(timeout)
-            return len(waits) == 6
-
-    def refused(source: object) -> LiveVideo:
-        raise InputError("not there")
-
-    waits: list[float | None] = []
-    monkeypatch.setattr(reader, "open_stream", refused)
-    assert command._again(0, "camera 0", Watch(), 0.5, 4.0) is None
-    assert waits == [0.5, 1.0, 2.0, 4.0, 4.0, 4.0]
-
-
-def test_a_recording_is_not_opened_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    recording = LiveVideo("film", iter(()), waits=True)  # type: ignore[arg-type]
-    monkeypatch.setattr(reader, "open_stream", lambda source: recording)
-    assert command.open_lasting("http://somewhere/film.mp4", threading.Event()) is recording
 
 
 class Broadcaster:
@@ -247,33 +181,26 @@ def broadcast(tmp_path: Path) -> Iterator[Broadcaster]:
     sender.close()
 
 
-def test_a_network_stream_is_followed_and_taken_up_again_when_it_hangs_up(
-    broadcast: Broadcaster, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(command, "FIRST_WAIT", 0.01)
-    stop = threading.Event()
-    source = command.open_lasting(broadcast.address, stop, first_wait=0.01)
+def test_a_network_stream_is_followed_and_taken_up_again_when_it_hangs_up(broadcast: Broadcaster) -> None:
+    source = open_lasting(broadcast.address, first_wait=0.01)
     frames: list[Frame] = []
     for frame in inference.stream(Toy(), source):
         frames.append(frame)
         if broadcast.calls > 2 and len(frames) > 10:
             break
-    stop.set()
     source.close()
     assert {name for frame in frames for name in frame.names} == {"red", "blue"}
     assert [frame.time for frame in frames] == sorted(frame.time for frame in frames)
 
 
 def test_the_page_shows_the_newest_picture(broadcast: Broadcaster) -> None:
-    stop, pictures = threading.Event(), []
+    pictures = []
     with ExitStack() as stack, pytest.MonkeyPatch.context() as patch:
         said: list[str] = []
         patch.setattr("tubelet.apps.serve.show", said.append)
         sink = stack.enter_context(show_live("127.0.0.1", 0))
         address = re.findall(r"http://[\d.:]+/", said[0])[0]
-        source = command.open_lasting(broadcast.address, stop, first_wait=0.01)
-        stack.callback(source.close)
-        stack.callback(stop.set)
+        source = stack.enter_context(open_lasting(broadcast.address, first_wait=0.01))
         frames = inference.stream(Toy(), source)
         worker = threading.Thread(target=command.deliver, args=(frames, [sink]), daemon=True)
         worker.start()

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from patch_sets import CLASSES, patch_set, write_patch_set
-from toy import Toy
+from toy import Seen, Toy
 from tubelet import evaluate
 from tubelet.core.errors import ConfigError, InputError
-from tubelet.core.types import VideoSet
+from tubelet.core.types import Clip, Tracks, VideoSet
 from tubelet.evaluation.measures import measure
 from tubelet.formats import registry, ytvis
 from tubelet.inference.predict import predict
@@ -54,6 +54,23 @@ def test_classes_in_another_order_are_matched_by_name() -> None:
         for video in truth.videos
     ]
     assert evaluate(Toy(), VideoSet(videos=videos, classes=turned)) == evaluate(Toy(), truth)
+
+
+def test_chosen_classes_are_measured_alone() -> None:
+    class Colourblind(Toy):
+        """Calls blue what is red: wrong for those two classes, right for the others."""
+
+        def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+            state, tracks = super().step(state, clip)
+            swapped = tracks.scores[:, [2, 1, 0, 3]]
+            return state, replace(tracks, scores=swapped)
+
+    truth = patch_set()
+    assert evaluate(Colourblind(shrink=1), truth)["AP"] < 1
+    assert evaluate(Colourblind(shrink=1), truth, classes=["green"])["AP"] == pytest.approx(1)
+    assert evaluate(Colourblind(shrink=1), truth, classes=["red"])["AP"] == 0
+    with pytest.raises(ConfigError, match="no class 'gren'; did you mean 'green'"):
+        evaluate(Toy(), truth, classes=["gren"])
 
 
 def test_any_class_is_an_object_of_davis() -> None:

@@ -86,7 +86,7 @@ def test_a_cut_right_after_a_window_leaves_no_rest() -> None:
 
 def test_a_live_source_is_read_alike_but_for_its_end() -> None:
     video, window = edited(6, 9), Window(length=4, stride=3)
-    steps = [step.clip.index.tolist() for step in listen(live(video), window, CUTS)]
+    steps = [step.clip.index.tolist() for step in listen(iter(live(video)), window, CUTS)]
     assert steps[:4] == [step.clip.index.tolist() for step in read(video, window, CUTS)][:4]
     assert steps[4:] == [[12, 13, 14]]
 

@@ -202,7 +202,7 @@ def test_paths_are_not_live() -> None:
 
 
 def test_another_kind_of_source_and_a_wrong_rate_are_refused() -> None:
-    with pytest.raises(InputError, match="got list"):
+    with pytest.raises(InputError, match="got int"):
         open_video([1, 2])  # type: ignore[arg-type]
     for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ConfigError, match="frame rate"):

@@ -19,5 +19,7 @@ def demo(
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
 ) -> None:
     """Segment and track the bundled video with the bundled model."""
-    segment(VIDEO, out, device=device)
+    from tubelet.inference.many.batch import Settings
+
+    segment(VIDEO, out, Settings(model="default"), device=device)
     show(f"look at {out / 'overlay.mp4'}; then try your own: tubelet predict VIDEO --out DIR")

@@ -16,6 +16,7 @@ from tubelet.apps.console import say, show
 from tubelet.apps.numbers import check_outputs, print_sheets
 from tubelet.apps.opening import load_model
 from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, TOP_HELP, VIEWS_HELP
+from tubelet.apps.options import Classes, class_names
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
@@ -59,6 +60,7 @@ def model(
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help=TOP_HELP, show_default=False)] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out lower scores; AP wants all.")] = 0.0,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
+    classes: Classes = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there too.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of a table.")] = False,
@@ -87,6 +89,7 @@ def model(
         views=views or test.views or 1,
         top=top or test.top,
         cuts=not no_cuts,
+        classes=class_names(classes),
         video=False,
         device=devices[0].partition(":")[0],
         threads=threads,

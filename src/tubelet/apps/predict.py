@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -20,16 +19,22 @@ from tubelet.apps.option_texts import (
     UNKNOWN_HELP,
     VIEWS_HELP,
 )
+from tubelet.apps.options import Classes, End, Every, Region, Start, class_names, region
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
+    from tubelet.inference.many.batch import Settings
     from tubelet.inference.predict import Model
     from tubelet.inference.results import VideoPrediction
 
 
 def predict(
-    source: Annotated[
-        str, typer.Argument(metavar="SOURCE", help="A video file, an image, a folder of images, or a data set.")
+    sources: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="SOURCE ...",
+            help="A video, an image, a folder or pattern of images, an http(s) address; or several videos, a data set.",
+        ),
     ],
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
     out: Annotated[
@@ -45,6 +50,11 @@ def predict(
     distinct: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
     ] = None,
+    classes: Classes = None,
+    roi: Region = None,
+    start: Start = None,
+    end: End = None,
+    every: Every = 1,
     overlay: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
@@ -59,82 +69,65 @@ def predict(
         bool, typer.Option("--semantic", help="Also write which class every pixel shows: semantic/ and semantic.mp4.")
     ] = False,
 ) -> None:
-    """Find, outline, name and follow every object of a video, or of all videos of a data set."""
-    from tubelet.apps.batch.sets import Option, is_data_set, predict_set
+    """Find, outline, name and follow every object of a video, of several, or of all videos of a data set."""
+    from tubelet.apps.batch.sets import is_data_set, is_one_video, predict_many
+    from tubelet.inference.many.batch import Settings
 
-    folder = out or Path("runs") / Path(source).resolve().stem
-    if is_data_set(source):
-        options: dict[str, Option] = {"threshold": threshold, "window": tuple(window or ()), "views": views, "top": top}
-        options |= {"distinct": distinct, "unknown": unknown, "cuts": not no_cuts, "video": not no_video}
-        options["overlay"] = tuple(overlay or ())
-        predict_set(Path(source), folder, model, device, semantic=semantic, options=options)
-        return
-
-    segment(
-        source,
-        folder,
+    settings = Settings(
         model=model,
         threshold=threshold,
-        window=window or (),
+        window=tuple(window or ()),
         views=views,
         top=top,
         distinct=distinct,
-        overlay=overlay or (),
         unknown=unknown,
-        device=device,
         cuts=not no_cuts,
+        classes=class_names(classes),
+        roi=region(roi),
+        start=start,
+        end=end,
+        every=every,
+        overlay=tuple(overlay or ()),
         video=not no_video,
-        semantic=semantic,
     )
+    if is_data_set(sources[0]) or not is_one_video(sources):
+        folder = out or Path("runs") / (Path(sources[0]).resolve().stem if len(sources) == 1 else "predictions")
+        predict_many(sources, folder, model, device, settings, semantic=semantic)
+    else:
+        segment(sources if len(sources) > 1 else sources[0], out, settings, device=device, semantic=semantic)
 
 
 def segment(
-    source: str | Path,
-    folder: Path,
+    source: str | Path | list[str],
+    out: Path | None,
+    settings: Settings,
     *,
-    model: str = "default",
-    threshold: float = 0.5,
-    window: Sequence[str] = (),
-    views: int = 1,
-    top: int | None = None,
-    distinct: float | None = None,
-    overlay: Sequence[str] = (),
-    unknown: float | None = None,
     device: str = "auto",
-    cuts: bool = True,
-    video: bool = True,
     semantic: bool = False,
 ) -> VideoPrediction:
-    """Predict, save, and say what was found and where it is."""
+    """Predict, save, and say what was found and where it is. Without `out`, results go to runs/ID OF THE VIDEO."""
     from tubelet.core.atomic import check_folder
     from tubelet.drawing.style import OverlayStyle
-    from tubelet.inference import predict as inference
+    from tubelet.inference.many.batch import predict_as
     from tubelet.models import weights
     from tubelet.video.reader import open_video
 
-    check_folder(folder)
-    style = OverlayStyle().override(*overlay)
+    if out is not None:
+        check_folder(out)
+    style = OverlayStyle().override(*settings.overlay)
     opened = open_video(_path_or_camera(source))
-    network = weights.load(model, device=device)
-    reading = network.window.override(*window)
+    folder = out or Path("runs") / opened.id
+    check_folder(folder)
+
+    network = weights.load(settings.model, device=device)
     with progress_bar("segmenting") as progress:
-        prediction = inference.predict(
-            network,
-            opened,
-            window=reading,
-            threshold=threshold,
-            views=views,
-            top=top,
-            distinct=distinct,
-            unknown=unknown,
-            cuts=cuts,
-            progress=progress,
-        )
+        prediction = predict_as(settings, network, opened, progress)
     with progress_bar("drawing") as progress:
-        prediction.save(folder, video=video, style=style, progress=progress)
+        prediction.save(folder, video=settings.video, style=style, progress=progress)
     if semantic:
-        _save_semantic(network, prediction, folder, reading, video)
-    _report(prediction, folder, threshold, video)
+        window = network.window.override(*settings.window)
+        _save_semantic(network, prediction, folder, window, settings.video)
+    _report(prediction, folder, settings)
     return prediction
 
 
@@ -147,13 +140,13 @@ def _save_semantic(network: Model, prediction: VideoPrediction, folder: Path, wi
     show(*(str(folder / name) for name in [OVERLAY] * video + [MAPS]))
 
 
-def _path_or_camera(source: str | Path) -> str | Path | int:
+def _path_or_camera(source: str | Path | list[str]) -> str | Path | list[str] | int:
     if isinstance(source, str) and source.isdecimal() and not Path(source).exists():
         return int(source)
     return source
 
 
-def _report(prediction: VideoPrediction, folder: Path, threshold: float, video: bool) -> None:
+def _report(prediction: VideoPrediction, folder: Path, settings: Settings) -> None:
     from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
 
     summary = prediction.summary()
@@ -161,5 +154,5 @@ def _report(prediction: VideoPrediction, folder: Path, threshold: float, video: 
     if rows:
         show(rows_of(table("#id", "class", "#score", "#frames"), rows), summary.heading)
     else:
-        show(f"no object with a score of {threshold:g} or more in {prediction.length} frames")
-    show(*(str(folder / name) for name in [OVERLAY] * video + [PREDICTIONS, CONTACT_SHEET]))
+        show(f"no object with a score of {settings.threshold:g} or more in {prediction.length} frames")
+    show(*(str(folder / name) for name in [OVERLAY] * settings.video + [PREDICTIONS, CONTACT_SHEET]))

@@ -8,10 +8,9 @@ from __future__ import annotations
 import json
 import os
 import sys
-import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,14 +18,12 @@ import typer
 
 from tubelet.apps.console import say
 from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, UNKNOWN_HELP
+from tubelet.apps.options import Classes, End, Every, Region, Start, class_names, region
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
     from tubelet.core.types import Frame
-    from tubelet.video.live import LiveVideo, Stamped
+    from tubelet.video.live import LiveVideo
 
-FIRST_WAIT, LONGEST_WAIT = 0.5, 30.0  # seconds before a lost source is tried again; doubled each time it fails
 RECENT = 30  # frames over which the rate is taken
 TITLE = "tubelet"
 Sink = Callable[["Frame", float], None]  # takes each frame and the current frames a second
@@ -50,6 +47,11 @@ def stream(
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
     ] = None,
+    classes: Classes = None,
+    roi: Region = None,
+    start: Start = None,
+    end: End = None,
+    every: Every = 1,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per frame; no page.")] = False,
@@ -77,40 +79,30 @@ def stream(
         live = opened(source, stack)
         network = weights.load(model, device=device)
         reading = network.window.override(*(window or ()))
-        frames = inference.stream(network, live, window=reading, threshold=threshold, unknown=unknown, cuts=not no_cuts)
+        frames = inference.stream(
+            network,
+            live,
+            window=reading,
+            threshold=threshold,
+            unknown=unknown,
+            cuts=not no_cuts,
+            classes=class_names(classes),
+            roi=region(roi),
+            start=start,
+            end=end,
+            every=every,
+        )
         with suppress(Closed):
             deliver(frames, sinks)
 
 
 def opened(source: str, stack: ExitStack) -> LiveVideo | str:
     """Open a live source, to be closed with `stack`; a video file is returned as its path."""
+    from tubelet.video.lasting import open_lasting
     from tubelet.video.reader import is_live
 
     live = int(source) if source.isdecimal() and not os.path.exists(source) else source
-    if not is_live(live):
-        return source
-    stop = threading.Event()
-    lasting = open_lasting(live, stop)
-    stack.callback(lasting.close)
-    stack.callback(stop.set)
-    return lasting
-
-
-def open_lasting(
-    source: int | str, stop: threading.Event, *, first_wait: float = FIRST_WAIT, longest_wait: float = LONGEST_WAIT
-) -> LiveVideo:
-    """Open a live source that reconnects whenever it breaks off, so that identities go on over the gap.
-
-    Times go on by the clock. The wait between attempts doubles up to `longest_wait` seconds; setting `stop` ends the
-    attempts. A recording has an end and is not opened again. Raises InputError if the first attempt fails.
-    """
-    from tubelet.video.live import LiveVideo
-    from tubelet.video.reader import open_stream
-
-    first = open_stream(source)
-    if first.waits:
-        return first
-    return LiveVideo(first.id, _lasting(first, source, stop, first_wait, longest_wait))
+    return stack.enter_context(open_lasting(live)) if is_live(live) else source
 
 
 def dropped(live: LiveVideo | str) -> int:
@@ -147,52 +139,6 @@ def described(frame: Frame, rate: float, missed: int, *, with_masks: bool) -> di
     if with_masks:
         description["masks"] = [masks.to_json(rle) for rle in masks.encode(frame.masks.cpu().numpy())]
     return description
-
-
-def _lasting(
-    first: LiveVideo, source: int | str, stop: threading.Event, first_wait: float, longest_wait: float
-) -> Generator[Stamped, None, None]:
-    from tubelet.core.errors import InputError
-
-    live: LiveVideo | None = first
-    size: tuple[int, ...] | None = None
-    offset = 0.0
-    last = 0.0
-
-    while live is not None:
-        with live, suppress(InputError):  # breaking off before its first frame is the same as after it
-            for at, image in live:
-                last = offset + at
-                size = size or tuple(image.shape)
-                yield last, _fitted(image, size)
-        lost = time.monotonic()
-        live = _again(source, first.id, stop, first_wait, longest_wait)
-        offset = last + time.monotonic() - lost
-
-
-def _fitted(image: Tensor, size: tuple[int, ...]) -> Tensor:
-    """Resize a frame to the size before the break: the known objects' boxes are in its pixels."""
-    if tuple(image.shape) == size:
-        return image
-    from torchvision.transforms.v2.functional import resize
-
-    return resize(image, list(size[1:]))
-
-
-def _again(source: int | str, name: str, stop: threading.Event, wait: float, longest: float) -> LiveVideo | None:
-    from tubelet.core.errors import InputError
-    from tubelet.video.reader import open_stream
-
-    say(f"{name} broke off; trying again")
-    while not stop.wait(wait):
-        try:
-            live = open_stream(source)
-        except InputError:
-            wait = min(2 * wait, longest)
-        else:
-            say(f"{name} is back")
-            return live
-    return None
 
 
 def _print(description: dict[str, Any]) -> None:

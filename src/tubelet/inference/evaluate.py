@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from tubelet.core.arguments import fraction
+from tubelet.core.arguments import class_labels, fraction
 from tubelet.core.atomic import check_folder, together
 from tubelet.core.errors import InputError
 from tubelet.core.protocol import Window, check_model, check_window
@@ -32,6 +32,7 @@ def evaluate(
     top: int | None = None,
     threshold: float = 0.0,
     cuts: bool = True,
+    classes: Collection[str] | None = None,
     out: str | Path | None = None,
     progress: ProgressCallback | None = None,
 ) -> dict[str, float]:
@@ -44,12 +45,13 @@ def evaluate(
         metrics: Names out of `evaluation.measures.METRICS`: "ap", "jf", "identity", "mot".
         window, views, top, cuts: As in `tubelet.predict`; `top` is what benchmarks take.
         threshold: Leave out tracks with a lower score. AP wants all of them.
+        classes: Measure these classes of the truth alone.
         out: A folder for predictions.json (YouTube-VIS results) and metrics.json.
         progress: Called as `progress(videos done, videos)`.
 
     Raises:
         InputError: if the truth cannot be read, is empty or has no annotated object.
-        ConfigError: for an unknown metric, or classes that cannot be mapped.
+        ConfigError: for an unknown metric or class, or classes that cannot be mapped.
 
     Example:
         >>> from tubelet.synthetic.config import Synthetic
@@ -71,13 +73,25 @@ def evaluate(
     videos = truth if isinstance(truth, VideoSet) else registry.open_set(truth)
     require_truth(videos, "the truth" if isinstance(truth, VideoSet) else str(truth))
     names = correspondence(model.classes, videos.classes)
+    if classes is not None:
+        class_labels(classes, videos.classes)
+        names = {ours: theirs for ours, theirs in names.items() if theirs in classes}
 
     predictions: list[Prediction] = []
     annotated: list[Video] = []
     for video in videos.videos:
-        prediction = predict(model, video, window=window, views=views or 1, top=top, threshold=threshold, cuts=cuts)
+        prediction = predict(
+            model,
+            video,
+            window=window,
+            views=views or 1,
+            top=top,
+            threshold=threshold,
+            cuts=cuts,
+            classes=None if classes is None else tuple(names),
+        )
         predictions.append(in_classes(prediction, videos.classes, names))
-        annotated.append(video)
+        annotated.append(of_classes(video, classes, videos.classes))
         if progress is not None:
             progress(len(predictions), len(videos.videos))
 
@@ -107,6 +121,22 @@ def require_truth(videos: VideoSet, name: str) -> None:
         )
     if not any(not track.ignore for video in videos.videos for track in video.tracks or ()):
         raise InputError(f"{name}: none of its {len(videos.videos)} videos has an annotated object")
+
+
+def of_classes(video: Video, names: Collection[str] | None, classes: tuple[str, ...]) -> Video:
+    """The video with the true tracks of these classes alone; None: all. `classes` names the labels.
+
+    Example:
+        >>> from tubelet.inference.evaluate import of_classes
+        >>> track = tubelet.Track(id=0, label=1, score=1.0, rles=(None,))
+        >>> video = tubelet.Video(id="1", size=(4, 4), frames=[None], tracks=(track,))
+        >>> of_classes(video, ["cat"], ("cat", "dog")).tracks
+        ()
+    """
+    if names is None or video.tracks is None:
+        return video
+    labels = class_labels(names, classes)
+    return replace(video, tracks=tuple(track for track in video.tracks if track.label in labels))
 
 
 def in_classes(prediction: Prediction, classes: tuple[str, ...], names: dict[str, str]) -> Prediction:

@@ -6,31 +6,37 @@ the only thing that is carried from window to window.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from tubelet.core.arguments import fraction, short, whole_between
 from tubelet.core.errors import ConfigError
+from tubelet.core.polygons import Points
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
 from tubelet.inference.duplicates import without_duplicates
 from tubelet.inference.modes import device_of, evaluating
 from tubelet.inference.reading import ShownFrame, WindowStep, listen, read
 from tubelet.inference.results import ProgressCallback, VideoPrediction
+from tubelet.inference.selection import Selection, selection_of
 from tubelet.inference.stitch import Finished, Stitcher
 from tubelet.inference.tallies import Ledger, Tallies
 from tubelet.inference.test_time_augmentation import several
 from tubelet.inference.unknown import UNKNOWN, with_unknown
 from tubelet.tracking.shots import ShotConfig
-from tubelet.video.reader import LiveVideo, is_live, open_stream, open_video
+from tubelet.video.in_memory import Picture, tensors
+from tubelet.video.lasting import open_lasting
+from tubelet.video.live import Stamped
+from tubelet.video.reader import DEFAULT_FPS, LiveVideo, is_live, open_video
+from tubelet.video.trimming import checked_part, part_of
 
 Model = VideoSegmenter[Any]
-Stored = str | Path | np.ndarray | Tensor | Video  # what can be read from beginning to end
+# what can be read from beginning to end: see `open_video`
+Stored = str | Path | Picture | Iterable[Picture] | list[str] | list[Path] | Video
 Source = Stored | int | LiveVideo  # an int is a camera, a string with :// a stream
 
 
@@ -45,22 +51,44 @@ def predict(
     unknown: float | None = None,
     views: int = 1,
     cuts: bool = True,
+    classes: Collection[str] | None = None,
+    roi: Points | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    every: int = 1,
     progress: ProgressCallback | None = None,
 ) -> VideoPrediction:
-    """Find, outline, name and follow every object of a video.
+    """Find, outline, name and follow every object of a video. Runs on the device of the model's parameters.
 
-    `source` is a path to a video, an image or a folder of images, a uint8 array [T, H, W, 3] or tensor [T, 3, H, W] in
-    RGB, or a Video. `window` replaces the model's own way of reading. Tracks whose score (the mean over the frames
-    where they appear) is under `threshold` are left out; each object has its best class. `top` asks for what
-    benchmarks expect instead: the `top` best (object, class) pairs, best first, whatever their scores; one object may
-    appear several times with the same masks and id. `distinct` shows each object once: a track whose overlap with a
-    better one (IoU over the video) is larger is left out; None keeps all. Objects whose score is under `unknown` are
-    given a further class, "unknown", in place of a doubtful name. `views` is the number of sizes to average
-    over (test-time augmentation). With `cuts`, scene cuts are detected: an object continues after a cut only if its
-    appearance matches, and `prediction.shots` has the first frame of each shot. Without, the video is one shot.
-    `progress(done, total)` is called as frames are finished. Runs on the device of the model's parameters. Raises
-    InputError if the source cannot be read, ConfigError if the model does not support test-time augmentation, or for
-    `top` with `distinct` or `unknown`.
+    Args:
+        model: From `tubelet.load`.
+        source: A path, address, pattern, image, or frames in memory: whatever `tubelet.open_video` takes.
+        window: Replaces the model's own way of reading.
+        threshold: Leave out tracks whose score (the mean over the frames where they appear) is lower.
+        top: What benchmarks expect in place of a threshold: the `top` best (object, class) pairs, best first; one
+            object may appear several times with the same masks and id.
+        distinct: Show each object once: leave out a track whose overlap with a better one (IoU over the video) is
+            larger. None keeps all.
+        unknown: Give objects whose score is lower a further class, "unknown", in place of a doubtful name.
+        views: Number of sizes to average over (test-time augmentation).
+        cuts: Detect scene cuts: an object continues after a cut only if its appearance matches, and
+            `prediction.shots` has the first frame of each shot. Without, the video is one shot.
+        classes: Names of the classes to keep, such as ["person", "dog"]. None keeps all.
+        roi: Corners (x, y) in pixels of the region to keep: an object is kept in the frames in which the centre of its
+            box lies inside.
+        start, end, every: The part of the video to read, as in `tubelet.open_video`.
+        progress: Called as `progress(done, total)` as frames are finished.
+
+    Raises:
+        InputError: if the source cannot be read.
+        ConfigError: for an unknown class, if the model does not support test-time augmentation, or for `top` with
+            `distinct` or `unknown`.
+
+    Example:
+        >>> model = tubelet.load("default", device="cpu")
+        >>> prediction = tubelet.predict(model, np.zeros((2, 48, 64, 3), np.uint8), classes=["person", "dog"])
+        >>> len(prediction)
+        0
     """
     threshold = fraction("threshold", threshold)
     top = None if top is None else whole_between("top", top, 1)
@@ -74,9 +102,10 @@ def predict(
     check_window(window)
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress: expected a function of (done, total), got {short(progress)}")
+    selection = selection_of(classes, roi, tuple(model.classes))
 
     model = several(model, views)
-    video = open_video(source)
+    video = open_video(source, start=start, end=end, every=every)
     window = window or model.window
     steps = read(video, window, ShotConfig() if cuts else None)
 
@@ -98,13 +127,13 @@ def predict(
         if distinct is not None:
             tracks = without_duplicates(tracks, distinct)
     else:
-        tracks = ledger.pairs(len(video), top, min_frames=traits.min_frames)
+        tracks = ledger.pairs(len(video), top, min_frames=traits.min_frames, labels=selection.labels)
 
     prediction = VideoPrediction(
         video=video.id,
         size=video.size,
         length=len(video),
-        tracks=tracks,
+        tracks=selection.tracks(tracks),
         classes=model.classes,
         shots=tuple(shots) if cuts and not window.spread else (),
         source=video,
@@ -123,36 +152,87 @@ def stream(
     unknown: float | None = None,
     views: int = 1,
     cuts: bool = True,
+    classes: Collection[str] | None = None,
+    roi: Points | None = None,
+    start: float | None = None,
+    end: float | None = None,
+    every: int = 1,
 ) -> Iterator[Frame]:
     """Yield frames with their objects, each as soon as no later frame can change it, in constant memory.
 
-    `source` is what `predict` takes, a camera's index or a stream's address. Masks and ids are those that `predict`
-    gives; scores and classes are a track's mean and vote up to this frame, and only tracks whose mean so far reaches
-    `threshold` are shown. `unknown` and `cuts` are as in `predict`; each frame has its `shot`. Raises InputError if
-    the source cannot be read, ConfigError if the window needs the whole video.
+    Masks and ids are those that `predict` gives; scores and classes are a track's mean and vote up to this frame, and
+    only tracks whose mean so far reaches `threshold` are shown.
+
+    Args:
+        source: What `predict` takes, a camera's index or a stream's address. A generator of images is read one by one
+            and may be endless. A live source that breaks off is opened again until the loop is left.
+        model, window, threshold, unknown, views, cuts, classes, roi, start, end, every: As in `predict`; each frame has its
+            `shot`.
+
+    Raises:
+        InputError: if the source cannot be read.
+        ConfigError: if the window needs the whole video.
+
+    Example:
+        >>> model = tubelet.load("default", device="cpu")
+        >>> images = (np.zeros((48, 64, 3), np.uint8) for _ in range(3))
+        >>> [frame.index for frame in tubelet.stream(model, images)]
+        [0, 1, 2]
     """
     threshold = fraction("threshold", threshold)
     unknown = 0.0 if unknown is None else fraction("unknown", unknown)
     check_model(model)
     check_window(window)
+    checked_part(start, end, every)
+    selection = selection_of(classes, roi, tuple(model.classes))
 
     model = several(model, views)
     window = window or model.window
     if window.length is None or window.spread:
         raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
 
-    steps = _steps(source, window, ShotConfig() if cuts else None)
-    return _frames(model, steps, threshold, unknown)
+    part = _Part(start, end, every)
+    steps = _steps(source, window, ShotConfig() if cuts else None, part)
+    return _frames(model, steps, _Shown(threshold, unknown, selection))
 
 
-def _steps(source: Source, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
+class _Shown(NamedTuple):
+    """Which objects `stream` shows, and under which score they are called unknown."""
+
+    threshold: float
+    unknown: float
+    selection: Selection
+
+
+class _Part(NamedTuple):
+    """The part of a source to read, as in `open_video`."""
+
+    start: float | None
+    end: float | None
+    every: int
+
+
+def _steps(source: Source, window: Window, cuts: ShotConfig | None, part: _Part) -> Iterator[WindowStep]:
+    """The windows of any source; a camera, a stream or a generator has no length and no frames elsewhere."""
     if isinstance(source, int | str) and is_live(source):
-        source = open_stream(source)
-    if not isinstance(source, LiveVideo):
-        return read(open_video(source), window, cuts)
+        source = open_lasting(source)
+
+    if isinstance(source, LiveVideo):
+        frames = _until_closed(source)
+    elif isinstance(source, Iterator):
+        frames = ((t / DEFAULT_FPS, image) for t, image in enumerate(tensors(source)))
+    else:
+        return read(open_video(source, **part._asdict()), window, cuts)
+
     if window.context:
-        raise ConfigError(f"a live source has no frames elsewhere to read: expected context=0, got {window.context}")
-    return listen(source, window, cuts)
+        expected = f"expected context=0, got {window.context}"
+        raise ConfigError(f"a live source or a generator has no frames elsewhere to read: {expected}")
+    return listen(part_of(frames, **part._asdict()), window, cuts)
+
+
+def _until_closed(live: LiveVideo) -> Iterator[Stamped]:
+    with live:
+        yield from live
 
 
 class _WindowResult(NamedTuple):
@@ -178,8 +258,8 @@ def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_WindowResult]:
         yield _WindowResult(None, None, stitcher.rest())
 
 
-def _frames(model: Model, steps: Iterator[WindowStep], threshold: float, unknown: float) -> Iterator[Frame]:
-    """Yield finished frames with the tracks whose mean score so far reaches the threshold."""
+def _frames(model: Model, steps: Iterator[WindowStep], shown: _Shown) -> Iterator[Frame]:
+    """Yield finished frames with the chosen tracks whose mean score so far reaches the threshold."""
     tallies = Tallies()
     pictures: dict[int, ShownFrame] = {}  # of frames that are not finished yet
     for step, tracks, finished in _run(model, steps):
@@ -189,22 +269,22 @@ def _frames(model: Model, steps: Iterator[WindowStep], threshold: float, unknown
             tallies.add_window(tracks)
         for frame in finished:
             tallies.add(frame)
-            yield _frame(model, frame, pictures.pop(frame.index), tallies, threshold, unknown)
+            yield _frame(model, frame, pictures.pop(frame.index), tallies, shown)
 
 
-def _frame(
-    model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies, threshold: float, unknown: float
-) -> Frame:
+def _frame(model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies, shown: _Shown) -> Frame:
     classes = (*model.classes, UNKNOWN)
     rows: list[int] = []
     labels: list[int] = []
     scores: list[float] = []
+    in_region = shown.selection.in_region(frame.boxes)
     for row, identity in enumerate(frame.ids.tolist()):
         tally = tallies[identity]
         label, score = tally.verdict(model.traits.vote)
-        if score >= threshold and tally.frames >= model.traits.min_frames:
+        is_sure = score >= shown.threshold and tally.frames >= model.traits.min_frames
+        if is_sure and shown.selection.has_class(label) and in_region[row]:
             rows.append(row)
-            labels.append(label if score >= unknown else len(model.classes))
+            labels.append(label if score >= shown.unknown else len(model.classes))
             scores.append(score)
 
     return Frame(

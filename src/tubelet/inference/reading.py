@@ -8,7 +8,7 @@ frames of the whole video; nothing is known of the frames between, and cuts are 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from itertools import count, islice, pairwise
 from typing import NamedTuple, overload
@@ -20,7 +20,7 @@ from tubelet.core.errors import InputError
 from tubelet.core.protocol import Window
 from tubelet.core.types import Clip, Video
 from tubelet.tracking.shots import ShotConfig, ShotState, next_shot
-from tubelet.video.reader import LiveVideo
+from tubelet.video.live import Stamped
 from tubelet.video.windows import window_indices, windows
 
 
@@ -83,18 +83,24 @@ def read(video: Video, window: Window, cuts: ShotConfig | None) -> Iterator[Wind
         yield from _in_order(_decoded(video), lambda start: _plan(len(video), window, start), cuts)
 
 
-def listen(live: LiveVideo, window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
-    """Yield the windows of a live source; the last one is shorter if the source stops within it."""
+def listen(frames: Iterable[Stamped], window: Window, cuts: ShotConfig | None) -> Iterator[WindowStep]:
+    """Yield the windows of frames that come one by one; the last one is shorter if they stop within it.
+
+    >>> from tubelet.core.protocol import Window
+    >>> from tubelet.inference.reading import listen
+    >>> frames = [(t / 25, torch.zeros(3, 32, 32, dtype=torch.uint8)) for t in range(3)]
+    >>> [step.clip.index.tolist() for step in listen(frames, Window(length=2, stride=2), cuts=None)]
+    [[0, 1], [2]]
+    """
     length = window.length
-    assert length is not None, "a live source has no length"
+    assert length is not None, "such a source has no length"
 
     def plan(start: int) -> Iterator[_Planned]:
         for first in count(start, window.stride):
             yield _Planned(first, first + length - 1, first + window.stride)
 
-    with live:
-        frames = (_Read(t, time, image) for t, (time, image) in enumerate(live))
-        yield from _in_order(frames, plan, cuts)
+    read_frames = (_Read(t, time, image) for t, (time, image) in enumerate(frames))
+    yield from _in_order(read_frames, plan, cuts)
 
 
 def find_shots(video: Video, config: ShotConfig | None = None) -> tuple[int, ...]:

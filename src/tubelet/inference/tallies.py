@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from heapq import nsmallest
 
@@ -123,15 +123,19 @@ class Ledger:
         seen = self._seen(min_frames)
         return tuple(self._track(identity, *tally.verdict(vote), length) for identity, tally in seen)
 
-    def pairs(self, length: int, count: int, *, min_frames: int = 1) -> tuple[Track, ...]:
+    def pairs(
+        self, length: int, count: int, *, min_frames: int = 1, labels: Collection[int] | None = None
+    ) -> tuple[Track, ...]:
         """The `count` best (identity, class) pairs by probability, best first, as benchmarks expect.
 
-        One identity may appear several times, each time with the same masks and another class.
+        One identity may appear several times, each time with the same masks and another class. `labels` are the classes
+        to choose from; None: all.
         """
         pairs = []
         for identity, tally in self._seen(min_frames):
             for label, probability in enumerate(tally.probabilities.tolist()):
-                pairs.append((-probability, identity, label))
+                if labels is None or label in labels:
+                    pairs.append((-probability, identity, label))
         best = nsmallest(count, pairs)
 
         return tuple(self._track(identity, label, -negative, length) for negative, identity, label in best)

@@ -67,7 +67,7 @@ class ArrayFrames(LazyFrames):
         shape, channels = ("[T, H, W, 3]", 3) if is_array else ("[T, 3, H, W]", 1)
         given = f"{type(frames).__name__} of {frames.dtype} {list(frames.shape)}"
         if frames.ndim != 4 or frames.shape[channels] != 3 or frames.dtype not in (np.uint8, torch.uint8):
-            raise InputError(f"frames in memory: expected uint8 {shape} RGB, got {given}")
+            raise InputError(f"frames in memory: expected uint8 {shape} RGB, got {given}{_remedy(frames)}")
 
         if isinstance(frames, Tensor) and (frames.layout != torch.strided or frames.device.type == "meta"):
             raise InputError(f"frames in memory: expected a dense tensor that holds values, got {given}")
@@ -93,6 +93,22 @@ class ArrayFrames(LazyFrames):
         if not frame.flags.writeable or min(frame.strides) < 0:
             frame = np.array(frame)
         return torch.from_numpy(frame).permute(2, 0, 1)
+
+
+def _remedy(frames: np.ndarray | Tensor) -> str:
+    """What makes frames of these, if it is known."""
+    if frames.ndim != 4:
+        return ""
+    first, last = frames.shape[1], frames.shape[3]
+    is_array = isinstance(frames, np.ndarray)
+    channels, other = (last, first) if is_array else (first, last)
+    if channels == 3:
+        return "; scale values to 0 to 255 and convert them to uint8"
+    if other == 3:
+        return f"; {'frames.transpose(0, 2, 3, 1)' if is_array else 'frames.permute(0, 3, 1, 2)'} moves the channels"
+    if channels == 4:
+        return "; leave out the fourth channel"
+    return ""
 
 
 class ImageFrames(LazyFrames):

@@ -38,6 +38,7 @@ class LiveVideo:
         id: Name of the source, for messages.
         frames: Yields frames as described above.
         waits: The source waits for its reader, so no frame is dropped.
+        stop: Set by `close()`, for frames that would wait for something else.
 
     Example:
         >>> from tubelet.video.live import LiveVideo
@@ -47,9 +48,17 @@ class LiveVideo:
         [0.0, 0.04, 0.08]
     """
 
-    def __init__(self, id: str, frames: Generator[Stamped, None, None], *, waits: bool = False) -> None:
+    def __init__(
+        self,
+        id: str,
+        frames: Generator[Stamped, None, None],
+        *,
+        waits: bool = False,
+        stop: threading.Event | None = None,
+    ) -> None:
         self.id = id
         self.dropped = 0
+        self._stop = stop or threading.Event()
         self._frames = frames
         self._waits = waits
         self._newest: Stamped | None = None
@@ -83,6 +92,7 @@ class LiveVideo:
 
     def close(self) -> None:
         """Stop reading and release the camera or connection."""
+        self._stop.set()
         with self._changed:
             self._closed = True
             self._changed.notify_all()

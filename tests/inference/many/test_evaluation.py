@@ -58,6 +58,16 @@ def test_a_folder_gives_the_numbers_of_memory(truth: Path, tmp_path: Path) -> No
     ]
 
 
+def test_chosen_classes_give_the_numbers_of_memory_too(truth: Path, tmp_path: Path) -> None:
+    settings = SETTINGS.but(classes=("green",))
+
+    def outcomes(jobs: Sequence[VideoJob]) -> Iterator[VideoOutcome]:
+        return in_this_process(jobs, open_toy, tmp_path / "out", settings, "cpu")
+
+    numbers = evaluate_jobs(jobs_of_set(truth), tmp_path / "out", settings, outcomes)
+    assert numbers == evaluate(Toy(), truth, classes=["green"])
+
+
 KILLED = """
 import sys
 from functools import partial

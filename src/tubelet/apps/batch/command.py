@@ -29,6 +29,7 @@ from tubelet.apps.option_texts import (
     UNKNOWN_HELP,
     VIEWS_HELP,
 )
+from tubelet.apps.options import Classes, End, Every, Region, Start, class_names, region
 
 if TYPE_CHECKING:
     from tubelet.inference.many.batch import OpenModel, Segment, Settings, VideoJob, VideoOutcome
@@ -73,6 +74,11 @@ def batch(
     distinct: Annotated[
         float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
     ] = None,
+    classes: Classes = None,
+    roi: Region = None,
+    start: Start = None,
+    end: End = None,
+    every: Every = 1,
     overlay: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
@@ -101,6 +107,11 @@ def batch(
         distinct=distinct,
         unknown=unknown,
         cuts=not no_cuts,
+        classes=class_names(classes),
+        roi=region(roi),
+        start=start,
+        end=end,
+        every=every,
         video=not no_video,
         overlay=tuple(overlay or ()),
         device=devices[0].partition(":")[0],

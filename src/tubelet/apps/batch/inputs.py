@@ -11,12 +11,11 @@ from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.untrusted.addresses import is_web_address
 from tubelet.core.untrusted.files import check_file, exists, read_text
 from tubelet.inference.many.batch import VideoJob
-from tubelet.video.reader import IMAGE_SUFFIXES, LARGEST_VIDEO
+from tubelet.video.reader import IMAGE_SUFFIXES, LARGEST_VIDEO, VIDEO_SUFFIXES
 
-_SUFFIXES = ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .wmv .flv .ogv .3gp .gif"
-VIDEO_SUFFIXES = frozenset(_SUFFIXES.split())
 LONGEST_NAME = 60
 
 
@@ -84,6 +83,8 @@ def _lines(path: Path) -> Iterator[str]:
 
 def _expand(text: str, out: Path | None) -> Iterator[str]:
     path = Path(text)
+    if is_web_address(text):
+        raise InputError(f"{text}: an address is predicted by itself, `tubelet predict ADDRESS`")
     if path.is_dir():
         yield from _inside(path, out)
     elif exists(path):

@@ -1,15 +1,19 @@
-"""A data set as the source of `tubelet predict`: all its videos, each into a folder of its own."""
+"""Several videos or a data set as the source of `tubelet predict`: each video into a folder of its own."""
 
 from __future__ import annotations
 
+import glob
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tubelet.apps.console import Leave
 from tubelet.apps.opening import load_model
 
-Option = float | int | bool | tuple[str, ...] | None
+if TYPE_CHECKING:
+    from tubelet.inference.many.batch import Settings
 
 
 def is_data_set(source: str) -> bool:
@@ -32,25 +36,49 @@ def is_data_set(source: str) -> bool:
     return False
 
 
-def predict_set(path: Path, out: Path, model: str, device: str, *, semantic: bool, options: dict[str, Option]) -> None:
-    """Write a folder of results for each video of a data set; videos that are finished already are skipped.
+def is_one_video(sources: Sequence[str]) -> bool:
+    """Whether sources make one video: a file, an address, images, or a folder or pattern of images.
 
-    Raises InputError if the set is empty, or for class maps, which are made of one video at a time.
+    Example:
+        >>> from tubelet.apps.batch.sets import is_one_video
+        >>> is_one_video(["dog.mp4"]), is_one_video(["a.png", "b.png"]), is_one_video(["a.mp4", "b.mp4"])
+        (True, True, False)
+    """
+    from tubelet.formats.files import is_image
+
+    if len(sources) > 1:
+        return all(is_image(source) for source in sources)
+    path = Path(sources[0])
+    if path.is_dir():
+        return any(is_image(entry.name) for entry in path.iterdir())
+    if path.exists() or "://" in sources[0] or not glob.has_magic(sources[0]):
+        return True
+    matches = glob.glob(sources[0], recursive=True)
+    return len(matches) <= 1 or all(is_image(match) for match in matches)
+
+
+def predict_many(
+    sources: Sequence[str], out: Path, model: str, device: str, settings: Settings, *, semantic: bool
+) -> None:
+    """Write a folder of results for each video of several sources, or of a data set; finished ones are skipped.
+
+    Raises InputError if there is no video, or for class maps, which are made of one video at a time.
     """
     from tubelet.apps.batch.command import SOME_FAILED, fingerprint, places, work_through
+    from tubelet.apps.batch.inputs import find_jobs
     from tubelet.core.atomic import check_folder
     from tubelet.core.errors import InputError
-    from tubelet.inference.many.batch import Settings
     from tubelet.inference.many.evaluation import jobs_of_set
 
     if semantic:
-        raise InputError("--semantic is for one video at a time, not for a data set")
+        raise InputError("--semantic is for one video at a time, not for several or a data set")
     check_folder(out)
-    jobs = jobs_of_set(path)
+    is_set = len(sources) == 1 and is_data_set(sources[0])
+    jobs = jobs_of_set(Path(sources[0])) if is_set else find_jobs(sources, (), out)
     if not jobs:
-        raise InputError(f"{path}: expected videos, found none")
+        raise InputError(f"{sources[0]}: expected videos, found none")
 
     devices = places(device, 1, 1)
-    settings = Settings.from_tree({**options, "model": fingerprint(model), "device": devices[0].partition(":")[0]})
+    settings = settings.but(model=fingerprint(model), device=devices[0].partition(":")[0])
     if work_through(jobs, out, partial(load_model, model), settings, devices):
         raise Leave(SOME_FAILED)

@@ -32,7 +32,7 @@ from tubelet.core.untrusted.documents import read_json
 from tubelet.drawing.style import OverlayStyle
 from tubelet.formats.registry import open_set
 from tubelet.inference.predict import Model, predict
-from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
+from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS, ProgressCallback, VideoPrediction
 from tubelet.video.reader import open_video
 
 OpenModel = Callable[[str], Model]  # given a device
@@ -61,6 +61,11 @@ class Settings(Config):
     distinct: float | None = None  # leave out tracks that overlap a better one by more (IoU)
     unknown: float | None = None  # give objects with a lower score the class "unknown"
     cuts: bool = True  # detect scene cuts
+    classes: tuple[str, ...] | None = None  # keep these alone
+    roi: tuple[tuple[float, float], ...] | None = None  # keep objects whose centre is inside this polygon
+    start: float | None = None  # seconds
+    end: float | None = None
+    every: int = 1  # read every n-th frame
     video: bool = True  # write overlay.mp4
     overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
     device: str = "cpu"  # without its number: "cpu" or "cuda"
@@ -160,6 +165,35 @@ def earlier(job: VideoJob, out: Path, settings: Settings) -> Earlier:
     return Earlier(outcome, "")
 
 
+def predict_as(
+    settings: Settings, model: Model, video: Video, progress: ProgressCallback | None = None
+) -> VideoPrediction:
+    """Predict a video as the settings say.
+
+    >>> from tubelet.inference.many.batch import Settings, predict_as
+    >>> video = tubelet.open_video(np.zeros((4, 48, 64, 3), np.uint8))
+    >>> predict_as(Settings(model="default", every=2), tubelet.load("default", device="cpu"), video).length
+    2
+    """
+    return predict(
+        model,
+        video,
+        window=model.window.override(*settings.window),
+        threshold=settings.threshold,
+        views=settings.views,
+        top=settings.top,
+        distinct=settings.distinct,
+        unknown=settings.unknown,
+        cuts=settings.cuts,
+        classes=settings.classes,
+        roi=settings.roi,
+        start=settings.start,
+        end=settings.end,
+        every=settings.every,
+        progress=progress,
+    )
+
+
 def segment(model: Model, job: VideoJob, out: Path, settings: Settings) -> VideoOutcome:
     """Predict one video and save the results into `out`/`job.name`.
 
@@ -239,17 +273,7 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
     _clear(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        prediction = predict(
-            model,
-            job.video(),
-            window=model.window.override(*settings.window),
-            threshold=settings.threshold,
-            views=settings.views,
-            top=settings.top,
-            distinct=settings.distinct,
-            unknown=settings.unknown,
-            cuts=settings.cuts,
-        )
+        prediction = predict_as(settings, model, job.video())
         style = OverlayStyle().override(*settings.overlay)
         prediction.save(folder, video=settings.video, style=style, threads=1)  # the encoder's threads decide the bytes
     outcome = VideoOutcome(

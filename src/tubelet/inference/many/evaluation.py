@@ -21,6 +21,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from tubelet.core.arguments import class_labels
 from tubelet.core.atomic import check_folder, replacing, sweep
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.text import to_json
@@ -30,9 +31,18 @@ from tubelet.evaluation.measures import measure
 from tubelet.formats import ytvis
 from tubelet.formats.contents import digest
 from tubelet.formats.correspondence import correspondence
-from tubelet.inference.evaluate import in_classes, save
-from tubelet.inference.many.batch import OpenModel, Settings, VideoJob, VideoOutcome, attempt, opened_set, settle
-from tubelet.inference.predict import Model, predict
+from tubelet.inference.evaluate import in_classes, of_classes, save
+from tubelet.inference.many.batch import (
+    OpenModel,
+    Settings,
+    VideoJob,
+    VideoOutcome,
+    attempt,
+    opened_set,
+    predict_as,
+    settle,
+)
+from tubelet.inference.predict import Model
 
 SETTINGS, VIDEOS = "settings.json", "videos"
 OutcomesOf = Callable[[Sequence[VideoJob]], Iterator[VideoOutcome]]
@@ -92,7 +102,8 @@ def evaluate_jobs(
         raise InputError(f"{videos}, so nothing is measured; what is finished is kept, --resume tries the others again")
 
     truth, predictions = read_finished(jobs, folder)
-    numbers = measure(truth.videos, predictions, metrics)
+    annotated = [of_classes(video, settings.classes, truth.classes) for video in truth.videos]
+    numbers = measure(annotated, predictions, metrics)
     save(folder, truth, predictions, numbers)
     return numbers
 
@@ -162,15 +173,11 @@ def predict_for_evaluation(model: Model, job: VideoJob, folder: Path, settings: 
         sweep(path.parent)  # scratch of a worker that was killed
         truth = _set_of(job)
         names = _names(tuple(model.classes), truth.classes)
-        prediction = predict(
-            model,
-            job.video(),
-            window=model.window.override(*settings.window),
-            threshold=settings.threshold,
-            views=settings.views,
-            top=settings.top,
-            cuts=settings.cuts,
-        )
+        if settings.classes is not None:  # names of the truth
+            class_labels(settings.classes, truth.classes)
+            names = {ours: theirs for ours, theirs in names.items() if theirs in settings.classes}
+        ours = None if settings.classes is None else tuple(names)
+        prediction = predict_as(settings.but(classes=ours), model, job.video())
         known = in_classes(prediction, truth.classes, names)
         ytvis.write_results(path, [known], truth)
         return VideoOutcome(
