@@ -397,27 +397,51 @@ def _partners(
 ) -> np.ndarray:
     """Match candidates, int [A, 10, D]: the truth of each prediction, -1 for none.
 
-    Most predictions have a single candidate that no other prediction has. They are matched all at
-    once; the official loop runs only for the groups (video and class) in which candidates compete.
+    Most predictions have a single candidate. They are matched all at once: of those that share a
+    truth, the first one that reaches the threshold. The official loop runs only for the groups
+    (video and class) in which a prediction can choose.
     """
     limits = np.minimum(THRESHOLDS, 1 - 1e-10)
     partner = np.full((len(truths.outside), len(THRESHOLDS), len(predictions.video)), -1, np.int64)
 
-    several_truths = np.bincount(prediction, minlength=len(predictions.video))[prediction] > 1
-    several_predictions = np.bincount(truth, minlength=len(truths.video))[truth] > 1
-    several_predictions &= ~truths.crowd[truth]  # a crowd can be matched many times
-    competing = several_truths | several_predictions
-
+    can_choose = np.bincount(prediction, minlength=len(predictions.video))[prediction] > 1
     num_labels = int(predictions.label.max(initial=0)) + 1
     group = predictions.video[prediction] * num_labels + predictions.label[prediction]
-    competing_groups = set(group[competing].tolist())  # not np.unique, which imports all of numpy.ma
+    choosing_groups = set(group[can_choose].tolist())  # not np.unique, which imports all of numpy.ma
 
-    free = np.array([each_group not in competing_groups for each_group in group.tolist()], bool)
-    partner[:, :, prediction[free]] = np.where(overlap[free] >= limits[:, None], truth[free], -1)
+    simple = np.array([each_group not in choosing_groups for each_group in group.tolist()], bool)
+    partner[:, :, prediction[simple]] = _first_come(
+        prediction[simple], truth[simple], overlap[simple], truths.crowd, limits
+    )
 
-    for each_group in sorted(competing_groups):
+    for each_group in sorted(choosing_groups):
         rows = np.flatnonzero(group == each_group)
         _compete(partner, prediction[rows], truth[rows], overlap[rows], truths, limits)
+    return partner
+
+
+def _first_come(
+    prediction: np.ndarray,
+    truth: np.ndarray,
+    overlap: np.ndarray,
+    crowd: np.ndarray,
+    limits: np.ndarray,
+) -> np.ndarray:
+    """Match predictions that have a single candidate each: the truth of each, int [10, N], -1 for none.
+
+    The first prediction that reaches a threshold takes the truth; a crowd is taken by all that reach it.
+    """
+    order = np.lexsort((prediction, truth))
+    sorted_truth = truth[order]
+    reaches = overlap[order] >= limits[:, None]  # [10, N]
+
+    number = np.cumsum(reaches, axis=1)  # counts those that reach it, over all truths
+    begins = np.searchsorted(sorted_truth, sorted_truth)
+    earlier = np.concatenate([np.zeros((len(limits), 1), number.dtype), number], axis=1)[:, begins]
+    matched = reaches & ((number - earlier == 1) | crowd[sorted_truth])
+
+    partner = np.empty(matched.shape, np.int64)
+    partner[:, order] = np.where(matched, sorted_truth, -1)
     return partner
 
 

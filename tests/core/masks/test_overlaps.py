@@ -36,17 +36,6 @@ def test_shared_pixels_are_counted_as_dense_masks_count_them(seed: int) -> None:
     assert (overlaps.shared_at_most(pairs) >= expected).all()
 
 
-def test_changes_bound_the_stretches_of_the_object() -> None:
-    size = (3, 2)
-    stack = np.array([[[0, 1], [1, 1], [0, 0]], [[1, 0], [0, 0], [0, 1]]], bool)
-    tube = tubes.pack([masks.encode(stack)], size)[0]
-    flat = np.concatenate([mask.ravel(order="F") for mask in stack])
-    inside = np.zeros(len(flat) + 1, bool)
-    for begin, end in overlaps.changes([tube])[0].reshape(-1, 2):
-        inside[begin:end] = True
-    assert inside[:-1].tolist() == flat.tolist()
-
-
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 2**32 - 1))
 def test_frame_by_frame_counts_are_those_of_dense_masks(seed: int) -> None:
@@ -69,7 +58,5 @@ def test_a_track_of_more_pixels_than_fit_in_32_bits_is_compared() -> None:
 
 def test_no_tracks_share_nothing() -> None:
     tube = tubes.pack([[None, None]], (3, 4))[0]
-    assert overlaps.changes([]) == []
-    assert overlaps.changes([tube])[0].size == 0
     assert overlaps.frame_intersections([tube], []).shape == (2, 1, 0)
     assert overlaps.shared_at_most([]).size == overlaps.intersections([]).size == 0

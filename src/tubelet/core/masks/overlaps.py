@@ -1,21 +1,22 @@
 """Count the pixels in the intersection of two packed tracks, over a video or frame by frame.
 
-A track is the sorted list of positions where it changes between background and object. In the
-merged list of two tracks, the pixels from the first position to the second, from the third to the
-fourth and so on are those of exactly one of the two. Merging two sorted lists is fast.
+Tracks are decoded in batches, and compared as strokes (`core.masks.columns`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from tubelet.core.masks.columns import lookup, shared_pixels, strokes
 from tubelet.core.masks.packed import Tube
-from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, LEFT, RIGHT, decode, keep_freed_memory, run_ends
+from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, RIGHT, keep_freed_memory
 
 AT_ONCE = 4096  # pairs per batch of `shared_at_most`
+MOST_PAIRS = 64  # per batch of `intersections`
+MOST_BYTES = 4 * BATCH_BYTES  # of tracks that are decoded at once
+MOST_COLUMNS = 1 << 24  # of the frames of tracks that are decoded at once
 
 TrackPairs = Sequence[tuple[Tube, Tube]]  # the two tracks of a pair are of the same video
 
@@ -38,27 +39,64 @@ def intersections(pairs: TrackPairs) -> np.ndarray:
     shared = np.zeros(len(pairs), np.int64)
     begin = 0
     while begin < len(pairs):
-        tubes, end = _next_batch(pairs, begin)
-        positions = dict(zip(tubes, changes(list(tubes.values())), strict=True))
-        for n, (first, second) in enumerate(pairs[begin:end], begin):
-            differing = _differing(positions[id(first)], positions[id(second)])
-            shared[n] = (first.pixels + second.pixels - differing) // 2
+        end = _batch_end(pairs, begin)
+        shared[begin:end] = _intersections(pairs[begin:end])
         begin = end
     return shared
 
 
-def _next_batch(pairs: TrackPairs, begin: int) -> tuple[dict[int, Tube], int]:
-    """The tracks, by identity, of the batch of pairs that starts at `begin`; and its end."""
-    tubes: dict[int, Tube] = {}
+def _batch_end(pairs: TrackPairs, begin: int) -> int:
+    """The end of the batch of pairs that starts at `begin`; all of one image size."""
+    size = pairs[begin][0].size
+    seen: set[int] = set()
     num_bytes = 0
     end = begin
-    while end < len(pairs) and num_bytes < 4 * BATCH_BYTES:
+    while end < len(pairs) and pairs[end][0].size == size:
+        if num_bytes >= BATCH_BYTES or end - begin == MOST_PAIRS:
+            break
         for tube in pairs[end]:
-            if id(tube) not in tubes:
-                tubes[id(tube)] = tube
-                num_bytes += len(tube.data)
+            num_bytes += 0 if id(tube) in seen else len(tube.data)
+            seen.add(id(tube))
         end += 1
-    return tubes, end
+    return end
+
+
+def _intersections(pairs: TrackPairs) -> np.ndarray:
+    """The intersections of one batch."""
+    # the first tracks come first, so that those of one second track are likely to be consecutive
+    tubes = {id(tube): tube for tube in (*(first for first, _ in pairs), *(second for _, second in pairs))}
+    numbers = {key: n for n, key in enumerate(tubes)}
+    partners: dict[int, list[tuple[int, int]]] = {}
+    for k, (first, second) in enumerate(pairs):
+        partners.setdefault(numbers[id(second)], []).append((numbers[id(first)], k))
+
+    shared = np.zeros(len(pairs), np.int64)
+    ordered = list(tubes.values())
+    for begin, end in _frame_ranges(ordered):
+        found = strokes(ordered, begin, end)
+        for second_number, numbered in partners.items():
+            numbered.sort()
+            tracks = [n for n, _ in numbered]
+            shared[[k for _, k in numbered]] += shared_pixels(found, tracks, lookup(found, second_number))
+    return shared
+
+
+def _frame_ranges(tubes: Sequence[Tube]) -> Iterator[tuple[int, int | None]]:
+    """Ranges of frames of which the strokes of these tracks fit into memory, and one range if all do."""
+    height, width = tubes[0].size
+    length = max(len(tube) for tube in tubes)
+    num_bytes = sum(len(tube.data) for tube in tubes)
+    most_frames = min(
+        2 * BATCH_PIXELS // (height * width),
+        MOST_COLUMNS // (width * len(tubes)),
+        length * MOST_BYTES // max(num_bytes, 1),
+    )
+    if most_frames >= length:
+        yield 0, None
+        return
+
+    for begin in range(0, length, max(most_frames, 1)):
+        yield begin, begin + max(most_frames, 1)
 
 
 def shared_at_most(pairs: TrackPairs) -> np.ndarray:
@@ -105,73 +143,52 @@ def frame_intersections(first: Sequence[Tube], second: Sequence[Tube]) -> np.nda
         >>> frame_intersections([first], [second]).tolist()
         [[[24]], [[0]]]
     """
+    keep_freed_memory()
     length = len(first[0]) if first else len(second[0]) if second else 0
     shared = np.zeros((length, len(first), len(second)), np.int64)
 
-    pairs = [(first_tube, second_tube) for first_tube in first for second_tube in second]
-    candidates = [divmod(n, len(second)) for n in np.flatnonzero(shared_at_most(pairs)).tolist()]
-    first_changes = _changes_of(first, {n for n, _ in candidates})
-    second_changes = _changes_of(second, {m for _, m in candidates})
-
-    for n, m in candidates:
-        merged = np.sort(np.concatenate([first_changes[n], second_changes[m]]), kind="stable")
-        begins = merged[::2]
-        pixels = merged[1::2] - begins
-
-        height, width = first[n].size
-        frames = begins // (height * width)  # an interval without pixels may begin after the last frame
-        differing = np.bincount(frames, pixels, minlength=length)[:length].astype(np.int64)
-        shared[:, n, m] = (first[n].areas + second[m].areas - differing) // 2
+    meeting = _meet(first, second)
+    if len(first) <= len(second):
+        _fill(shared.transpose(0, 2, 1), second, first, meeting.T)
+    else:
+        _fill(shared, first, second, meeting)
     return shared
 
 
-def changes(tubes: Sequence[Tube]) -> list[np.ndarray]:
-    """Find where each track changes between background and object, int [even], ascending.
-
-    Positions count pixels column by column; frame t begins at t * H * W. The object is from the
-    first position up to the second, from the third up to the fourth and so on; each of these
-    intervals is within one frame.
-
-    Example:
-        >>> from tubelet.core import masks
-        >>> from tubelet.core.masks.overlaps import changes
-        >>> from tubelet.core.masks.packed import pack
-        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
-        >>> changes(pack([[None, rle]], size=(4, 6)))[0].tolist()
-        [24, 48]
-    """
-    if not tubes:
-        return []
-
-    num_frames = [len(tube) for tube in tubes]
-    # differences from one tube's last start to the next tube's first are no lengths
-    between = np.cumsum(np.array(num_frames) + 1)[:-1] - 1
-    lengths = np.diff(np.concatenate([tube.starts for tube in tubes]))
-    lengths = np.delete(lengths, between).astype(np.int64)  # bytes of each frame of all tubes
-    present = lengths > 0
-    if not present.any():
-        return [np.zeros(0, np.int64)] * len(tubes)
-
-    pixels = np.repeat([tube.size[0] * tube.size[1] for tube in tubes], num_frames)
-    frame = np.arange(len(lengths)) - np.repeat(np.cumsum([0, *num_frames[:-1]]), num_frames)
-    runs, _ = decode(np.frombuffer(b"".join([tube.data for tube in tubes]), np.uint8), lengths[present])
-    assert runs is not None, "the masks of a tube are valid"
-    positions = run_ends(runs, (frame * pixels)[present], pixels[present])
-
-    num_changes = np.zeros(len(lengths) + 1, np.int64)
-    num_changes[1:][present] = (runs.last - runs.first + 1) & ~1
-    bounds = np.cumsum(num_changes)[np.cumsum([0, *num_frames])].tolist()
-    return [positions[begin:end] for begin, end in pairwise(bounds)]
+def _meet(first: Sequence[Tube], second: Sequence[Tube]) -> np.ndarray:
+    """Whether tracks have pixels in a range of columns that both share, in any frame, bool [N, M]."""
+    meeting = np.zeros((len(first), len(second)), bool)
+    if second:
+        right = np.stack([tube.facts[:, RIGHT] for tube in second])
+        left = np.stack([tube.facts[:, LEFT] for tube in second])
+        for n, tube in enumerate(first):
+            meeting[n] = ((tube.facts[:, LEFT] <= right) & (left <= tube.facts[:, RIGHT])).any(1)
+    return meeting
 
 
-def _changes_of(tubes: Sequence[Tube], numbers: set[int]) -> dict[int, np.ndarray]:
-    """The changes of the tubes with these numbers."""
-    ordered = sorted(numbers)
-    return dict(zip(ordered, changes([tubes[n] for n in ordered]), strict=True))
+def _fill(shared: np.ndarray, many: Sequence[Tube], few: Sequence[Tube], meeting: np.ndarray) -> None:
+    """Write into `shared` [T, many, few] the shared pixels of the tracks that are `meeting`, bool [many, few]."""
+    columns = np.flatnonzero(meeting.any(0))
+    if not len(columns):
+        return
+
+    others = [few[m] for m in columns.tolist()]
+    for begin, end in _frame_ranges(others):
+        other_strokes = strokes(others, begin, end)
+        tables = [lookup(other_strokes, n) for n in range(len(others))]
+        for rows in _track_batches(many, np.flatnonzero(meeting.any(1))):
+            found = strokes([many[n] for n in rows.tolist()], begin, end)
+            for m, table in zip(columns.tolist(), tables, strict=True):
+                tracks = np.flatnonzero(meeting[rows, m])
+                if 2 * len(tracks) > len(rows):
+                    tracks = np.arange(len(rows))  # faster without gaps
+                if len(tracks):
+                    counts = shared_pixels(found, tracks.tolist(), table, by_frame=True)
+                    shared[begin:end, rows[tracks], m] = counts.reshape(len(tracks), -1).T
 
 
-def _differing(first: np.ndarray, second: np.ndarray) -> int:
-    """Count the pixels of exactly one of two tracks, from their changes."""
-    merged = np.concatenate([first, second])
-    merged.sort(kind="stable")  # the stable sort is fast on lists that consist of sorted parts
-    return int((merged[1::2] - merged[::2]).sum(dtype=merged.dtype))
+def _track_batches(tubes: Sequence[Tube], numbers: np.ndarray) -> list[np.ndarray]:
+    """Split the numbers of tracks into batches of about BATCH_BYTES."""
+    ends = np.cumsum([len(tubes[n].data) for n in numbers.tolist()])
+    borders = np.flatnonzero(np.diff(ends // BATCH_BYTES)) + 1
+    return np.split(numbers, borders)

@@ -4,7 +4,7 @@ The format stores a mask as lengths of runs, background and object in turn, colu
 the fourth run on, it stores the difference from the run two before. A number is one or more
 characters (symbols) of five bits. Source: COCO's compressed counts.
 
-Letters: M masks, B bytes of all masks, R runs of all masks, L runs of more than one symbol.
+Letters: M masks, B bytes of all masks, R runs of the object of all masks, L runs of more than one symbol.
 """
 
 from __future__ import annotations
@@ -22,58 +22,32 @@ AREA, LEFT, RIGHT = range(3)  # columns of the facts of a mask
 
 
 class Runs(NamedTuple):
-    """Runs of M masks as stored: from the fourth on, differences from the run two before.
+    """The runs of M masks.
+
+    Of an invalid mask, runs may be negative or too long, and are wrong after the first of these.
 
     Example:
         >>> from tubelet.core.masks.run_codec import decode
-        >>> runs, valid = decode(np.frombuffer(b"0h0", np.uint8), np.array([3]))  # runs 0 and 24
-        >>> runs.long, runs.long_values
-        (array([1]), array([24]))
+        >>> runs, valid = decode(np.frombuffer(b"44<", np.uint8), np.array([3]))
+        >>> runs.gaps, runs.lengths, runs.tails
+        (array([4], dtype=int32), array([4], dtype=int32), array([12]))
     """
 
-    values: np.ndarray  # int8 [R]; correct for runs of one symbol only
-    long: np.ndarray  # int [L], positions of runs of more than one symbol, ascending
+    gaps: np.ndarray  # int32 [R], background before each run of the object
+    lengths: np.ndarray  # int32 [R], runs of the object
+    starts: np.ndarray  # int [M + 1], first run of each mask
+    tails: np.ndarray  # int [M], background after a mask's last run of the object
+
+
+class _Numbers(NamedTuple):
+    """The stored numbers of M masks, without the background at the end of a mask: an even number of each."""
+
+    values: np.ndarray  # int8 [2 R]; correct for numbers of one symbol only
+    long: np.ndarray  # int [L], positions of numbers of more than one symbol, ascending
     long_values: np.ndarray  # int [L]
-    first: np.ndarray  # int [M], position of each mask's first run
-    last: np.ndarray  # int [M], position of each mask's last run
-    opening: np.ndarray  # int [M], length of each mask's first run
-
-    def sums(self, parity: int, width: type, *, restarting: bool = False) -> np.ndarray:
-        """Compute the running sum of the even (0) or odd (1) stored runs of all masks.
-
-        The sum of a mask's stored differences is the length of the run. The third run is not stored
-        as a difference, so the first run is subtracted from it here.
-
-        Args:
-            parity: 0 for runs at even positions, 1 for odd ones.
-            width: The integer type to sum in.
-            restarting: Restart the sum at each mask, so that it is the lengths of the runs.
-
-        Returns:
-            The running sum, preceded by a zero and followed by one unused element.
-        """
-        running: np.ndarray = np.zeros((len(self.values) + 1 - parity) // 2 + 2, width)
-        running[1:-1] = self.values[parity::2]
-
-        is_long = (self.long & 1) == parity
-        running[(self.long[is_long] >> 1) + 1] = self.long_values[is_long]
-
-        has_third = (self.last - self.first > 1) & (self.first & 1 == parity)
-        running[(self.first[has_third] >> 1) + 2] -= self.opening[has_third].astype(width)
-
-        if restarting:
-            begin, end = self.spans(parity)
-            begin = begin[end > begin] + 1
-            running[begin[1:]] -= np.add.reduceat(running, begin, dtype=width)[:-1]
-
-        np.cumsum(running[1:-1], out=running[1:-1])
-        return running
-
-    def spans(self, parity: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return where each mask begins and ends in `sums`, not counting the leading zero."""
-        begin = (self.first + 1 - parity) >> 1
-        end = (self.last + 2 - parity) >> 1
-        return begin, end
+    starts: np.ndarray  # int [M + 1], position of each mask's first number
+    tails: np.ndarray  # int [M], the number that was left out; 0 where a mask ends with the object
+    num_runs: np.ndarray  # int [M], with the number that was left out
 
 
 def decode(raw: np.ndarray, lengths: np.ndarray) -> tuple[Runs | None, np.ndarray]:
@@ -84,46 +58,101 @@ def decode(raw: np.ndarray, lengths: np.ndarray) -> tuple[Runs | None, np.ndarra
         lengths: Number of bytes of each mask, at least 1, int [M].
 
     Returns:
-        The runs, or None if a mask is invalid; and which masks are valid, bool [M].
+        The runs, or None if a mask has invalid symbols; and which masks have none, bool [M].
 
     Example:
         >>> from tubelet.core.masks.run_codec import decode
         >>> runs, valid = decode(np.frombuffer(b"444440h0", np.uint8), np.array([5, 3]))
-        >>> runs.first, runs.last, valid
-        (array([0, 5]), array([4, 6]), array([ True,  True]))
+        >>> runs.starts, valid
+        (array([0, 2, 3]), array([ True,  True]))
     """
+    numbers, valid = _read_numbers(raw, lengths)
+    if numbers is None:
+        return None, valid
+
+    starts = numbers.starts >> 1
+    gaps = _undo_differences(numbers, 0)
+    object_lengths = _undo_differences(numbers, 1)
+
+    # the background at the end is stored as a difference, too, if it is the fifth run or a later one
+    tails = numbers.tails.copy()
+    is_difference = (numbers.num_runs & 1 == 1) & (numbers.num_runs >= 5)
+    tails[is_difference] += gaps[starts[1:][is_difference] - 1]
+    return Runs(gaps, object_lengths, starts, tails), valid
+
+
+def _read_numbers(raw: np.ndarray, lengths: np.ndarray) -> tuple[_Numbers | None, np.ndarray]:
+    """Join symbols to numbers; None if a mask is invalid, and which masks are valid, bool [M]."""
     valid = np.ones(len(lengths), bool)
     symbols = raw - np.uint8(48)
     stops = np.cumsum(lengths)
 
-    is_final = symbols < 32  # the last symbol of a run; its value has the sign
+    is_final = symbols < 32  # the last symbol of a number; its value has the sign
     continued = np.flatnonzero(~is_final)  # positions of all other symbols; few
-    run_of = continued - np.arange(continued.size)  # the run of each
-    opens = np.flatnonzero(np.diff(run_of, prepend=-1))  # the first one of each run
-    extra = np.diff(opens, append=continued.size)  # symbols of each long run, less the final one
+    run_of = continued - np.arange(continued.size)  # the number of each
+    is_new = np.ones(continued.size, bool)
+    np.not_equal(run_of[1:], run_of[:-1], out=is_new[1:])
+    opens = np.flatnonzero(is_new)  # the first one of each number
+    extra = _steps(opens, continued.size)  # symbols of each long number, less the final one
 
-    if symbols.max() > 63:
+    if symbols.max(initial=0) > 63:
         valid[np.searchsorted(stops, np.flatnonzero(symbols > 63), side="right")] = False
     valid[~is_final[stops - 1]] = False
     valid[np.searchsorted(stops, continued[opens[extra >= LONGEST]], side="right")] = False
     if not valid.all():
         return None, valid
 
-    values = ((symbols ^ np.uint8(16)).view(np.int8) - np.int8(16))[is_final]
-    long = run_of[opens]
-    long_values = values[long].astype(np.int64) << (5 * extra)
-    for level in range(int(extra.max(initial=0))):
-        has_level = extra > level
-        bits = symbols[continued[opens[has_level] + level]].astype(np.int64) & 31
-        long_values[has_level] += bits << (5 * level)
+    all_values = (symbols ^ np.uint8(16)).view(np.int8) - np.int8(16)
+    finals = continued[opens] + extra  # position of the final symbol of each long number
+    level = np.arange(continued.size) - np.repeat(opens, extra)
+    bits = (symbols[continued].astype(np.int64) & 31) << (5 * level)
+    long_values = np.add.reduceat(bits, opens) if opens.size else np.zeros(0, np.int64)
+    long_values += all_values[finals].astype(np.int64) << (5 * extra)
 
-    last = stops - 1 - np.searchsorted(continued, stops)
-    first = np.concatenate([[0], last[:-1] + 1])
+    # leave out the background at the end of a mask, so that background and object alternate throughout
+    ends = stops - np.searchsorted(continued, stops)
+    num_runs = ends.copy()
+    num_runs[1:] -= ends[:-1]
+    is_odd = num_runs & 1 == 1
+    tails = np.where(is_odd, all_values[stops - 1], 0).astype(np.int64)
+    is_final[(stops - 1)[is_odd]] = False
 
-    position = np.searchsorted(long, first)
-    is_long = np.append(long, -1)[position] == first
-    opening = np.where(is_long, np.append(long_values, 0)[position], values[first])
-    return Runs(values, long, long_values, first, last, opening), valid
+    mask_of_long = np.searchsorted(stops, finals, side="right")
+    is_tail = (finals == stops[mask_of_long] - 1) & is_odd[mask_of_long]
+    tails[mask_of_long[is_tail]] = long_values[is_tail]
+
+    left_out = np.cumsum(is_odd)
+    starts = np.concatenate([[0], ends - left_out])
+    long = run_of[opens] - (left_out - is_odd)[mask_of_long]
+    values = all_values[is_final]
+    return _Numbers(values, long[~is_tail], long_values[~is_tail], starts, tails, num_runs), valid
+
+
+def _steps(begins: np.ndarray, end: int) -> np.ndarray:
+    """The differences from each begin to the next, and from the last to the end; np.diff is slow on short arrays."""
+    steps = np.empty_like(begins)
+    np.subtract(begins[1:], begins[:-1], out=steps[:-1])
+    steps[-1:] = end - begins[-1:]
+    return steps
+
+
+def _undo_differences(numbers: _Numbers, parity: int) -> np.ndarray:
+    """The runs at even (0) or odd (1) positions of all masks, int32 [R]; sums may overflow in an invalid mask."""
+    running = numbers.values[parity::2].astype(np.int32)
+    is_long = (numbers.long & 1) == parity
+    running[numbers.long[is_long] >> 1] = numbers.long_values[is_long]
+
+    starts = numbers.starts >> 1
+    has_runs = starts[1:] > starts[:-1]
+    begin = starts[:-1][has_runs]
+    if parity == 0:  # the third run of a mask is no difference
+        has_third = (starts[1:] - starts[:-1])[has_runs] > 1
+        running[begin[has_third] + 1] -= running[begin[has_third]]
+
+    if len(begin) > 1:  # start anew at each mask
+        running[begin[1:]] -= np.add.reduceat(running, begin, dtype=np.int32)[:-1]
+    np.cumsum(running, out=running)
+    return running
 
 
 def measure(
@@ -157,67 +186,33 @@ def measure(
     if runs is None:
         return facts, valid
 
-    first = runs.first
-    last = runs.last
-    width = np.int32 if int(pixels.sum()) <= BATCH_PIXELS else np.int64
-    closing = np.zeros(len(first), np.int64)  # length of each mask's last run
-    totals = []  # pixels of each mask in even runs, in odd runs
-    for parity in (0, 1):
-        running = runs.sums(parity, width)
-        begin, end = runs.spans(parity)
-        before = running[begin].astype(np.int64)  # the sum up to each mask, subtracted from its runs
-        counts = end - begin
-        has_runs = end > begin
+    # a run is at most 2^30 longer or shorter than the one before it, so the first that is out of
+    # range is right in 32 bits; all that follow may be wrong
+    has_runs = runs.starts[1:] > runs.starts[:-1]
+    begin = runs.starts[:-1][has_runs]
+    counts = np.diff(runs.starts)[has_runs]
+    limit = pixels[has_runs]
+    sums = np.zeros((2, len(lengths)), np.int64)
+    if len(begin):
+        fits = bool((counts * limit < 1 << 32).all())
+        for running, total in zip((runs.gaps, runs.lengths), sums, strict=True):
+            least = np.minimum.reduceat(running, begin)
+            most = np.maximum.reduceat(running, begin)
+            valid[has_runs] &= (least >= 0) & (most <= limit)
 
-        closes = last & 1 == parity
-        closing[closes] = running[(last[closes] >> 1) + 1] - before[closes]
+            # a sum below 2^32 is right in 32 bits even if it overflows; 64 bits would copy everything
+            added = np.add.reduceat(running, begin, dtype=np.int32 if fits else np.int64)
+            total[has_runs] = added.astype(np.int64) & 0xFFFFFFFF if fits else added
 
-        valid &= ~has_runs | (np.maximum.reduceat(running, begin + 1) - before <= pixels)
+    background, area = sums
+    valid &= (runs.tails >= 0) & (background + area + runs.tails == pixels)
 
-        # a sum below 2^32 is right in 32 bits even if it overflows; 64 bits would copy everything
-        fits = bool((counts * pixels < 1 << 32).all())
-        total = np.add.reduceat(running, begin + 1, dtype=width if fits else np.int64) - counts * before
-        totals.append(np.where(has_runs, total & 0xFFFFFFFF if fits else total, 0))
-
-        running[-1] = np.iinfo(width).max
-        valid &= ~has_runs | (np.minimum.reduceat(running, begin + 1) >= before)
-
-    valid &= totals[0] + totals[1] == pixels
-    area = np.where(first & 1, totals[0], totals[1])
-    tail = np.where((last - first) & 1, 0, closing)  # background after the object's last pixel
+    opening = runs.tails.copy()
+    opening[has_runs] = runs.gaps[begin]
     facts[:, AREA] = area
-    facts[:, LEFT] = np.where(area > 0, runs.opening // height, 1)
-    facts[:, RIGHT] = np.where(area > 0, (pixels - tail - 1) // height, 0)
+    facts[:, LEFT] = np.where(area > 0, opening // height, 1)
+    facts[:, RIGHT] = np.where(area > 0, (pixels - runs.tails - 1) // height, 0)
     return facts, valid
-
-
-def run_ends(runs: Runs, offsets: np.ndarray, pixels: np.ndarray) -> np.ndarray:
-    """Compute where runs end, without a mask's last run if it is background.
-
-    Intermediate sums may overflow; the result fits and is right all the same.
-
-    Args:
-        runs: Runs of M valid masks.
-        offsets: Position of each mask's first pixel, int [M].
-        pixels: Image height times width of each mask, int [M].
-
-    Example:
-        >>> from tubelet.core.masks.run_codec import decode, run_ends
-        >>> runs, _ = decode(np.frombuffer(b"44<", np.uint8), np.array([3]))  # runs 4, 4 and 12
-        >>> run_ends(runs, offsets=np.array([100]), pixels=np.array([20])).tolist()
-        [104, 108]
-    """
-    width = np.int32 if int((offsets + pixels).max()) < 1 << 31 else np.int64
-    lengths = np.empty(len(runs.values), width)
-    for parity in (0, 1):
-        lengths[parity::2] = runs.sums(parity, width, restarting=True)[1:-1]
-
-    # runs of a mask add up to its pixels, so one running sum over all masks is right after its offset is corrected
-    lengths[runs.first] += np.diff(offsets - np.cumsum(pixels) + pixels, prepend=0).astype(width)
-
-    is_change = np.ones(len(lengths), bool)
-    is_change[runs.last[(runs.last - runs.first) & 1 == 0]] = False  # the last run is background
-    return np.cumsum(lengths, dtype=width)[is_change]
 
 
 @cache
