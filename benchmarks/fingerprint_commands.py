@@ -205,12 +205,12 @@ def train() -> prints.Prints:
     images()
     short = ("train.iterations=2", "train.batch_size=2", "train.workers=0", "train.precision=fp32", "train.log_every=1")
     recorded = {}
-    for recipe in ("default-start", "default"):
+    for recipe in ("ssdlite-start", "ssdlite", "default"):
         folder = f"runs/{recipe}"
         prints.answer(
             "train",
             recipe,
-            "init=default",
+            "init=default" if recipe == "default" else "init=ssdlite",
             "data.annotations=coco.json",
             "data.images=images",
             *short,

@@ -43,7 +43,7 @@ SYSTEMS: dict[str, tuple[tuple[bool, ...], tuple[str, ...]]] = {
     "tags": (WHOLE, TAGS),
 }
 OF_QUERIES = ("mask2former", "ifr")
-DEFAULTS = ("default-start", "default", "finetune")
+DEFAULTS = ("ssdlite-start", "ssdlite", "default", "finetune")
 
 STA = 'neck={"kind": "sta", "levels": ["P3", "P4"]}'
 DUAL = 'neck={"kind": "dual", "levels": ["P3", "P4"]}'
@@ -54,13 +54,13 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
     "sta, proposals, self": ("small/sta", "neck.consumers=proposals", "neck.reference=self", "neck.gamma_init=0.5"),
     "sta, scaled, previous": ("small/sta", "neck.scale=sqrt", "neck.value_from=previous", "neck.gamma_init=0.5"),
     "sta, not at test": ("small/sta", "neck.at_test=false", "neck.gamma_init=0.5"),
-    "sta, one stage": ("default-start", STA, "neck.gamma_init=0.5"),
+    "sta, one stage": ("ssdlite-start", STA, "neck.gamma_init=0.5"),
     "dual, spatial": ("small/compfeat-frame", "neck.temporal=false", "neck.zero_init=false"),
     "dual, rectified": ("small/compfeat-frame", "neck.zero_init=false", "neck.post_relu=true", "neck.scale=sqrt"),
     "dual, proposals": ("small/compfeat-frame", "neck.zero_init=false", "neck.consumers=proposals"),
     "dual, cut gradient": ("small/compfeat-frame", "neck.zero_init=false", "neck.context_gradient=false"),
     "dual, frames before": ("small/compfeat-frame", "neck.zero_init=false", "window.context=0"),
-    "dual, one stage": ("default-start", DUAL, "neck.zero_init=false"),
+    "dual, one stage": ("ssdlite-start", DUAL, "neck.zero_init=false"),
     "regions": ("small/compfeat-object", "regions.zero_init=false"),
     "regions, not at test": ("small/compfeat-object", "regions.zero_init=false", "regions.at_test=false"),
     "regions, both": ("small/compfeat-both", "regions.zero_init=false", "neck.zero_init=false"),
@@ -103,7 +103,7 @@ ABLATIONS: dict[str, tuple[str, ...]] = {
 TAG_RECIPES = ("small/tags", "tags/generated-paper")
 MASK_TRANSFORMERS = ("small/mask2former", "small/ifr", "small/ifr-without-cross-frame")
 CLIPS = {**dict.fromkeys(TAG_RECIPES, WHOLE), **dict.fromkeys(MASK_TRANSFORMERS, BOTH)}
-OPENED = {**dict.fromkeys(TAG_RECIPES, TAGS), "default-start": ONE_STAGE, **dict.fromkeys(MASK_TRANSFORMERS, QUERIES)}
+OPENED = {**dict.fromkeys(TAG_RECIPES, TAGS), "ssdlite-start": ONE_STAGE, **dict.fromkeys(MASK_TRANSFORMERS, QUERIES)}
 
 SEED = 7
 FRAMES = 12

@@ -41,6 +41,8 @@ FAMILIES = {
         "papers/objprop_attention.md",
     ),
     "small": ("Small systems, one budget for all", ""),
+    "ssdlite": ("The bundled model ssdlite, the first generation", "papers/default.md"),
+    "ssdlite-start": ("Its first stage", "papers/default.md"),
     "sta": ("STA", "papers/sta.md"),
     "tags": ("Tags, bottom-up", "papers/tags.md"),
 }

@@ -153,6 +153,6 @@ def test_a_trial_runs_in_a_process_of_its_own_and_only_once(tmp_path: Path, shor
 
 def test_every_row_starts_from_the_bundled_trunk() -> None:
     for row in SYSTEMS.values():
-        assert row.init == "default"
+        assert row.init == "ssdlite"
         model = row.model.build(("a", "b"))
         assert not [key for key in start_from(model, row.init) if ".body." in key]

@@ -13,6 +13,8 @@ from tubelet.core.errors import ConfigError, InputError, TubeletError, WeightsEr
 from tubelet.core.types import Clip, Tracks
 from tubelet.data.clips import ClipDataset
 from tubelet.models import weights
+from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
+from tubelet.models.rcnn.detectors.one_stage import OneStageConfig
 from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.recipes import default, find, masktrack, names
@@ -97,15 +99,16 @@ def test_the_masks_of_a_small_rcnn_start_undecided(name: str) -> None:
     clips = ClipDataset(videos, recipe.sampler, recipe.transforms, seed=0)
     torch.manual_seed(0)
     model = recipe.model.build(videos.classes)
-    weights.start_from(model, "default")
+    weights.start_from(model, "ssdlite")
     with torch.no_grad():
         losses = model.train()([clips[i] for i in range(2)])
     assert losses["mask"].item() == pytest.approx(0.693, abs=0.03)
 
 
-def test_the_default_keeps_its_detector_as_pretrained() -> None:
-    model = find("default").model
-    assert isinstance(model.detector, SSDLiteConfig)
+@pytest.mark.parametrize(("name", "detector"), [("ssdlite", SSDLiteConfig), ("default", NanoDetConfig)])
+def test_the_bundled_models_keep_their_detectors_as_pretrained(name: str, detector: type[OneStageConfig]) -> None:
+    model = find(name).model
+    assert isinstance(model.detector, detector)
     assert model.detector.frozen
     assert model.association.unique_ids
 
@@ -211,7 +214,7 @@ def test_generated_data_needs_no_download_and_repeats() -> None:
 
 
 def test_a_recipe_trains_from_its_name_and_the_model_loads(tmp_path: Path) -> None:
-    recipe = find("default").override(*SMALL_WORLD, "init=none")
+    recipe = find("ssdlite").override(*SMALL_WORLD, "init=none")
     recipe.run(tmp_path / "run", device="cpu")
     model = weights.load(tmp_path / "run", device="cpu")
     assert model.config == recipe.model
@@ -221,7 +224,7 @@ def test_a_recipe_trains_from_its_name_and_the_model_loads(tmp_path: Path) -> No
 
 
 def test_a_start_that_is_not_there_stops_before_anything_is_written(tmp_path: Path) -> None:
-    recipe = find("default").override(*SMALL_WORLD, f"init={tmp_path / 'nowhere.safetensors'}")
+    recipe = find("ssdlite").override(*SMALL_WORLD, f"init={tmp_path / 'nowhere.safetensors'}")
     with pytest.raises(WeightsError, match="nowhere"):
         recipe.run(tmp_path / "run", device="cpu")
     assert not (tmp_path / "run").exists()

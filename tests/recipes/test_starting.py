@@ -25,7 +25,7 @@ def test_every_recipe_names_its_start_or_says_what_to_name() -> None:
         recipe = find(name)
         if recipe.init is None:
             assert recipe.init_recipe in known or recipe.init_needs.startswith(
-                ("a Mask2Former", "the public SSDLite")
+                ("a Mask2Former", "the public SSDLite", "NanoDet-Plus of COCO")
             ), name
         else:
             assert recipe.init in known, name
@@ -39,7 +39,8 @@ def test_only_small_and_generated_recipes_train_from_nothing() -> None:
 @pytest.mark.parametrize(
     ("name", "said"),
     [
-        ("default", r"this recipe needs init=PATH, a run of default-start .*; init=none trains from nothing"),
+        ("ssdlite", r"this recipe needs init=PATH, a run of ssdlite-start .*; init=none trains from nothing"),
+        ("default", r"this recipe needs init=PATH, NanoDet-Plus of COCO with the heads of ssdlite, joined by"),
         (
             "objprop/ytvis2019",
             r"init=PATH, a run of masktrack/ytvis2019 \(tubelet train masktrack/ytvis2019 \.\.\. --out PATH\)",
@@ -56,8 +57,8 @@ def test_a_start_that_must_be_named_is_asked_for_in_one_line(name: str, said: st
 
 def test_what_fits_is_reported(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO, "tubelet.progress")
-    start(find("small/masktrack").model.build(("a", "b")), "default", "")
-    assert caplog.records[-1].message == "init=default: 255 of 297 tensors fit; random: detector 30, mask 8, match 4"
+    start(find("small/masktrack").model.build(("a", "b")), "ssdlite", "")
+    assert caplog.records[-1].message == "init=ssdlite: 255 of 297 tensors fit; random: detector 30, mask 8, match 4"
 
 
 def test_fewer_than_half_is_refused_unless_it_is_asked_for(tmp_path: Path) -> None:
@@ -104,7 +105,7 @@ def test_a_trunk_that_is_random_and_frozen_is_said_loudly(caplog: pytest.LogCapt
     start(recipe.model.build(("a",)), "none", "")
     assert "frozen tensors of the trunk are random (detector.backbone.body." in caplog.text
     caplog.clear()
-    start(recipe.model.build(("a",)), "default", "")
+    start(recipe.model.build(("a",)), "ssdlite", "")
     start(find("masktrack/generated").model.build(("a",)), "none", "")
     assert not [record for record in caplog.records if record.levelno >= logging.WARNING]
 

@@ -47,7 +47,7 @@ def every() -> tuple[str, ...]:
 
     >>> from tubelet import recipes
     >>> recipes.every()[0]
-    'default-start'
+    'ssdlite-start'
     """
     return tuple(_all())
 

@@ -1,12 +1,17 @@
-"""The bundled default model: a COCO-trained SSDLite detector, kept as it is, with masks and identities learned on
-pseudo-videos made from annotated images. Sized for two CPU cores, for the training too.
+"""The bundled models: detectors of COCO, kept as they are, with masks and identities learned on pseudo-videos made from
+annotated images. Sized for two CPU cores, for the training too.
 
-It learns in two stages. First the pyramid, the match head and, to teach the pyramid what an outline is, a coarse mask
-head; then the mask head that looks at pixels, on top of what the first stage left:
+`ssdlite`, the first generation, learns in two stages. First the pyramid, the match head and, to teach the pyramid what
+an outline is, a coarse mask head; then the mask head that looks at pixels, on top of what the first stage left:
 
-    tubelet train default-start init=ssdlite_mobilenetv2_coco.safetensors data.annotations=instances.json \
+    tubelet train ssdlite-start init=ssdlite_mobilenetv2_coco.safetensors data.annotations=instances.json \
         data.split=split.json --out runs/start
-    tubelet train default init=runs/start data.annotations=instances.json data.split=split.json --out runs/default
+    tubelet train ssdlite init=runs/start data.annotations=instances.json data.split=split.json --out runs/ssdlite
+
+`default`, the second, has a better detector, whose own pyramid the heads of the first learn to read:
+
+    python -m tubelet.recipes.join nanodet_plus_m15_coco.safetensors ssdlite runs/start.safetensors
+    tubelet train default init=runs/start.safetensors data.annotations=instances.json --out runs/default
 """
 
 from __future__ import annotations
@@ -15,6 +20,7 @@ from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, Random
 from tubelet.data.pasting import PasteObjects
 from tubelet.data.sampling import NearbyPair, Repeat
 from tubelet.data.transforms import AnyTransform, ColourJitter
+from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
 from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.heads.crops import CropMaskConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
@@ -49,9 +55,20 @@ START = MaskTrackConfig(
 )
 # The margins were chosen by the masks' overlap with the truth: in those sequences, where a detection fits the merged
 # mask, and on the training images; the trust in masks by the average precision on these (docs/papers/default.md).
-MODEL = START.but(
+SSDLITE = START.but(
     mask=CropMaskConfig(size=128, margins=(0.15, 0.3), several=3, trust=2.0, typical=0.85),
     detector=START.detector.but(frozen_pyramid=True),
+)
+MODEL = SSDLITE.but(
+    detector=NanoDetConfig(
+        frozen=True,
+        calibration=(2.675, 0.474),
+        score_threshold=0.022,
+        suppress="across_classes",
+        max_detections=20,
+        jittered=8,
+        found=8,
+    ),
 )
 
 
@@ -66,7 +83,7 @@ def pseudo_videos(size: int) -> tuple[AnyTransform, ...]:
 
 
 _FIRST_STAGE = Experiment(
-    about="the first stage of the default model: pyramid and match head behind SSDLite of COCO",
+    about="the first stage of the bundled model ssdlite: pyramid and match head behind SSDLite of COCO",
     model=START,
     data=COCO(),
     sampler=Repeat(frames=2),
@@ -79,20 +96,29 @@ _FIRST_STAGE = Experiment(
 # the match head stays as the first stage left it
 _PARTS = {"mask.encoder": 0.25, "match": 0.0}
 
-DEFAULT = Experiment(
-    about="the bundled default model: SSDLite of COCO with masks and identities, for CPUs",
-    model=MODEL,
+_SSDLITE = Experiment(
+    about="the bundled model ssdlite: SSDLite of COCO with masks and identities, for CPUs",
+    model=SSDLITE,
     data=COCO(),
     sampler=Repeat(frames=2),
     transforms=pseudo_videos(448),  # crops are cut at the images' own resolution
-    init_recipe="default-start",
+    init_recipe="ssdlite-start",
     optim=AdamW(lr=8e-4, weight_decay=0.02, warmup=50, schedule=Cosine(), parts=_PARTS),
     train=TrainConfig(iterations=5600, batch_size=3, precision="bf16", clip_norm=5.0, checkpoint_every=50, ema=0.999),
 )
 
+DEFAULT = _SSDLITE.but(
+    about="the bundled default model: NanoDet-Plus of COCO with masks and identities, for CPUs",
+    model=MODEL,
+    init_recipe=None,
+    init_needs="NanoDet-Plus of COCO with the heads of ssdlite, joined by `python -m tubelet.recipes.join`",
+    optim=_SSDLITE.optim.but(parts={"mask.encoder": 0.25}),
+    train=_SSDLITE.train.but(iterations=4400),
+)
+
 FINETUNE = DEFAULT.but(
     about="the bundled default model, all of it, on videos (or images) and classes of your own",
-    model=MODEL.but(detector=START.detector.but(frozen=False, frozen_pyramid=False)),
+    model=MODEL.but(detector=MODEL.detector.but(frozen=False)),
     data=YouTubeVIS(stills=True),
     sampler=NearbyPair(),
     init="default",
@@ -100,4 +126,4 @@ FINETUNE = DEFAULT.but(
     train=DEFAULT.train.but(iterations=1000, ema=0.998, checkpoint_every=200),
 )
 
-RECIPES = {"default-start": _FIRST_STAGE, "default": DEFAULT, "finetune": FINETUNE}
+RECIPES = {"ssdlite-start": _FIRST_STAGE, "ssdlite": _SSDLITE, "default": DEFAULT, "finetune": FINETUNE}

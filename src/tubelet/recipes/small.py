@@ -98,7 +98,7 @@ _MASKTRACK = Experiment(
     data=_VIDEOS,
     sampler=RandomPair(),
     transforms=_FLIP,
-    init="default",
+    init="ssdlite",
     optim=AdamW(lr=1e-3, weight_decay=0.02, warmup=30, schedule=Cosine(), parts={"detector.backbone": 0.1}),
     train=_budget(500, 10.0),
 )
@@ -141,7 +141,7 @@ _MASK2FORMER = Experiment(
     data=_VIDEOS,
     sampler=NearbyPair(reach=6),
     transforms=_FLIP,
-    init="default",
+    init="ssdlite",
     optim=AdamW(lr=1e-3, warmup=30, schedule=Cosine(), parts={"backbone": 0.1}),
     train=_budget(305, 1.0),
 )

@@ -218,7 +218,7 @@ GENERATED = PAPER_GENERATED.but(
     about="a small tag-based system on generated videos: nothing to download, minutes on one core",
     model=TRUNK,
     sampler=TRUNK_CLIPS,
-    init="default",
+    init="ssdlite",
     optim=TRUNK_OPTIM,
     train=PAPER_GENERATED.train.but(iterations=1200),
 )
@@ -230,7 +230,7 @@ DAVIS_TRUNK = Experiment(
     data=AnyForm(form="davis"),
     sampler=TRUNK_CLIPS.but(drop=(1, 3), stride=(1, 3)),
     transforms=(Geometry(steps=(RandomCrop(), HorizontalFlip())), ColourJitter(), TemporalFlip()),
-    init="default",
+    init="ssdlite",
     optim=TRUNK_OPTIM,
     train=TrainConfig(iterations=2000, batch_size=1, clip_norm=10.0, checkpoint_every=500, log_every=50),
 )
