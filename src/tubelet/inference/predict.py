@@ -166,8 +166,8 @@ def stream(
     Args:
         source: What `predict` takes, a camera's index or a stream's address. A generator of images is read one by one
             and may be endless. A live source that breaks off is opened again until the loop is left.
-        model, window, threshold, unknown, views, cuts, classes, roi, start, end, every: As in `predict`; each frame has its
-            `shot`.
+        model, window, threshold, unknown, views, cuts, classes, roi, start, end, every: As in `predict`;
+            each frame has its `shot`.
 
     Raises:
         InputError: if the source cannot be read.

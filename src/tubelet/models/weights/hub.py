@@ -11,6 +11,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -163,7 +164,7 @@ def fetch(name: str) -> Path:
         return Path(hf_hub_download(model.name, file, revision=model.revision))
 
     try:
-        paths = [watched(lambda file=file: download(file), _cache(model.name), STALL) for file in model.files]
+        paths = [watched(partial(download, file), _cache(model.name), STALL) for file in model.files]
     except (OSError, ValueError) as error:  # the hub's own errors derive from these
         raise WeightsError(
             f"{name} cannot be fetched ({_reason(error)}); {_by_hand(model)}; {_cached(model.name)}"
