@@ -29,7 +29,7 @@ from tubelet.synthetic.generator import generate
 from tubelet.training.optim import WeightAverage
 from tubelet.video.reader import open_video
 
-FRAMES = 4
+FRAMES = 3
 
 
 def run(name: str) -> dict[str, Any]:
@@ -52,7 +52,6 @@ def run(name: str) -> dict[str, Any]:
         model.eval()
         model.precision = torch.bfloat16
         prediction = predict(model, frames, threshold=0.0)
-        predict(model, frames, top=10)
         list(stream(model, frames, window=_bounded(model.window), threshold=0.0))
         _try(lambda: predict(model, frames, views=2, threshold=0.0))
         _try(lambda: attention_maps(model, open_video(frames), 2, (20, 20)))

@@ -52,7 +52,7 @@ def has_half_kernels(device: torch.device) -> bool:
         >>> has_half_kernels(torch.device("cuda")), has_half_kernels(torch.device("mps"))
         (True, False)
     """
-    return device.type in ("cpu", "cuda")
+    return device.type in ("cpu", "cuda", "meta")
 
 
 def _best_available() -> str:

@@ -246,10 +246,9 @@ def unless_weak(current: Tensor, past: Tensor | None, decided: Tensor, weak: Ten
         >>> unless_weak(torch.tensor([7, 8, 9]), torch.tensor([4, 5]), decided, weak)
         tensor([5, 8, 9])
     """
-    stale = weak & (decided >= 0)
-    if past is None or not stale.any():
+    if past is None or len(past) == 0:
         return current
 
-    values = current.clone()
-    values[stale] = past[decided[stale]]
-    return values
+    stale = weak & (decided >= 0)
+    stale = stale.view(-1, *[1] * (current.ndim - 1))
+    return torch.where(stale, past[decided.clamp(min=0)], current)  # on a GPU no wait, as indexing by `stale` would be
