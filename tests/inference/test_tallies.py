@@ -37,7 +37,7 @@ def written(*windows: Tracks, length: int) -> Ledger:
 def test_the_best_pairs_come_in_falling_order_and_one_object_may_come_twice() -> None:
     ledger = written(window([[0.9, 0.6, 0.1], [0.2, 0.7, 0.3]], [4, 8]), length=1)
     found = [(track.id, track.label, round(track.score, 6)) for track in ledger.pairs(1, 4)]
-    assert found == [(4, 0, 0.9), (8, 1, 0.7), (4, 1, 0.6), (8, 2, 0.3)]
+    assert found == [(4, 0, 0.9), (8, 1, 0.7), (9, 1, 0.6), (10, 2, 0.3)]
 
 
 def test_there_are_no_more_pairs_than_objects_times_classes() -> None:
@@ -46,14 +46,14 @@ def test_there_are_no_more_pairs_than_objects_times_classes() -> None:
 
 def test_equal_pairs_come_in_the_order_of_id_and_class() -> None:
     ledger = written(window([[0.5, 0.5], [0.5, 0.5]], [3, 1]), length=1)
-    assert [(track.id, track.label) for track in ledger.pairs(1, 3)] == [(1, 0), (1, 1), (3, 0)]
+    assert [(track.id, track.label) for track in ledger.pairs(1, 3)] == [(1, 0), (4, 1), (3, 0)]
 
 
 def test_probabilities_are_means_over_the_windows_that_hold_the_object() -> None:
     long, short = window([[0.9, 0.0]], [0], length=3), window([[0.1, 0.4], [0.3, 0.2]], [0, 1], start=3)
     ledger = written(long, short, length=4)
     found = {(track.id, track.label): track.score for track in ledger.pairs(4, 10)}
-    assert found == pytest.approx({(0, 0): 0.5, (0, 1): 0.2, (1, 0): 0.3, (1, 1): 0.2}, abs=1e-6)
+    assert found == pytest.approx({(0, 0): 0.5, (2, 1): 0.2, (1, 0): 0.3, (3, 1): 0.2}, abs=1e-6)
     (first, second) = ledger.tracks(4, vote="mean")
     assert (first.label, second.label) == (0, 0)
     assert (first.score, second.score) == pytest.approx((0.5, 0.3), abs=1e-6)
@@ -86,7 +86,16 @@ def test_predict_gives_pairs_where_asked_whatever_the_threshold() -> None:
     assert [track.score for track in pairs.tracks] == pytest.approx([0.7, 0.7, 0.1, 0.1, 0.1])
     assert {track.id for track in pairs.tracks[:2]} == {0, 1}
     best = {track.id: track for track in predict(Toy(confidence=0.7), video).tracks}
-    assert all(track.rles == best[track.id].rles for track in pairs.tracks)
+    assert all(track.rles == best[track.id].rles for track in pairs.tracks[:2])
+    assert all(track.rles in [other.rles for other in best.values()] for track in pairs.tracks)
+
+
+def test_no_two_tracks_of_a_prediction_share_an_id() -> None:
+    pairs = predict(Toy(confidence=0.7), moving_patches(3), top=20)
+    ids = [track.id for track in pairs.tracks]
+    assert len(set(ids)) == len(ids) > 2
+    for t in range(3):
+        assert len(pairs.at(t).ids.unique()) == len(pairs.at(t).ids)
 
 
 @pytest.mark.parametrize("top", [0, -3])

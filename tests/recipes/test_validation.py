@@ -6,6 +6,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import cv2
+import numpy as np
 import pytest
 
 from tubelet.apps.cli import call
@@ -13,10 +14,10 @@ from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.types import VideoSet
 from tubelet.evaluation.measures import measure
 from tubelet.formats.classes import COCO, YTVIS_2019, YTVIS_2021
-from tubelet.formats.registry import FORMS
+from tubelet.formats.registry import FORMS, open_set
 from tubelet.inference.predict import predict
 from tubelet.models import weights
-from tubelet.recipes import find
+from tubelet.recipes import find, validation
 from tubelet.recipes.experiment import Experiment, Generated
 from tubelet.recipes.validation import ValidationConfig, VideoValidation, check, hold_out, with_classes_of
 from tubelet.training.log import read_metrics
@@ -68,6 +69,25 @@ def test_contact_sheets_of_the_latest_and_the_best_are_kept(recipe: Experiment, 
     best = max(reversed(lines), key=lambda line: line["validation_AP"])["step"]
     assert {path.name for path in (tmp_path / "validation").iterdir()} == {f"step_{best:06d}.jpg", "step_000004.jpg"}
     assert cv2.imread(str(tmp_path / "validation/step_000004.jpg")).shape[1] == 1600
+
+
+@pytest.mark.parametrize("same_classes", [True, False])
+def test_contact_sheets_name_videos_as_the_user_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, same_classes: bool
+) -> None:
+    videos = generated(2)
+    named = replace(videos, videos=[replace(v, id=f"kitchen {n}") for n, v in enumerate(videos.videos)])
+    others = open_set(stored(tmp_path / "set", named))
+    classes = others.classes if same_classes else ("snail", *others.classes)
+    captions: list[str] = []
+    monkeypatch.setattr(
+        validation, "contact_sheet", lambda _, said, width: captions.extend(said) or np.zeros((8, width, 3), np.uint8)
+    )
+    model = weights.load("default", device="cpu")
+    judge = VideoValidation(with_classes_of(others, classes, "a set"), ValidationConfig(), tmp_path)
+    judge._draw(1, [predict(model, video) for video in judge.videos])
+    assert captions[0] == "kitchen 0, frame 0"
+    assert captions[-1] == "kitchen 1, frame 2"
 
 
 def test_any_known_format_is_validated_on(recipe: Experiment, tmp_path: Path) -> None:

@@ -12,6 +12,7 @@ from dataclasses import replace
 from tubelet.core.errors import ConfigError, nearest
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.formats.lazy import MappedVideos
+from tubelet.formats.ytvis.numbering import AnnotatedSet
 
 COCO = (
     "person", "bicycle", "car", "motorcycle", "airplane", "bus", "train", "truck", "boat", "traffic light",
@@ -174,4 +175,7 @@ def translate(videos: VideoSet, classes: tuple[str, ...], names: Mapping[str, st
             return video
         return replace(video, tracks=tuple(translate_track(track) for track in video.tracks))
 
-    return VideoSet(videos=MappedVideos(videos.videos, translate_video), classes=classes)
+    translated = MappedVideos(videos.videos, translate_video)
+    if isinstance(videos, AnnotatedSet):  # the names of its videos stay
+        return replace(videos, videos=translated, classes=classes, category_ids=tuple(range(1, len(classes) + 1)))
+    return VideoSet(videos=translated, classes=classes)

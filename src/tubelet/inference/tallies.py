@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from heapq import nsmallest
+from itertools import count as count_from
 
 import numpy as np
 
@@ -128,17 +129,26 @@ class Ledger:
     ) -> tuple[Track, ...]:
         """The `count` best (identity, class) pairs by probability, best first, as benchmarks expect.
 
-        One identity may appear several times, each time with the same masks and another class. `labels` are the classes
-        to choose from; None: all.
+        One identity may appear several times, each time with the same masks, another class and an id of
+        its own: its best pair has the identity's id, the others have ids above all identities.
+        `labels` are the classes to choose from; None: all.
         """
+        seen = self._seen(min_frames)
         pairs = []
-        for identity, tally in self._seen(min_frames):
+        for identity, tally in seen:
             for label, probability in enumerate(tally.probabilities.tolist()):
                 if labels is None or label in labels:
                     pairs.append((-probability, identity, label))
         best = nsmallest(count, pairs)
 
-        return tuple(self._track(identity, label, -negative, length) for negative, identity, label in best)
+        new_ids = count_from(max((identity for identity, _ in seen), default=0) + 1)
+        tracks: list[Track] = []
+        used: set[int] = set()
+        for negative, identity, label in best:
+            track = self._track(identity, label, -negative, length)
+            tracks.append(replace(track, id=next(new_ids)) if identity in used else track)
+            used.add(identity)
+        return tuple(tracks)
 
     def _seen(self, min_frames: int) -> list[tuple[int, Tally]]:
         """Identities with pixels in at least `min_frames` frames, ascending."""

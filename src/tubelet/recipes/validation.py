@@ -24,10 +24,11 @@ from tubelet.core.masks import RLE
 from tubelet.core.records import Prediction
 from tubelet.core.types import Video, VideoSet
 from tubelet.data.clips import require_objects
-from tubelet.data.tools.splitting import split
+from tubelet.data.tools.splitting import split, subset
 from tubelet.drawing.contact_sheet import contact_sheet
 from tubelet.evaluation import measures
 from tubelet.formats.classes import CLASS_LISTS, class_map, translate
+from tubelet.formats.ytvis.numbering import video_names
 from tubelet.inference.predict import predict
 from tubelet.inference.results import VideoPrediction, render
 from tubelet.models.weights import ready_to_predict
@@ -69,8 +70,9 @@ class VideoValidation:
     """Judges a model by what it predicts on videos with truth; the processes of a run share the videos."""
 
     def __init__(self, videos: VideoSet, config: ValidationConfig, out: Path) -> None:
-        chosen = evenly(len(videos.videos), config.videos)
-        self.videos = [videos.videos[n] for n in chosen]
+        chosen = subset(videos, evenly(len(videos.videos), config.videos))
+        self.videos = chosen.videos
+        self.names = dict(zip((video.id for video in self.videos), video_names(chosen), strict=True))
         self.classes = videos.classes
         self.config = config
         self.folder = out / FOLDER
@@ -124,7 +126,7 @@ class VideoValidation:
             shown = prediction.above(SHOWN)
             for t in evenly(shown.length, SHEET_FRAMES):
                 pictures.append(render(shown.at(t)))
-                captions.append(f"{shown.video}, frame {t}")
+                captions.append(f"{self.names[shown.video]}, frame {t}")
         if not pictures:
             return
         sheet = contact_sheet(pictures, captions, SHEET_WIDTH)

@@ -1,4 +1,4 @@
-"""Videos at the edges, learned from and predicted: one frame, shorter than a clip, upright, no object, twenty objects."""
+"""Videos at the edges, learned and predicted: one frame, shorter than a clip, upright, no object, twenty objects."""
 
 from __future__ import annotations
 
