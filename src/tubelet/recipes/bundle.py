@@ -14,7 +14,9 @@ from pathlib import Path
 
 from torch import Tensor
 
+from tubelet.core.errors import WeightsError
 from tubelet.models import weights
+from tubelet.models.hub_segmenter.model import HubSegmenter
 from tubelet.models.weights import loading
 from tubelet.training.checkpoint import save_model
 
@@ -28,6 +30,8 @@ def bundle(source: Path, name: str, *overrides: str) -> Path:
     Write a card, NAME.md, beside it. Raises ConfigError or WeightsError if the overrides do not fit the weights.
     """
     model = weights.load(source, device="cpu")
+    if isinstance(model, HubSegmenter):
+        raise WeightsError(f"{source}: a segmenter of the hub cannot be bundled, its network is transformers'")
     config = model.config.override(*overrides)
     weights.check_fit(config, model.classes, model.state_dict(), str(source))
     tensors = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}

@@ -210,7 +210,7 @@ _VIDEOMT = Experiment(
     transforms=_FLIP,
     init="default",
     optim=AdamW(lr=1e-3, warmup=30, schedule=Cosine(), parts={"network.backbone.body.patch_embed.trunk": 0.1}),
-    train=_budget(300, 1.0),
+    train=_budget(400, 1.0),
 )
 
 SYSTEMS = {

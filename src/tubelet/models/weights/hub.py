@@ -11,7 +11,6 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -160,11 +159,11 @@ def fetch(name: str) -> Path:
     except ImportError:
         raise WeightsError(f"{name}: fetching needs huggingface_hub (tubelet[hub]); {_by_hand(model)}") from None
 
-    def download(file: str) -> Path:
-        return Path(hf_hub_download(model.name, file, revision=model.revision))
+    def download() -> list[Path]:
+        return [Path(hf_hub_download(model.name, file, revision=model.revision)) for file in model.files]
 
     try:
-        paths = [watched(partial(download, file), _cache(model.name), STALL) for file in model.files]
+        paths = watched(download, _cache(model.name), STALL)
     except (OSError, ValueError) as error:  # the hub's own errors derive from these
         raise WeightsError(
             f"{name} cannot be fetched ({_reason(error)}); {_by_hand(model)}; {_cached(model.name)}"

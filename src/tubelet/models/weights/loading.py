@@ -26,6 +26,8 @@ from tubelet.core.untrusted import tensors as stored
 from tubelet.core.untrusted.documents import decode_json
 from tubelet.core.untrusted.files import is_file, is_folder
 from tubelet.core.untrusted.tensors import read_metadata
+from tubelet.models.hub_segmenter.loading import is_segmenter, load_segmenter
+from tubelet.models.hub_segmenter.model import HubSegmenter
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.tags.encoder import from_torchvision_video
@@ -45,7 +47,7 @@ from tubelet.models.weights.published import describe
 from tubelet.models.weights.videomt import from_eomt, is_eomt, resized_vit
 
 ModelConfig = Annotated[MaskTrackConfig | Mask2FormerConfig | TagConfig | VidEoMTConfig, Field(discriminator="kind")]
-AnyModel = MaskTrackRCNN | Mask2Former | TagModel | VidEoMT
+AnyModel = MaskTrackRCNN | Mask2Former | TagModel | VidEoMT | HubSegmenter
 _ANY_MODEL: TypeAdapter[ModelConfig] = TypeAdapter(ModelConfig)
 
 BUNDLED = Path(__file__).parents[1] / "bundled"
@@ -141,12 +143,18 @@ def load(
     one_of("precision", precision, ("auto", "fp32", "bf16"))
     target = choose_device(device)
     path = find(name)
+    model = load_segmenter(path.parent) if is_segmenter(path) else _built(path)
+    ready_to_predict(model, target, precision)
+    return model.to(target)
+
+
+def _built(path: Path) -> AnyModel:
+    """A model of our own from its file."""
     config, classes, tensors = _open(path)
     check_fit(config, classes, tensors, str(path))
     model = config.build(classes)
     model.load_state_dict(tensors, strict=False)
-    ready_to_predict(model, target, precision)
-    return model.to(target)
+    return model
 
 
 def ready_to_predict(
