@@ -66,7 +66,8 @@ def predict(
         window: Replaces the model's own way of reading.
         threshold: Leave out tracks whose score (the mean over the frames where they appear) is lower.
         top: What benchmarks expect in place of a threshold: the `top` best (object, class) pairs, best first; one
-            object may appear several times with the same masks, each time under another class and with an id of its own.
+            object may appear several times with the same masks, each time under another class
+            and with an id of its own.
         distinct: Show each object once: leave out a track whose overlap with a better one (IoU over the video) is
             larger. None keeps all.
         unknown: Give objects whose score is lower a further class, "unknown", in place of a doubtful name.

@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import fields, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
+from tubelet.apps.cli import call
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.protocol import Attentive, VideoSegmenter
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.predict import predict
 from tubelet.models.videomt.model import VidEoMT, VidEoMTConfig, VidEoMTState
+from tubelet.training.checkpoint import save_model
+from tubelet.video.reader import open_video
+from tubelet.video.writer import VideoWriter
 
 Build = Callable[..., VidEoMT]
 MakeClip = Callable[..., Clip]
@@ -287,6 +293,24 @@ def test_attention_of_a_later_frame_does_not_depend_on_how_it_was_reached(build:
     last = model.attend(state, frames[2], 2, (60.0, 20.0))
     assert [glance.name for glance in whole] == [glance.name for glance in last]
     torch.testing.assert_close(whole[0].values, last[0].values, atol=1e-5, rtol=1e-4)
+
+
+def test_attend_draws_a_picture_and_a_film_from_a_file_of_the_model(
+    build: Build, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    model = build()
+    described = {"config": model.config.model_dump_json(), "classes": json.dumps(model.classes)}
+    save_model(tmp_path / "model.safetensors", model, described)
+    with VideoWriter(tmp_path / "noise.mp4", (48, 96), 10) as writer:
+        for frame in np.random.default_rng(0).integers(0, 256, (3, 48, 96, 3), np.uint8):
+            writer.write(frame)
+
+    told = ["attend", str(tmp_path / "noise.mp4"), "--model", str(tmp_path / "model.safetensors")]
+    told += ["--at", "60,20", "--frame", "1", "--video", "--out", str(tmp_path / "out"), "--device", "cpu"]
+    assert call(told) == 0
+    assert "layer 2" in capsys.readouterr().out
+    assert (tmp_path / "out" / "attention.png").stat().st_size > 0
+    assert len(open_video(tmp_path / "out" / "attention.mp4")) == 3
 
 
 # refused
