@@ -218,6 +218,7 @@ ELSEWHERE = {
     "formats/cvat_write.py": "writes XML",
     "formats/files.py": "names the type of an archive that the door has opened",
     "formats/submission.py": "writes an archive",
+    "inference/counts.py": "writes its counts as CSV",
     "training/checkpoint.py": "sorts the header of a file that it has just written",
     "video/": "films are decoded by FFmpeg, with its own protections",
 }

@@ -28,6 +28,7 @@ _HOMES = {
     "Tracks": "tubelet.core.types",
     "Frame": "tubelet.core.types",
     "Prediction": "tubelet.core.types",
+    "Counting": "tubelet.inference.counting",
     "OverlayStyle": "tubelet.drawing.style",
     "VideoPrediction": "tubelet.inference.results",
     "Window": "tubelet.core.protocol",
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
     from tubelet.core.types import Tracks as Tracks
     from tubelet.core.types import Video as Video
     from tubelet.drawing.style import OverlayStyle as OverlayStyle
+    from tubelet.inference.counting import Counting as Counting
     from tubelet.inference.evaluate import evaluate as evaluate
     from tubelet.inference.predict import predict as predict
     from tubelet.inference.predict import stream as stream

@@ -142,6 +142,24 @@ def test_classes_a_region_and_a_part_are_chosen_by_options(toy: Toy, video: Path
     assert [annotation["category_id"] for annotation in document["annotations"]] == [1]
 
 
+def test_lines_and_zones_are_counted(toy: Toy, video: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shapes = ["--line", "door=20,0,20,48", "--line", "0,24,64,24", "--zone", "left=0,0 32,0 32,48 0,48"]
+    assert call(["predict", str(video), *shapes, "--out", str(tmp_path / "out"), "--no-video"]) == 0
+    assert {"counts.csv", "crossings.csv", "zones.csv"} <= set(listing(tmp_path / "out"))
+    told = capsys.readouterr().out
+    assert "door: 1 red in, 0 out" in told
+    assert "left: blue 1 for" in told
+    assert str(tmp_path / "out" / "zones.csv") in told
+
+
+def test_a_stream_tells_its_counts(toy: Toy, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["stream", str(video), "--json", "--line", "door=20,0,20,48", "--zone", "all=0,0,64,0,64,48,0,48"]) == 0
+    lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert lines[-1]["lines"] == {"door": {"in": 1, "out": 0}}
+    assert lines[0]["zones"] == {"all": 2}
+    assert [crossing["name"] for line in lines for crossing in line["crossings"]] == ["red"]
+
+
 def test_a_stream_shows_the_chosen_classes(toy: Toy, video: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(["stream", str(video), "--json", "--classes", "blue", "--every", "3"]) == 0
     lines = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
@@ -162,6 +180,10 @@ FAULTS = {
     "no class": (["predict", "video.mp4", "--classes", ","], "expected class names such as person,dog"),
     "a polygon of two points": (["predict", "video.mp4", "--roi", "0,0,5,5"], "--roi: a polygon needs three points"),
     "no polygon": (["stream", "video.mp4", "--json", "--roi", "left"], "--roi: expected points in pixels"),
+    "a line of three points": (["predict", "video.mp4", "--line", "0,0,1,1,2,2"], "a line needs two different points"),
+    "a zone of two points": (["predict", "video.mp4", "--zone", "door=0,0,1,1"], "zone 'door': a polygon needs three"),
+    "one name twice": (["predict", "video.mp4", "--line", "a=0,0,1,1", "--line", "a=0,0,2,2"], "'a' is used twice"),
+    "an unknown anchor": (["predict", "video.mp4", "--line", "0,0,1,1", "--anchor", "top"], "anchor"),
     "a part after the end": (["predict", "video.mp4", "--start", "9"], "no frame from 9 s on"),
     "a pattern of nothing": (["predict", "films/*.mp4"], "films/*.mp4: no file matches"),
     "an address among videos": (["predict", "video.mp4", "http://127.0.0.1:9/a.mp4"], "is predicted by itself"),

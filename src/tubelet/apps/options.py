@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from tubelet.inference.counting import Counting
 
 Classes = Annotated[
     str | None,
@@ -24,6 +28,27 @@ Start = Annotated[
 ]
 End = Annotated[float | None, typer.Option("--end", min=0, metavar="SECONDS", help="End there.", show_default=False)]
 Every = Annotated[int, typer.Option("--every", min=1, metavar="N", help="Read every N-th frame alone.")]
+Lines = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--line",
+        metavar="[NAME=]x1,y1,x2,y2",
+        help="Count objects that cross it, in and out (towards its left hand is in); may be given again.",
+        show_default=False,
+    ),
+]
+Zones = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--zone",
+        metavar="[NAME=]POLYGON",
+        help="Measure how long each object is inside; may be given again.",
+        show_default=False,
+    ),
+]
+Anchor = Annotated[
+    str, typer.Option("--anchor", metavar="centre|bottom", help="Which point of an object's box is counted.")
+]
 
 
 def class_names(text: str | None) -> tuple[str, ...] | None:
@@ -61,3 +86,36 @@ def region(text: str | None) -> tuple[tuple[float, float], ...] | None:
     points = points_of("--roi", text)
     polygon("--roi", points)
     return tuple(points)
+
+
+def counting_of(lines: list[str] | None, zones: list[str] | None, anchor: str) -> Counting | None:
+    """The lines and zones of texts such as "door=0,180,640,180"; None if there are none.
+
+    Raises ConfigError if one is no line or polygon, for a name that is used twice, or for another anchor.
+
+    Example:
+        >>> from tubelet.apps.options import counting_of
+        >>> counting_of(["door=0,180,640,180", "0,90,640,90"], None, "centre").lines
+        {'door': ((0.0, 180.0), (640.0, 180.0)), 'line 2': ((0.0, 90.0), (640.0, 90.0))}
+    """
+    from tubelet.inference.counting import Counting
+
+    if not lines and not zones:
+        return None
+    return Counting.from_tree(
+        {"lines": _named(lines or (), "line"), "zones": _named(zones or (), "zone"), "anchor": anchor}
+    )
+
+
+def _named(texts: Sequence[str], kind: str) -> dict[str, list[tuple[float, float]]]:
+    from tubelet.core.errors import ConfigError
+    from tubelet.core.polygons import points_of
+
+    shapes: dict[str, list[tuple[float, float]]] = {}
+    for number, text in enumerate(texts, start=1):
+        name, _, points = text.rpartition("=")
+        name = name.strip() or f"{kind} {number}"
+        if name in shapes:
+            raise ConfigError(f"--{kind}: the name {name!r} is used twice")
+        shapes[name] = points_of(f"--{kind}", points)
+    return shapes

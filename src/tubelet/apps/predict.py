@@ -19,7 +19,19 @@ from tubelet.apps.option_texts import (
     UNKNOWN_HELP,
     VIEWS_HELP,
 )
-from tubelet.apps.options import Classes, End, Every, Region, Start, class_names, region
+from tubelet.apps.options import (
+    Anchor,
+    Classes,
+    End,
+    Every,
+    Lines,
+    Region,
+    Start,
+    Zones,
+    class_names,
+    counting_of,
+    region,
+)
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
@@ -55,6 +67,9 @@ def predict(
     start: Start = None,
     end: End = None,
     every: Every = 1,
+    line: Lines = None,
+    zone: Zones = None,
+    anchor: Anchor = "centre",
     overlay: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
@@ -87,6 +102,7 @@ def predict(
         start=start,
         end=end,
         every=every,
+        counting=counting_of(line, zone, anchor),
         overlay=tuple(overlay or ()),
         video=not no_video,
     )
@@ -123,7 +139,7 @@ def segment(
     with progress_bar("segmenting") as progress:
         prediction = predict_as(settings, network, opened, progress)
     with progress_bar("drawing") as progress:
-        prediction.save(folder, video=settings.video, style=style, progress=progress)
+        prediction.save(folder, video=settings.video, style=style, counting=settings.counting, progress=progress)
     if semantic:
         window = network.window.override(*settings.window)
         _save_semantic(network, prediction, folder, window, settings.video)
@@ -147,6 +163,7 @@ def _path_or_camera(source: str | Path | list[str]) -> str | Path | list[str] | 
 
 
 def _report(prediction: VideoPrediction, folder: Path, settings: Settings) -> None:
+    from tubelet.inference.counts import CROSSINGS, LINES, ZONES
     from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
 
     summary = prediction.summary()
@@ -155,4 +172,8 @@ def _report(prediction: VideoPrediction, folder: Path, settings: Settings) -> No
         show(rows_of(table("#id", "class", "#score", "#frames"), rows), summary.heading)
     else:
         show(f"no object with a score of {settings.threshold:g} or more in {prediction.length} frames")
-    show(*(str(folder / name) for name in [OVERLAY] * settings.video + [PREDICTIONS, CONTACT_SHEET]))
+    written = [OVERLAY] * settings.video + [PREDICTIONS, CONTACT_SHEET]
+    if settings.counting is not None:
+        show(str(prediction.count(settings.counting)))
+        written += [LINES, CROSSINGS, ZONES]
+    show(*(str(folder / name) for name in written))

@@ -12,18 +12,33 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, suppress
+from dataclasses import replace
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from tubelet.apps.console import say
 from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, UNKNOWN_HELP
-from tubelet.apps.options import Classes, End, Every, Region, Start, class_names, region
+from tubelet.apps.options import (
+    Anchor,
+    Classes,
+    End,
+    Every,
+    Lines,
+    Region,
+    Start,
+    Zones,
+    class_names,
+    counting_of,
+    region,
+)
 
 if TYPE_CHECKING:
     from tubelet.core.types import Frame
+    from tubelet.inference.counting import Counting, Crossing, ObjectCounter
     from tubelet.video.live import LiveVideo
 
+REMEMBERED = 600.0  # seconds after which an identity that is gone is no longer known at lines and zones
 RECENT = 30  # frames over which the rate is taken
 TITLE = "tubelet"
 Sink = Callable[["Frame", float], None]  # takes each frame and the current frames a second
@@ -52,6 +67,9 @@ def stream(
     start: Start = None,
     end: End = None,
     every: Every = 1,
+    line: Lines = None,
+    zone: Zones = None,
+    anchor: Anchor = "centre",
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per frame; no page.")] = False,
@@ -68,9 +86,16 @@ def stream(
     from tubelet.models import weights
 
     with ExitStack() as stack:
+        counting = counting_of(line, zone, anchor)
+        live_counts = LiveCounts(counting) if counting is not None else None
         sinks: list[Sink] = []
         if as_json:
-            sinks.append(lambda frame, rate: _print(described(frame, rate, dropped(live), with_masks=with_masks)))
+
+            def put(frame: Frame, rate: float) -> None:
+                description = described(frame, rate, dropped(live), with_masks=with_masks)
+                _print(description if live_counts is None else {**description, **live_counts.described()})
+
+            sinks.append(put)
         if show and not _add_window(sinks):
             say("no window can be opened here (no screen, or opencv-python-headless); the page shows it instead")
             page = True
@@ -93,7 +118,7 @@ def stream(
             every=every,
         )
         with suppress(Closed):
-            deliver(frames, sinks)
+            deliver(frames if live_counts is None else map(live_counts.counted, frames), sinks)
 
 
 def opened(source: str, stack: ExitStack) -> LiveVideo | str:
@@ -103,6 +128,44 @@ def opened(source: str, stack: ExitStack) -> LiveVideo | str:
 
     live = int(source) if source.isdecimal() and not os.path.exists(source) else source
     return stack.enter_context(open_lasting(live)) if is_live(live) else source
+
+
+class LiveCounts:
+    """Counts the frames of a stream, and draws lines, zones and numbers onto their pictures."""
+
+    def __init__(self, counting: Counting) -> None:
+        self._counting = counting
+        self._counter: ObjectCounter | None = None
+        self._crossings: list[Crossing] = []  # of the last frame
+
+    def counted(self, frame: Frame) -> Frame:
+        """Count a frame; returns it with the numbers drawn under its objects."""
+        import torch
+
+        from tubelet.inference.counting import ObjectCounter
+        from tubelet.inference.results import with_counts
+
+        if self._counter is None:
+            size = (frame.image.shape[1], frame.image.shape[2])
+            self._counter = ObjectCounter(self._counting, size, period=0.0, memory=REMEMBERED)
+        picture = with_counts(frame.image.permute(1, 2, 0).cpu().numpy(), frame, self._counter)
+        self._crossings = list(self._counter.crossings)
+        self._counter.crossings.clear()
+        return replace(frame, image=torch.from_numpy(picture).permute(2, 0, 1))
+
+    def described(self) -> dict[str, Any]:
+        """For JSON: each line's totals, how many objects are in each zone, and who crossed in the last frame."""
+        assert self._counter is not None, "no frame was counted"
+        counter = self._counter
+        totals = {name: counter.totals(name) for name in self._counting.lines}
+        return {
+            "lines": {name: {"in": total["in"], "out": total["out"]} for name, total in totals.items()},
+            "zones": {name: counter.occupied(name) for name in self._counting.zones},
+            "crossings": [
+                {"line": entry.line, "id": entry.id, "name": entry.name, "direction": entry.direction}
+                for entry in self._crossings
+            ],
+        }
 
 
 def dropped(live: LiveVideo | str) -> int:

@@ -223,12 +223,14 @@ def _steps(source: Source, window: Window, cuts: ShotConfig | None, part: _Part)
     elif isinstance(source, Iterator):
         frames = ((t / DEFAULT_FPS, image) for t, image in enumerate(tensors(source)))
     else:
-        return read(open_video(source, **part._asdict()), window, cuts)
+        video = open_video(source, start=part.start, end=part.end, every=part.every)
+        return read(video, window, cuts)
 
     if window.context:
         expected = f"expected context=0, got {window.context}"
         raise ConfigError(f"a live source or a generator has no frames elsewhere to read: {expected}")
-    return listen(part_of(frames, **part._asdict()), window, cuts)
+    frames = part_of(frames, start=part.start, end=part.end, every=part.every)
+    return listen(frames, window, cuts)
 
 
 def _until_closed(live: LiveVideo) -> Iterator[Stamped]:

@@ -22,12 +22,15 @@ from tubelet.core.masks import RLE
 from tubelet.core.types import Frame, Prediction, Track, Video
 from tubelet.core.untrusted.files import as_path
 from tubelet.drawing.contact_sheet import caption, contact_sheet
+from tubelet.drawing.counts import draw_shape
 from tubelet.drawing.overlay import draw
 from tubelet.drawing.style import OverlayStyle
 from tubelet.drawing.trails import Trails
 from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 from tubelet.inference import conversions
+from tubelet.inference.counting import Counting, ObjectCounter
+from tubelet.inference.counts import ObjectCounts, counts_of
 from tubelet.inference.crops import write_crops, write_image
 from tubelet.inference.notebook import played, player
 from tubelet.inference.summary import Summary, summarize
@@ -80,6 +83,16 @@ class VideoPrediction(Prediction):
         """One line per object, and the number of objects of each class: `print(prediction.summary())`."""
         return summarize(self)
 
+    def count(self, counting: Counting) -> ObjectCounts:
+        """Count objects that cross lines, and the seconds that each identity spends in zones; nothing is decoded."""
+        counter = self._counter(_checked_counting(counting))
+        for t in range(self.length):
+            present = [track for track in self.tracks if track.rles[t] is not None]
+            boxes = masks.boxes([rle for track in present if (rle := track.rles[t]) is not None])
+            names = [track.name for track in present]
+            counter.add(t, self.source.time(t), [track.id for track in present], names, boxes)
+        return counts_of(counter)
+
     def draw(self, t: int, style: OverlayStyle | None = None) -> np.ndarray:
         """Frame t with its objects drawn on it, uint8 [H, W, 3] RGB. Raises ConfigError if it does not exist."""
         t = whole_between("a frame", t, 0, self.length - 1)
@@ -97,19 +110,23 @@ class VideoPrediction(Prediction):
         *,
         video: bool = True,
         style: OverlayStyle | None = None,
+        counting: Counting | None = None,
         threads: int = 0,
         progress: ProgressCallback | None = None,
     ) -> None:
         """Write predictions.json (YouTube-VIS format), overlay.mp4 unless `video` is false, and contact_sheet.png.
 
         All files appear at the end, together; an interruption or a full disk leaves the folder unchanged. `style` says
-        what is drawn. `threads` is the number of the video encoder's threads (0: one per processor); it changes the
+        what is drawn. `counting` draws lines and zones with their numbers, and writes counts.csv, crossings.csv and
+        zones.csv. `threads` is the number of the video encoder's threads (0: one per processor); it changes the
         bytes of the video.
         """
         style = _checked(style)
         with together(as_path(folder, "the folder of results")) as scratch:
             write_predictions(scratch / PREDICTIONS, [self])
-            self._draw(scratch, video, style, threads, progress or (lambda done, total: None))
+            if counting is not None:
+                self.count(counting).write(scratch)
+            self._draw(scratch, video, style, counting, threads, progress or (lambda done, total: None))
 
     def crops(self, folder: str | Path, *, transparent: bool = False, every: int = 1) -> int:
         """Cut every object out of every `every`-th frame: `<class>-<id>/00012.png` in a new folder.
@@ -188,16 +205,30 @@ class VideoPrediction(Prediction):
         present = {track.id: rle for track in self.tracks if (rle := track.rles[t]) is not None}
         trails.add(self.source.time(t), list(present), masks.boxes(list(present.values())))
 
-    def _draw(self, folder: Path, video: bool, style: OverlayStyle, threads: int, progress: ProgressCallback) -> None:
+    def _counter(self, counting: Counting) -> ObjectCounter:
+        return ObjectCounter(counting, self.size, period=1 / self.source.fps)
+
+    def _draw(
+        self,
+        folder: Path,
+        video: bool,
+        style: OverlayStyle,
+        counting: Counting | None,
+        threads: int,
+        progress: ProgressCallback,
+    ) -> None:
         """Write the contact sheet and, if `video`, the overlay; frames are decoded once for both."""
         sheet_frames = evenly(self.length, SHEET_FRAMES)
         frames = self.frames() if video else map(self.at, sheet_frames)
         total = self.length if video else len(sheet_frames)
 
+        counter = None if counting is None else self._counter(counting)
         pictures: list[np.ndarray] = []
         with ExitStack() as stack:
             writer = stack.enter_context(self._film(folder / OVERLAY, threads)) if video else None
             for done, (frame, picture) in enumerate(self._drawn(frames, style), start=1):
+                if counter is not None:
+                    picture = with_counts(picture, frame, counter)
                 if writer is not None:
                     writer.write(picture, frame.time)
                 if frame.index in sheet_frames:
@@ -220,6 +251,28 @@ def render(frame: Frame, style: OverlayStyle | None = None, trails: Trails | Non
         style=_checked(style),
         trails=trails.paths() if trails is not None else None,
     )
+
+
+def with_counts(picture: np.ndarray, frame: Frame, counter: ObjectCounter) -> np.ndarray:
+    """Count a frame's objects and draw the lines and zones with their numbers on its picture."""
+    counter.add(frame.index, frame.time, frame.ids.tolist(), frame.names, frame.boxes.cpu().numpy())
+    return draw_counts(picture, counter)
+
+
+def draw_counts(picture: np.ndarray, counter: ObjectCounter) -> np.ndarray:
+    """Draw the lines and zones of a counter with its numbers on a copy of a picture, uint8 [H, W, 3] RGB."""
+    for name, corners in counter.counting.zones.items():
+        picture = draw_shape(picture, corners, f"{name}: {counter.occupied(name)}")
+    for name, ends in counter.counting.lines.items():
+        totals = counter.totals(name)
+        picture = draw_shape(picture, ends, f"{name}: {totals['in']} in, {totals['out']} out")
+    return picture
+
+
+def _checked_counting(counting: Counting) -> Counting:
+    if not isinstance(counting, Counting):
+        raise ConfigError(f"counting: expected a tubelet.Counting, got {short(counting)}")
+    return counting
 
 
 def _checked(style: OverlayStyle | None) -> OverlayStyle:

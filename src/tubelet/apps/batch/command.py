@@ -29,7 +29,19 @@ from tubelet.apps.option_texts import (
     UNKNOWN_HELP,
     VIEWS_HELP,
 )
-from tubelet.apps.options import Classes, End, Every, Region, Start, class_names, region
+from tubelet.apps.options import (
+    Anchor,
+    Classes,
+    End,
+    Every,
+    Lines,
+    Region,
+    Start,
+    Zones,
+    class_names,
+    counting_of,
+    region,
+)
 
 if TYPE_CHECKING:
     from tubelet.inference.many.batch import OpenModel, Segment, Settings, VideoJob, VideoOutcome
@@ -79,6 +91,9 @@ def batch(
     start: Start = None,
     end: End = None,
     every: Every = 1,
+    line: Lines = None,
+    zone: Zones = None,
+    anchor: Anchor = "centre",
     overlay: Annotated[
         list[str] | None,
         typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
@@ -112,6 +127,7 @@ def batch(
         start=start,
         end=end,
         every=every,
+        counting=counting_of(line, zone, anchor),
         video=not no_video,
         overlay=tuple(overlay or ()),
         device=devices[0].partition(":")[0],

@@ -31,6 +31,8 @@ from tubelet.core.types import Video, VideoSet
 from tubelet.core.untrusted.documents import read_json
 from tubelet.drawing.style import OverlayStyle
 from tubelet.formats.registry import open_set
+from tubelet.inference.counting import Counting
+from tubelet.inference.counts import CROSSINGS, LINES, ZONES
 from tubelet.inference.predict import Model, predict
 from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS, ProgressCallback, VideoPrediction
 from tubelet.video.reader import open_video
@@ -41,7 +43,7 @@ Status = Literal["done", "skipped", "failed"]
 
 MARKER, TRIES = "finished.json", ".tries"
 MOST_TRIES = 3
-_OURS = (MARKER, PREDICTIONS, OVERLAY, CONTACT_SHEET)
+_OURS = (MARKER, PREDICTIONS, OVERLAY, CONTACT_SHEET, LINES, CROSSINGS, ZONES)
 
 log = logging.getLogger("tubelet.batch")
 
@@ -67,6 +69,7 @@ class Settings(Config):
     end: float | None = None
     every: int = 1  # read every n-th frame
     video: bool = True  # write overlay.mp4
+    counting: Counting | None = None  # lines and zones to count at
     overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
     device: str = "cpu"  # without its number: "cpu" or "cuda"
     threads: int = Field(default=1, ge=1, le=1024)  # of each worker; they change the last bits of sums
@@ -275,7 +278,8 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
         warnings.simplefilter("always")
         prediction = predict_as(settings, model, job.video())
         style = OverlayStyle().override(*settings.overlay)
-        prediction.save(folder, video=settings.video, style=style, threads=1)  # the encoder's threads decide the bytes
+        # the encoder's threads decide the bytes
+        prediction.save(folder, video=settings.video, style=style, counting=settings.counting, threads=1)
     outcome = VideoOutcome(
         video=job.title,
         folder=job.name,

@@ -88,7 +88,7 @@ def evaluate_jobs(
 
     Raises InputError if a video cannot be predicted, because the numbers without it would be wrong.
     """
-    described = settings.model_dump(mode="json", exclude={"video", "overlay"})
+    described = settings.model_dump(mode="json", exclude={"video", "overlay", "counting"})
     begin(folder, described | {"truth": digest(Path(jobs[0].source))}, resume=resume)
 
     left = [job for job in jobs if not path_of(job, folder).is_file()]
