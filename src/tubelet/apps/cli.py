@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import attend, bench, data, demo, evaluate, export, predict, serve, stream
+from tubelet.apps import attend, bench, data, demo, doctor, evaluate, export, predict, serve, stream
 from tubelet.apps import table as table_command
 from tubelet.apps.batch.command import batch
 from tubelet.apps.console import catch_termination, rows_of, run, show, table
@@ -24,7 +24,6 @@ OF_PAIRS = ("--window", "--overlay")  # options that take several key=value
 app = typer.Typer(
     name="tubelet",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # help in boxes costs 0.2 s of imports, thrice what the rest of `tubelet --help` takes
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -36,6 +35,7 @@ app.command()(serve.serve)
 app.command()(stream.stream)
 app.command()(batch)
 app.command()(export.export)
+app.command()(doctor.doctor)
 
 
 class Listable(StrEnum):

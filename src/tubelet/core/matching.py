@@ -11,7 +11,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
-from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 
 
@@ -26,6 +25,8 @@ def assign(cost: Float[Tensor, "N M"]) -> tuple[Int[Tensor, "P"], Int[Tensor, "P
         >>> assign(torch.tensor([[1.0, 0.0], [0.0, 5.0]]))
         (tensor([0, 1]), tensor([1, 0]))
     """
+    from scipy.optimize import linear_sum_assignment  # takes half a second, and not every model assigns
+
     table = np.nan_to_num(cost.detach().float().cpu().numpy(), nan=1e9, posinf=1e9, neginf=-1e9)
     rows, columns = linear_sum_assignment(table)
     return torch.as_tensor(rows, dtype=torch.int64), torch.as_tensor(columns, dtype=torch.int64)

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 SOFTNESS = 4.0  # cells; logits of 1e-6 and beyond are cut, which is at 55 cells
@@ -43,6 +42,8 @@ def as_distances(masks: Tensor, softness: float = SOFTNESS) -> Tensor:
 
 def _signed(inside: np.ndarray) -> np.ndarray:
     """Signed distance of each cell to the outline of a mask that is not empty, [h, w]."""
+    from scipy.ndimage import distance_transform_edt  # slow to import, and only this model needs it
+
     if inside.all():
         return np.full(inside.shape, float(max(inside.shape)), np.float32)
     within: np.ndarray = distance_transform_edt(inside)

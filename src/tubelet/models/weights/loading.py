@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from pydantic import Field, TypeAdapter, ValidationError
 from torch import Tensor, nn
 from torch.nn.modules.module import register_module_parameter_registration_hook
+from torch.overrides import TorchFunctionMode
 
 from tubelet.core.arguments import one_of, short
 from tubelet.core.devices import choose_device
@@ -263,7 +264,7 @@ def check_fit(config: ModelConfig, classes: tuple[str, ...], tensors: Mapping[st
     `where` names the file in messages.
     """
     try:
-        with torch.device("meta"), _at_most(2 * len(tensors) + 100):
+        with torch.device("meta"), _Unfilled(), _at_most(2 * len(tensors) + 100):
             expected = config.build(classes).state_dict()
     except (RuntimeError, ConfigError, ValueError) as error:
         raise WeightsError(f"{where}: its config cannot be built: {str(error).splitlines()[0]}") from None
@@ -284,6 +285,16 @@ def _first(names: list[str], shown: int = 3) -> str:
     """The first few names, and how many more there are."""
     rest = len(names) - shown
     return ", ".join(names[:shown]) + (f" and {rest} more" if rest > 0 else "")
+
+
+class _Unfilled(TorchFunctionMode):
+    """Leaves new tensors unfilled: on the meta device they hold nothing, but random numbers there need the compiler."""
+
+    def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        named = kwargs or {}
+        if getattr(function, "__module__", None) == "torch.nn.init" or function in (Tensor.normal_, Tensor.uniform_):
+            return args[0] if args else named["tensor"]
+        return function(*args, **named)
 
 
 @contextmanager
