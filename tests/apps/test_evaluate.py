@@ -130,6 +130,19 @@ def test_identity_counts_the_switches(truth: Path) -> None:
     assert curve.read_text().startswith("<svg")
 
 
+def test_identity_by_the_rules_of_trackeval_says_so(truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, written = answers(truth, "bad", switched=True), truth.parent / "n.json"
+    arguments = ["evaluate", "identity", str(truth), str(path), "--rules", "trackeval", "--details", "--markdown"]
+    assert cli.call([*arguments, "--json", str(written)]) == 0
+    numbers = json.loads(written.read_text())
+    assert (numbers["rules"], numbers["IDs"], numbers["MT"]) == ("trackeval", 2, 4)
+    assert list(numbers["classes"]) == ["cow", "<dog>", "class average", "detection average"]
+    assert "| CLEAR (TrackEval) |" in capsys.readouterr().out
+
+    assert cli.call(["evaluate", "identity", str(truth), str(path), "--rules", "hota"]) == 2
+    assert "unknown rules 'hota'" in capsys.readouterr().err
+
+
 def test_failures_are_listed_with_their_frames(truth: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path, written = answers(truth, "bad", switched=True), truth.parent / "n.json"
     assert cli.call(["evaluate", "failures", str(truth), str(path), "--markdown", "--json", str(written)]) == 0

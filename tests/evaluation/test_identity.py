@@ -86,9 +86,15 @@ def motmetrics_numbers(table: identity.Overlaps) -> dict[str, float]:
         "num_false_positives": "FP",
         "num_misses": "FN",
         "num_fragmentations": "fragments",
+        "mostly_tracked": "MT",
+        "partially_tracked": "PT",
+        "mostly_lost": "ML",
     }
-    computed = motmetrics.metrics.create().compute(accumulator, metrics=list(names), name="v")
-    return {ours: float(computed.loc["v", theirs]) for theirs, ours in names.items()}
+    metrics = motmetrics.metrics.create()
+    computed = metrics.compute(accumulator, metrics=list(names), name="v")
+    numbers = {ours: float(computed.loc["v", theirs]) for theirs, ours in names.items()}
+    distance = float(metrics.compute(accumulator, metrics=["motp"], name="v").loc["v", "motp"])
+    return numbers | {"MOTP": -1.0 if np.isnan(distance) else 1 - distance}
 
 
 def _no_ties(similarity: np.ndarray) -> bool:

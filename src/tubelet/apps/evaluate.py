@@ -156,31 +156,52 @@ def identity(
     threshold: Annotated[float, typer.Option(metavar="T", min=0, max=1, help="Leave out lower scores.")] = 0.3,
     masks: Annotated[bool, typer.Option("--masks/--boxes", help="Overlap of masks, or of their tight boxes.")] = False,
     class_aware: Annotated[bool, typer.Option("--class-aware", help="Pair only tracks of one class.")] = False,
+    rules: Annotated[
+        str, typer.Option(metavar="NAME", help="Whose CLEAR MOT: motmetrics (py-motmetrics) or trackeval.")
+    ] = "motmetrics",
+    details: Annotated[
+        bool, typer.Option("--details", help="Also each class by itself, and both averages over classes.")
+    ] = False,
     sweep: Annotated[bool, typer.Option("--sweep", help="Also at the thresholds 0.05 to 0.95.")] = False,
     curve: Annotated[
         Path | None, typer.Option(metavar="SVG", help="Draw IDF1, MOTA and HOTA over the thresholds.")
     ] = None,
 ) -> None:
-    """Identity through time: IDF1, MOTA, identity switches, HOTA."""
+    """Identity through time: IDF1, MOTA, identity switches, HOTA and its parts."""
     from tubelet.evaluation import identity as measure
     from tubelet.evaluation.tables import sheet
 
     check_outputs(json, curve)
+    chosen = measure.check_rules(rules)
     videos, predicted = _read(truth, predictions, lenient)
     thresholds = (threshold, *(t for t in measure.SWEEP if t != threshold)) if sweep or curve else (threshold,)
     swept = measure.sweep(
-        videos.videos, predicted, thresholds=thresholds, on_masks=masks, class_aware=class_aware, jobs=jobs
+        videos.videos,
+        predicted,
+        thresholds=thresholds,
+        on_masks=masks,
+        class_aware=class_aware,
+        rules=chosen,
+        jobs=jobs,
     )
 
     numbers = swept[threshold]
-    keys = list(numbers)
-    sheets = [sheet("", {predictions.stem: numbers}, keys)]
+    headings = {name: f"{name} ({measure.RULES[chosen]})" if name == "CLEAR" else name for name in measure.GROUPS}
+    sheets = [sheet(headings[name], {predictions.stem: numbers}, keys) for name, keys in measure.GROUPS.items()]
+    listed: dict[str, Mapping[str, Mapping[str, float]]] = {}
+    if details:
+        listed["classes"] = measure.by_class(
+            videos.videos, predicted, videos.classes, threshold=threshold, on_masks=masks, rules=chosen, jobs=jobs
+        )
+        sheets += [sheet(headings[name], listed["classes"], keys) for name, keys in measure.GROUPS.items()]
+
     rows = {f"{t:.2f}": swept[t] for t in measure.SWEEP if t in swept}
     if sweep:
-        sheets.append(sheet("threshold", rows, keys))
+        listed["sweep"] = rows
+        sheets.append(sheet(f"threshold ({measure.RULES[chosen]})", rows, measure.MAIN))
     if curve is not None:
         _draw_curve(curve, rows)
-    print_sheets(sheets, {**numbers, "sweep": rows} if sweep else numbers, json, markdown=markdown, latex=latex)
+    print_sheets(sheets, {**numbers, **listed, "rules": chosen}, json, markdown=markdown, latex=latex)
 
 
 @app.command()

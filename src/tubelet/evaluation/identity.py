@@ -1,68 +1,45 @@
 """Identity through time: CLEAR MOT, ID measures and HOTA, on tight boxes or on masks.
 
-CLEAR and ID measures follow py-motmetrics, as the IFR paper's Table 3 does: a truth keeps its last
-partner while the two can be paired, the rest are assigned frame by frame, and a partner that
-differs from the truth's last one is an identity switch. HOTA follows Luiten et al. (IJCV 2021):
-frames are assigned once, by overlap times alignment of the whole tracks.
-
-Letters: T frames, G truths, P predictions; g numbers truths, p predictions.
+CLEAR and ID measures follow py-motmetrics by default, as the IFR paper's Table 3 does, or TrackEval
+(`rules`): `evaluation.clear` says where the two differ. ID measures assign whole tracks once per
+video. HOTA is the same by both rules, see `evaluation.hota`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, fields, replace
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, fields
 from functools import partial
-from typing import Self
 
 import numpy as np
 from scipy.optimize import linear_sum_assignment
 
-from tubelet.core import masks
-from tubelet.core.masks.overlaps import frame_intersections
-from tubelet.core.masks.packed import Tube
-from tubelet.core.masks.run_codec import AREA
+from tubelet.core.errors import ConfigError, nearest
 from tubelet.core.records import Prediction, Video
+from tubelet.evaluation.clear import PAIRABLE, Rules, follow
+from tubelet.evaluation.frame_overlaps import Overlaps as Overlaps
+from tubelet.evaluation.frame_overlaps import overlaps as overlaps
+from tubelet.evaluation.hota import ALPHAS, align
 from tubelet.evaluation.pairing import Pair, pair
 from tubelet.evaluation.parallel import each
 
-PAIRABLE = 0.5  # overlap from which two boxes or masks can be paired, inclusive
 THRESHOLD = 0.3  # of scores; the paper states none
 SWEEP = tuple(n / 20 for n in range(1, 20))  # 0.05 to 0.95
-ALPHAS = np.arange(1, 20) / 20  # HOTA's overlap thresholds, 0.05 to 0.95
-EPSILON = float(np.finfo(float).eps)
 
+RULES: Mapping[Rules, str] = {"motmetrics": "py-motmetrics", "trackeval": "TrackEval"}
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Overlaps:
-    """The overlaps of one video's truths and predictions, frame by frame.
-
-    Example:
-        >>> from tubelet.evaluation.identity import Overlaps
-        >>> table = Overlaps(
-        ...     similarity=np.full((2, 1, 1), 0.8),
-        ...     truths=np.ones((2, 1), bool),
-        ...     predictions=np.ones((2, 1), bool),
-        ...     scores=np.array([0.4]),
-        ... )
-        >>> table.above(0.5).similarity.shape
-        (2, 1, 0)
-    """
-
-    similarity: np.ndarray  # float [T, G, P], intersection over union
-    truths: np.ndarray  # bool [T, G], True where the truth is present
-    predictions: np.ndarray  # bool [T, P], True where the prediction is present
-    scores: np.ndarray  # float [P]
-
-    def above(self, threshold: float) -> Self:
-        """Return only the predictions with a score of `threshold` or more."""
-        chosen = self.scores >= threshold
-        return replace(
-            self,
-            similarity=self.similarity[:, :, chosen],
-            predictions=self.predictions[:, chosen],
-            scores=self.scores[chosen],
-        )
+# the measures that `evaluate` returns, as tables print them
+GROUPS = {
+    "ID": ("IDF1", "IDP", "IDR"),
+    "CLEAR": ("MOTA", "MOTAL", "MOTP", "MODA", "sMOTA", "IDs", "FP", "FN", "fragments", "MT", "PT", "ML"),
+    "HOTA": ("HOTA", "DetA", "AssA", "DetRe", "DetPr", "AssRe", "AssPr", "LocA", "OWTA"),
+    "HOTA at 0.05": ("HOTA(0)", "LocA(0)", "HOTALocA(0)"),
+}
+# the measures of the IFR paper's Table 3, and HOTA
+MAIN = ("IDF1", "IDP", "IDR", "MOTA", "IDs", "FP", "FN", "fragments", "HOTA", "DetA", "AssA")
+COUNTED = frozenset({"IDs", "FP", "FN", "fragments", "MT", "PT", "ML"})
+PER_TRUTH = frozenset({"MOTA", "MOTAL", "MODA", "sMOTA"})  # may be -1 although there are truths
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -82,14 +59,22 @@ class Counts:
     false: int = 0
     switches: int = 0
     fragments: int = 0
+    matched_overlap: float = 0.0  # sum of the overlaps of CLEAR's pairs
+    mostly: int = 0  # truths that are mostly tracked
+    partly: int = 0
+    lost: int = 0
     identified: int = 0  # boxes or masks paired by the assignment of whole tracks
     hits: np.ndarray  # float [19], HOTA's matches at each alpha
-    associated: np.ndarray  # float [19], sum of the association scores of these matches
+    associated: np.ndarray  # float [19], sums over these matches, see `evaluation.hota.HotaCounts`
+    recalled: np.ndarray  # float [19]
+    precise: np.ndarray  # float [19]
+    located: np.ndarray  # float [19]
 
     @classmethod
     def none(cls) -> Counts:
         """Return counts of zero."""
-        return cls(hits=np.zeros(len(ALPHAS)), associated=np.zeros(len(ALPHAS)))
+        zeros = np.zeros(len(ALPHAS))
+        return cls(hits=zeros, associated=zeros, recalled=zeros, precise=zeros, located=zeros)
 
     def __add__(self, other: Counts) -> Counts:
         return Counts(**{f.name: getattr(self, f.name) + getattr(other, f.name) for f in fields(self)})
@@ -102,6 +87,7 @@ def evaluate(
     threshold: float = THRESHOLD,
     on_masks: bool = False,
     class_aware: bool = False,
+    rules: Rules = "motmetrics",
     jobs: int = 1,
 ) -> dict[str, float]:
     """Measure how well predictions keep the identity of objects.
@@ -112,13 +98,15 @@ def evaluate(
         threshold: Score below which predicted tracks are left out.
         on_masks: Compute overlaps on masks instead of their tight boxes.
         class_aware: Pair only tracks of the same class.
+        rules: "motmetrics" or "trackeval", whose CLEAR is followed.
         jobs: Number of processes.
 
     Returns:
-        IDF1, IDP, IDR, MOTA, IDs (identity switches), FP, FN, fragments, HOTA, DetA and AssA;
-        ratios are fractions, and -1 where there is nothing to divide by.
+        The measures of all `GROUPS`; ratios are fractions. Where there is nothing to divide by, they
+        are -1, or, by the rules of TrackEval, 0 (LocA: 1).
 
     Raises:
+        ConfigError: if there are no such rules.
         InputError: if truth and predictions do not belong together, see `evaluation.pairing.pair`.
 
     Example:
@@ -139,6 +127,7 @@ def evaluate(
         thresholds=thresholds,
         on_masks=on_masks,
         class_aware=class_aware,
+        rules=rules,
         jobs=jobs,
     )
     return swept[threshold]
@@ -151,6 +140,7 @@ def sweep(
     thresholds: Sequence[float] = SWEEP,
     on_masks: bool = False,
     class_aware: bool = False,
+    rules: Rules = "motmetrics",
     jobs: int = 1,
 ) -> dict[float, dict[str, float]]:
     """Call `evaluate` at several score thresholds, computing overlaps once: threshold -> measures.
@@ -166,49 +156,183 @@ def sweep(
         >>> {threshold: measures["FN"] for threshold, measures in swept.items()}
         {0.3: 0, 0.7: 2}
     """
+    check_rules(rules)
     count_video = partial(
         _count_at_thresholds,
         thresholds=tuple(thresholds),
         on_masks=on_masks,
         class_aware=class_aware,
+        rules=rules,
     )
     by_video = each(count_video, pair(truth, predictions), jobs)
     by_threshold = zip(*by_video, strict=True)
     totals = (sum(counts, Counts.none()) for counts in by_threshold)
-    return {threshold: numbers(total) for threshold, total in zip(thresholds, totals, strict=True)}
+    return {threshold: numbers(total, rules) for threshold, total in zip(thresholds, totals, strict=True)}
 
 
-def numbers(counts: Counts) -> dict[str, float]:
+def by_class(
+    truth: Iterable[Video],
+    predictions: Iterable[Prediction],
+    names: Sequence[str],
+    *,
+    threshold: float = THRESHOLD,
+    on_masks: bool = False,
+    rules: Rules = "motmetrics",
+    jobs: int = 1,
+) -> dict[str, dict[str, float]]:
+    """Call `evaluate` for each class by itself, and average over classes in TrackEval's two ways.
+
+    Args:
+        truth: Videos with annotated tracks; crowds are left out.
+        predictions: At most one per video.
+        names: Of the data set's classes.
+        threshold: Score below which predicted tracks are left out.
+        on_masks: Compute overlaps on masks instead of their tight boxes.
+        rules: "motmetrics" or "trackeval".
+        jobs: Number of processes.
+
+    Returns:
+        The measures of each class that has a truth or a prediction, by its name; and of
+        "class average", the mean of the classes (counts are added up), and "detection average", from
+        the counts of all classes added up.
+
+    Example:
+        >>> from tubelet.core.masks import encode
+        >>> from tubelet.evaluation import identity
+        >>> track = tubelet.Track(id=1, label=1, score=1.0, rles=encode(np.ones((2, 4, 4))))
+        >>> video = tubelet.Video(id="v", size=(4, 4), frames=[torch.zeros(3, 4, 4)] * 2, tracks=(track,))
+        >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
+        >>> list(identity.by_class([video], [prediction], names=("cat", "dog")))
+        ['dog', 'class average', 'detection average']
+    """
+    check_rules(rules)
+    count_video = partial(_count_classes, threshold=threshold, on_masks=on_masks, rules=rules)
+    totals: dict[int, Counts] = {}
+    for counts_of_video in each(count_video, pair(truth, predictions), jobs):
+        for label, counts in counts_of_video.items():
+            totals[label] = totals.get(label, Counts.none()) + counts
+
+    return class_numbers({names[label]: total for label, total in sorted(totals.items())}, rules)
+
+
+def class_numbers(totals: Mapping[str, Counts], rules: Rules = "motmetrics") -> dict[str, dict[str, float]]:
+    """Turn the summed counts of classes into the rows that `by_class` returns.
+
+    Example:
+        >>> from dataclasses import replace
+        >>> from tubelet.evaluation.identity import Counts, class_numbers
+        >>> cats, dogs = (replace(Counts.none(), truths=n, predictions=n, identified=3) for n in (3, 6))
+        >>> rows = class_numbers({"cat": cats, "dog": dogs})
+        >>> rows["class average"]["IDF1"], round(rows["detection average"]["IDF1"], 3)
+        (0.75, 0.667)
+    """
+    present = {name: total for name, total in totals.items() if total.truths + total.predictions}
+    if not present:
+        return {}
+
+    rows = {name: numbers(total, rules) for name, total in present.items()}
+    total = sum(present.values(), Counts.none())
+    average = {name: _average(name, rows.values(), present.values(), rules) for name in numbers(total, rules)}
+    return {**rows, "class average": average, "detection average": numbers(total, rules)}
+
+
+def check_rules(name: str) -> Rules:
+    """Return the rules of this name; ConfigError, with the nearest right name, if there are none.
+
+    Example:
+        >>> from tubelet.evaluation.identity import check_rules
+        >>> check_rules("trackeval")
+        'trackeval'
+    """
+    for rules in RULES:
+        if rules == name:
+            return rules
+    raise ConfigError(f"unknown rules {name!r}; {nearest(name, RULES)}")
+
+
+def numbers(counts: Counts, rules: Rules = "motmetrics") -> dict[str, float]:
     """Turn summed counts into the measures that `evaluate` returns.
 
     Example:
+        >>> from dataclasses import replace
         >>> from tubelet.evaluation.identity import Counts, numbers
         >>> hits = np.full(19, 3.0)
-        >>> counts = Counts(truths=4, predictions=3, misses=1, hits=hits, associated=hits)
+        >>> counts = replace(Counts.none(), truths=4, predictions=3, misses=1, hits=hits, associated=hits)
         >>> numbers(counts)["MOTA"], numbers(counts)["DetA"]
         (0.75, 0.75)
     """
-    total = counts.truths + counts.predictions
-    detection = counts.hits / np.maximum(counts.truths + counts.predictions - counts.hits, 1)
-    association = counts.associated / np.maximum(counts.hits, 1)
+    truths = counts.truths
+    total = truths + counts.predictions
     errors = counts.misses + counts.false + counts.switches
     return {
-        "IDF1": _ratio(2 * counts.identified, total),
-        "IDP": _ratio(counts.identified, counts.predictions),
-        "IDR": _ratio(counts.identified, counts.truths),
-        "MOTA": 1 - errors / counts.truths if counts.truths else -1.0,
+        "IDF1": _ratio(2 * counts.identified, total, rules),
+        "IDP": _ratio(counts.identified, counts.predictions, rules),
+        "IDR": _ratio(counts.identified, truths, rules),
+        "MOTA": 1 - errors / truths if truths else _ratio(-errors, truths, rules),
+        "MOTAL": _ratio(truths - counts.misses - counts.false - _log10(counts.switches), truths, rules),
+        "MOTP": _ratio(counts.matched_overlap, truths - counts.misses, rules),
+        "MODA": _ratio(truths - counts.misses - counts.false, truths, rules),
+        "sMOTA": _ratio(counts.matched_overlap - counts.false - counts.switches, truths, rules),
         "IDs": counts.switches,
         "FP": counts.false,
         "FN": counts.misses,
         "fragments": counts.fragments,
-        "HOTA": float(np.sqrt(detection * association).mean()) if total else -1.0,
-        "DetA": float(detection.mean()) if total else -1.0,
-        "AssA": float(association.mean()) if total else -1.0,
+        "MT": counts.mostly,
+        "PT": counts.partly,
+        "ML": counts.lost,
+        **_hota_numbers(counts, rules),
     }
 
 
-def _ratio(part: float, whole: float) -> float:
-    return part / whole if whole else -1.0
+def _hota_numbers(counts: Counts, rules: Rules) -> dict[str, float]:
+    hits = counts.hits
+    detection = hits / np.maximum(counts.truths + counts.predictions - hits, 1)
+    recall = hits / np.maximum(counts.truths, 1)
+    association = counts.associated / np.maximum(hits, 1)
+    location = np.where(hits > 0, counts.located / np.maximum(hits, 1), 1)
+    curves = {
+        "HOTA": np.sqrt(detection * association),
+        "DetA": detection,
+        "AssA": association,
+        "DetRe": recall,
+        "DetPr": hits / np.maximum(counts.predictions, 1),
+        "AssRe": counts.recalled / np.maximum(hits, 1),
+        "AssPr": counts.precise / np.maximum(hits, 1),
+        "LocA": location,
+        "OWTA": np.sqrt(recall * association),
+    }
+    values = {name: float(curve.mean()) for name, curve in curves.items()}
+    hota = float(curves["HOTA"][0])
+    values |= {"HOTA(0)": hota, "LocA(0)": float(location[0]), "HOTALocA(0)": hota * float(location[0])}
+    if rules == "motmetrics" and not counts.truths + counts.predictions:
+        return dict.fromkeys(values, -1.0)
+    return values
+
+
+def _log10(value: int) -> float:
+    return math.log10(value) if value else 0.0
+
+
+def _ratio(part: float, whole: float, rules: Rules) -> float:
+    if whole:
+        return part / whole
+    return -1.0 if rules == "motmetrics" else float(part)
+
+
+def _average(name: str, rows: Iterable[dict[str, float]], totals: Iterable[Counts], rules: Rules) -> float:
+    """The sum of a count over classes, or the mean of a ratio over the classes in which it is defined."""
+    if name in COUNTED:
+        return sum(row[name] for row in rows)
+
+    values = []
+    for row, total in zip(rows, totals, strict=True):
+        is_defined = rules == "trackeval" or row[name] != -1 or (name in PER_TRUTH and total.truths > 0)
+        if is_defined:
+            values.append(row[name])
+    return math.fsum(values) / len(values) if values else -1.0
+
+
+# counts of one video
 
 
 def _count_at_thresholds(
@@ -216,108 +340,30 @@ def _count_at_thresholds(
     thresholds: Sequence[float],
     on_masks: bool,
     class_aware: bool,
+    rules: Rules,
 ) -> list[Counts]:
     table = overlaps(pair, least=min(thresholds), on_masks=on_masks, class_aware=class_aware)
-    return [count(table.above(threshold)) for threshold in thresholds]
+    counts: dict[int, Counts] = {}  # by the number of predictions: thresholds between two scores share them
+    listed = []
+    for threshold in thresholds:
+        chosen = table.above(threshold)
+        number = len(chosen.scores)
+        if number not in counts:
+            counts[number] = count(chosen, rules)
+        listed.append(counts[number])
+    return listed
 
 
-# overlaps
+def _count_classes(pair: Pair, threshold: float, on_masks: bool, rules: Rules) -> dict[int, Counts]:
+    """The counts of each class of truths and predictions."""
+    table = overlaps(pair, least=threshold, on_masks=on_masks)
+    truth_labels = np.array([track.label for track in pair.truths if not track.ignore], np.int64)
+    labels = np.array([track.label for track in pair.predictions if track.score >= threshold], np.int64)
+    present = sorted({*truth_labels.tolist(), *labels.tolist()})
+    return {label: count(table.only(truth_labels == label, labels == label), rules) for label in present}
 
 
-def overlaps(
-    pair: Pair,
-    *,
-    least: float = 0.0,
-    on_masks: bool = False,
-    class_aware: bool = False,
-) -> Overlaps:
-    """Compute a video's overlaps, without crowds and without predictions of a score below `least`.
-
-    Example:
-        >>> from tubelet.core.masks import encode
-        >>> from tubelet.evaluation import identity, pairing
-        >>> track = tubelet.Track(id=1, label=0, score=1.0, rles=encode(np.ones((2, 4, 4))))
-        >>> frames = [torch.zeros(3, 4, 4)] * 2
-        >>> video = tubelet.Video(id="v", size=(4, 4), frames=frames, tracks=(track,))
-        >>> prediction = tubelet.Prediction(video="v", size=(4, 4), length=2, tracks=(track,))
-        >>> (pair,) = pairing.pair([video], [prediction])
-        >>> identity.overlaps(pair).similarity.tolist()
-        [[[1.0]], [[1.0]]]
-    """
-    truth_rows = [n for n, track in enumerate(pair.truths) if not track.ignore]
-    prediction_rows = [n for n, track in enumerate(pair.predictions) if track.score >= least]
-    truths = [pair.truth_tubes[n] for n in truth_rows]
-    predictions = [pair.guess_tubes[n] for n in prediction_rows]
-    truth_area = _areas(truths, pair.length)
-    area = _areas(predictions, pair.length)
-
-    if on_masks:
-        similarity = _mask_overlaps(truths, predictions, truth_area, area)
-    else:
-        similarity = _box_overlaps(_boxes(truths, pair.length), _boxes(predictions, pair.length))
-
-    if class_aware:
-        truth_labels = np.array([pair.truths[n].label for n in truth_rows])
-        labels = np.array([pair.predictions[n].label for n in prediction_rows])
-        similarity = similarity * (truth_labels[:, None] == labels)
-
-    return Overlaps(
-        similarity=similarity,
-        truths=truth_area > 0,
-        predictions=area > 0,
-        scores=np.array([pair.predictions[n].score for n in prediction_rows], np.float64),
-    )
-
-
-def _areas(tubes: Sequence[Tube], length: int) -> np.ndarray:
-    """Pixels of each tube in each frame, [T, N]."""
-    if not tubes:
-        return np.zeros((length, 0))
-    return np.stack([tube.facts[:, AREA] for tube in tubes], 1)
-
-
-def _mask_overlaps(
-    truths: Sequence[Tube],
-    predictions: Sequence[Tube],
-    truth_area: np.ndarray,
-    area: np.ndarray,
-) -> np.ndarray:
-    """Intersection over union of masks, float [T, G, P]; areas are [T, G] and [T, P]."""
-    shape = (len(truth_area), len(truths), len(predictions))
-    if truths and predictions:
-        shared = frame_intersections(truths, predictions).reshape(shape).astype(np.float64)
-    else:
-        shared = np.zeros(shape)
-    union = truth_area[:, :, None] + area[:, None] - shared
-    return np.asarray(shared / np.maximum(union, 1))
-
-
-def _boxes(tubes: Sequence[Tube], length: int) -> np.ndarray:
-    """Tight half-open boxes (x1, y1, x2, y2), float [T, N, 4]; zeros where a tube is absent."""
-    boxes = np.zeros((length, len(tubes), 4))
-    for n, tube in enumerate(tubes):
-        frames = np.flatnonzero(tube.facts[:, AREA])
-        rles = [rle for t in frames.tolist() if (rle := tube[t]) is not None]
-        boxes[frames, n] = masks.boxes(rles)
-    return boxes
-
-
-def _box_overlaps(truths: np.ndarray, predictions: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes [T, G, 4] and [T, P, 4] -> [T, G, P]; 0 where either is empty."""
-    first = truths[:, :, None]
-    second = predictions[:, None]
-    sides = np.minimum(first[..., 2:], second[..., 2:]) - np.maximum(first[..., :2], second[..., :2])
-    shared = np.clip(sides, 0, None).prod(-1)
-    first_area = (first[..., 2:] - first[..., :2]).prod(-1)
-    second_area = (second[..., 2:] - second[..., :2]).prod(-1)
-    union = first_area + second_area - shared
-    return np.asarray(shared / np.maximum(union, 1))
-
-
-# counts of one video
-
-
-def count(table: Overlaps) -> Counts:
+def count(table: Overlaps, rules: Rules = "motmetrics") -> Counts:
     """Count everything that one video contributes.
 
     Example:
@@ -330,126 +376,12 @@ def count(table: Overlaps) -> Counts:
         >>> counts.truths, counts.misses, counts.false
         (2, 1, 1)
     """
-    hits, associated = _align(table)
-    misses, false, switches, fragments = _follow(table)
-
     pairable = (table.similarity >= PAIRABLE).sum(0)  # frames, [G, P]
     assignment = linear_sum_assignment(-pairable)
-
     return Counts(
         truths=int(table.truths.sum()),
         predictions=int(table.predictions.sum()),
-        misses=misses,
-        false=false,
-        switches=switches,
-        fragments=fragments,
         identified=int(pairable[assignment].sum()),
-        hits=hits,
-        associated=associated,
+        **follow(table, rules)._asdict(),
+        **align(table)._asdict(),
     )
-
-
-def _follow(table: Overlaps) -> tuple[int, int, int, int]:
-    """CLEAR MOT: misses, false positives, switches and fragments of one video."""
-    partners: dict[int, int] = {}  # each truth's last partner, also after an interruption
-    matched = np.zeros_like(table.truths)
-    switches = 0
-
-    pairable = table.similarity >= PAIRABLE
-    for t, similarity in enumerate(table.similarity):
-        options = pairable[t]
-        if not options.any():
-            continue
-
-        continued = {g: p for g, p in partners.items() if options[g, p]}
-        pairs = _without_double_use(continued)
-
-        free = options.copy()
-        free[list(pairs)] = False
-        free[:, list(pairs.values())] = False
-        for g, p in _assign_nearest(similarity, free):
-            switches += partners.get(g, p) != p
-            pairs[g] = p
-            partners[g] = p
-
-        matched[t, list(pairs)] = True
-
-    misses = int((table.truths & ~matched).sum())
-    false = int(table.predictions.sum() - matched.sum())
-    return misses, false, switches, _fragments(table.truths, matched)
-
-
-def _without_double_use(pairs: dict[int, int]) -> dict[int, int]:
-    """Keep one truth for each prediction: the first, in the order of the truths."""
-    chosen: dict[int, int] = {}
-    used: set[int] = set()
-    for g in sorted(pairs):
-        if pairs[g] not in used:
-            chosen[g] = pairs[g]
-            used.add(pairs[g])
-    return chosen
-
-
-def _assign_nearest(similarity: np.ndarray, free: np.ndarray) -> list[tuple[int, int]]:
-    """Choose as many of the free pairs, bool [G, P], as possible, of the least summed distance."""
-    g, p = np.nonzero(free)
-    if _is_one_to_one(g, p):
-        return list(zip(g.tolist(), p.tolist(), strict=True))
-
-    rows = np.unique(g)
-    columns = np.unique(p)
-    allowed = free[np.ix_(rows, columns)]
-    forbidden = 2.0 * min(allowed.shape) + 1  # above any sum of distances: no pair is given up to avoid it
-    distance = np.where(allowed, 1 - similarity[np.ix_(rows, columns)], forbidden)
-    assignment = zip(*linear_sum_assignment(distance), strict=True)
-    return [(int(rows[i]), int(columns[j])) for i, j in assignment if allowed[i, j]]
-
-
-def _is_one_to_one(g: np.ndarray, p: np.ndarray) -> bool:
-    """Whether no truth and no prediction occurs twice, so that there is nothing to choose."""
-    return len(g) == len(set(g.tolist())) == len(set(p.tolist()))
-
-
-def _fragments(truths: np.ndarray, matched: np.ndarray) -> int:
-    """Count how often tracks are interrupted: matched, then missed, then matched again; bool [T, G] each."""
-    total = 0
-    for present, hit in zip(truths.T, matched.T, strict=True):
-        hit_when_present = hit[present]
-        hits = np.flatnonzero(hit_when_present)
-        if hits.size:
-            between = hit_when_present[hits[0] : hits[-1] + 1].astype(np.int8)
-            total += int((np.diff(between) == -1).sum())
-    return total
-
-
-def _align(table: Overlaps) -> tuple[np.ndarray, np.ndarray]:
-    """HOTA of one video: matches at each alpha [19], and the sum of their association scores [19]."""
-    similarity = table.similarity
-    truth_frames = table.truths.sum(0)[:, None]  # [G, 1]
-    prediction_frames = table.predictions.sum(0)[None]  # [1, P]
-
-    # how well whole tracks align, from overlaps shared out among all that overlap
-    competing = similarity.sum(1)[:, None] + similarity.sum(2)[..., None] - similarity
-    zeros = np.zeros_like(similarity)
-    potential = np.divide(similarity, competing, out=zeros, where=competing > EPSILON).sum(0)
-    alignment = potential / np.maximum(truth_frames + prediction_frames - potential, EPSILON)
-
-    matches = np.zeros((len(ALPHAS), *alignment.shape))
-    for overlap in similarity:
-        g, p = _assign_best(alignment * overlap)
-        for n, m, value in zip(g, p, overlap[g, p].tolist(), strict=True):
-            reached = np.searchsorted(ALPHAS - EPSILON, value, side="right")
-            matches[:reached, n, m] += 1
-
-    scores = matches / np.maximum(truth_frames + prediction_frames - matches, 1)
-    return matches.sum((1, 2)), (matches * scores).sum((1, 2))
-
-
-def _assign_best(gain: np.ndarray) -> tuple[list[int], list[int]]:
-    """Choose the one-to-one pairs of the largest summed gain [G, P], without pairs of no gain."""
-    g, p = np.nonzero(gain)
-    if _is_one_to_one(g, p):
-        return g.tolist(), p.tolist()
-    rows, columns = linear_sum_assignment(-gain)
-    gains = gain[rows, columns] > 0
-    return rows[gains].tolist(), columns[gains].tolist()

@@ -14,7 +14,7 @@ from tubelet.core.records import Track
 from tubelet.drawing.colours import colour
 from tubelet.evaluation.cases import CONFIDENT, overlap_of
 from tubelet.evaluation.diagnosis import DUPLICATE, FALSE, IDENTITY, LOOSE, Failure
-from tubelet.evaluation.identity import THRESHOLD
+from tubelet.evaluation.identity import MAIN, THRESHOLD
 from tubelet.evaluation.tables import shown
 from tubelet.evaluation.ytvis import RECALLS, per_class, per_threshold
 from tubelet.formats.ytvis.numbering import AnnotatedSet
@@ -176,8 +176,7 @@ def _classes(videos: AnnotatedSet, results: Sequence[Result]) -> str:
 
 def _identity(results: Sequence[Result]) -> str:
     at = min(results[0].identity, key=lambda threshold: abs(threshold - THRESHOLD))
-    keys = list(results[0].identity[at])
-    rows = [[escape(result.name), *(shown(result.identity[at][key]) for key in keys)] for result in results]
+    rows = [[escape(result.name), *(shown(result.identity[at][key]) for key in MAIN)] for result in results]
     figures = [
         charts.lines(
             {result.name: [(t, max(row[key], -0.5)) for t, row in result.identity.items()] for result in results},
@@ -187,8 +186,9 @@ def _identity(results: Sequence[Result]) -> str:
         )
         for key in ("IDF1", "MOTA", "HOTA")
     ]
-    note = f'<p class="note">Tight boxes, overlap 0.5, whatever the class; scores from {at:.2f}.</p>'
-    return table(["", *keys], rows, "numbers") + note + f'<div class="figures">{"".join(figures)}</div>'
+    how = "Tight boxes, overlap 0.5, whatever the class, by the rules of py-motmetrics"
+    note = f'<p class="note">{how}; scores from {at:.2f}.</p>'
+    return table(["", *MAIN], rows, "numbers") + note + f'<div class="figures">{"".join(figures)}</div>'
 
 
 def _worst(videos: AnnotatedSet, results: Sequence[Result], frames: bool) -> str:
