@@ -1,8 +1,9 @@
 """The validation-sized case that the evaluation benchmarks share, generated from a seed.
 
 300 videos of 30 frames at 360 x 640, three objects and fifty predictions a video, forty classes: a result file of about
-124 MB, as a transformer with many queries writes it. In the easy case a few predictions follow the objects and the rest
-are chance; in the hard one (`Case(following=45)`) nearly all follow an object, as the duplicates of query models do.
+124 MB, as a transformer with many queries writes it. In the easy case few predictions follow an object and the rest
+are chance; in the hard case most follow one, as the near-duplicates of query models do, and nearly all pairs of a class
+must be compared.
 """
 
 from __future__ import annotations
@@ -47,6 +48,10 @@ def write(case: Case, folder: Path) -> tuple[Path, Path]:
         truth.write_text(json.dumps(_data_set(case, annotations)))
         results.write_text(json.dumps(guesses))
     return truth, results
+
+
+EASY = Case()
+HARD = Case(following=45)
 
 
 @dataclass(frozen=True, slots=True)
