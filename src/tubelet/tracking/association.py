@@ -53,8 +53,6 @@ class AssociationConfig(Config):
     # frames for which detections below `birth` alone can keep an object; None: all. Else an object that has left
     # rests for ever on something that looks a little like it, whose weak detections fit where it was
     weak_keep: int | None = Field(default=None, ge=1)
-    # off: an object's appearance is that of its last detection; on: of the last that was not below `birth`
-    sure_appearance: bool = False
 
 
 def cue_scores(

@@ -4,10 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import torch
-
 from tubelet.core.types import Clip
-from tubelet.models.rcnn.memory import unless_weak
 from tubelet.models.rcnn.model import MaskTrackRCNN
 
 Follow = Callable[..., tuple[MaskTrackRCNN, Clip]]
@@ -41,11 +38,3 @@ def test_whoever_comes_by_later_is_somebody_else(follow: Follow) -> None:
 def test_a_sure_detection_starts_the_while_again(follow: Follow) -> None:
     frames = [PERSON, SIGN, SIGN, PERSON, SIGN, SIGN, SIGN]
     assert last_ids(*follow(*frames, overrides=(*BIRTH, "association.weak_keep=3"))) == [[1]] * 7
-
-
-def test_an_appearance_is_that_of_the_last_sure_detection() -> None:
-    known = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
-    current = torch.tensor([[0.5, 0.5], [0.6, 0.4], [0.7, 0.3]])
-    kept = unless_weak(current, known, torch.tensor([1, 0, -1]), torch.tensor([True, False, True]))
-    assert kept.tolist() == [known[1].tolist(), current[1].tolist(), current[2].tolist()]
-    assert unless_weak(current, None, torch.tensor([-1, -1, -1]), torch.tensor([True] * 3)) is current

@@ -214,8 +214,7 @@ def remember(
         updated |= {"votes": votes, "labels": votes.argmax(1)}
         first.pop("labels", None)
     if weak is not None:
-        confirmed = torch.full_like(ids, time)
-        updated["confirmed"] = unless_weak(confirmed, memory.confirmed, decided, weak)
+        updated["confirmed"] = _last_confirmed(memory.confirmed, decided, weak, time)
 
     fields: dict[str, Any] = {}
     for name, values in (first | updated).items():
@@ -230,25 +229,10 @@ def remember(
     return memory, ids[stored], found[stored]
 
 
-def unless_weak(current: Tensor, past: Tensor | None, decided: Tensor, weak: Tensor) -> Tensor:
-    """Return `current` [N, ...], with the past values [M, ...] of objects that are matched weakly.
-
-    Args:
-        current: Of the N detections.
-        past: Of the M objects in memory; None where there are none.
-        decided: For each detection the position of its object, or below 0, [N].
-        weak: Which detections are weak, bool [N].
-
-    Example:
-        >>> from tubelet.models.rcnn.memory import unless_weak
-        >>> decided = torch.tensor([1, 0, -1])
-        >>> weak = torch.tensor([True, False, True])
-        >>> unless_weak(torch.tensor([7, 8, 9]), torch.tensor([4, 5]), decided, weak)
-        tensor([5, 8, 9])
-    """
+def _last_confirmed(past: Tensor | None, decided: Tensor, weak: Tensor, time: int) -> Tensor:
+    """The last frame in which each detection's object was detected and not weakly, [N]: now, unless it is weak."""
+    confirmed = torch.full_like(decided, time)
     if past is None or len(past) == 0:
-        return current
-
-    stale = weak & (decided >= 0)
-    stale = stale.view(-1, *[1] * (current.ndim - 1))
-    return torch.where(stale, past[decided.clamp(min=0)], current)  # on a GPU no wait, as indexing by `stale` would be
+        return confirmed
+    is_stale = weak & (decided >= 0)
+    return torch.where(is_stale, past[decided.clamp(min=0)], confirmed)  # no wait on a GPU, as `past[is_stale]` is

@@ -27,7 +27,7 @@ from tubelet.models.rcnn.glances import Point
 from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (registers heads, by `kind`)
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized, unless_weak
+from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
 from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, tracks_of
@@ -315,8 +315,6 @@ class MaskTrackRCNN(nn.Module):
         if self.config.naming is not None and memory.size is not None:
             votes = votes_of(detections, memory.size, self.config.naming.size)
         weak = detections.confidence < config.birth
-        if config.sure_appearance:
-            descriptors = unless_weak(descriptors, memory.descriptors, decided, weak)
         memory, ids, detections = remember(
             memory, descriptors, detections, decided, time, self.config.persistence, votes, weak
         )
