@@ -34,6 +34,19 @@ def test_two_classes_that_share_the_frames_show_in_the_score(follow: Follow) -> 
     assert score == pytest.approx(0.55 * 0.98, abs=0.12)  # the mean over frames of the share so far
 
 
+def test_an_object_that_is_surely_there_is_not_lost_for_want_of_a_name(follow: Follow) -> None:
+    frames = [[(LARGE, t % 3, 0.9)] for t in range(30)]
+    _, score = track(*follow(*frames, overrides=(*NAMING, 'naming={"floor": 0}')))
+    assert score < 0.5
+    _, score = track(*follow(*frames, overrides=VOTES))
+    assert 0.5 <= score < 0.55
+
+
+def test_the_floor_raises_no_score(follow: Follow) -> None:
+    frames = [[(LARGE, t % 2, 0.3)] for t in range(10)]
+    assert track(*follow(*frames, overrides=VOTES))[1] == pytest.approx(0.3)
+
+
 def test_an_object_whose_frames_agree_keeps_its_score(follow: Follow) -> None:
     frames = [[(LARGE, DOG, 0.9)]] * 5
     assert track(*follow(*frames, overrides=VOTES)) == ("dog", pytest.approx(0.9))

@@ -226,7 +226,7 @@ class MaskTrackRCNN(nn.Module):
         (detections,) = self.detector.detect(features, image)
         state, ids, detections = self._identify(state, view, detections, time)
         masks = self.mask.masks(view, detections.boxes, detections.labels)
-        rescored = self.mask.rescored(detections, masks)
+        rescored = self._named(state, ids, self.mask.rescored(detections, masks))
         objects = Objects(ids=ids, detections=rescored, masks=masks)
 
         if self.config.recall is not None:
@@ -315,12 +315,13 @@ class MaskTrackRCNN(nn.Module):
         if self.config.naming is not None and memory.size is not None:
             votes = votes_of(detections, memory.size, self.config.naming.size)
         weak = detections.confidence < config.birth
-        memory, ids, detections = remember(
-            memory, descriptors, detections, decided, time, self.config.persistence, votes, weak
-        )
-        if memory.votes is not None:
-            detections = named(detections, memory.votes[memory.rows(ids)])
-        return memory, ids, detections
+        return remember(memory, descriptors, detections, decided, time, self.config.persistence, votes, weak)
+
+    def _named(self, memory: Memory, ids: Tensor, detections: Detections) -> Detections:
+        """Let the votes of all frames name the objects with these ids [N]."""
+        if self.config.naming is None or memory.votes is None:
+            return detections
+        return named(detections, memory.votes[memory.rows(ids)], self.config.naming.floor)
 
     def _match_table(self, memory: Memory, view: View, detections: Detections, descriptors: Tensor) -> Tensor:
         """Score N detections against M known objects, [N, M + 1]; column 0 is a new object."""
@@ -351,8 +352,7 @@ class MaskTrackRCNN(nn.Module):
             lost = lost[same_probability(logits, lost) >= config.agreement]
 
         recalled = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
-        if memory.votes is not None:
-            recalled = named(recalled, memory.votes[lost])
+        recalled = self._named(memory, memory.ids[lost], recalled)
         masks = self.mask.masks(view, recalled.boxes, recalled.labels)
         regions = self.mask.reach(recalled.boxes)
         memory, plausible = follow(memory, lost, masks, regions, view.scale, config.change)

@@ -2,8 +2,9 @@
 
 Ours, in no paper. A detector takes a dog for a sheep in some frames, and is sure of it in each. So
 frames vote: each adds its class probabilities, a large view more than a small one. An object's class
-probabilities are the shares of the votes so far times the confidence that it is an object at all:
-of a dog that got 55 % of the votes, the score is at most 0.55.
+probabilities are the shares of the votes so far times the confidence that it is an object at all: of
+a dog that got 55 % of the votes, the score is at most 0.55. An object that is surely there is not lost
+for want of a name: its score is not lowered below a floor.
 
 Letters: N objects, K classes.
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import torch
 from pydantic import Field
 from torch import Tensor
 
@@ -31,6 +33,7 @@ class NamingConfig(Config):
     """
 
     size: float = Field(default=0.5, ge=0, le=2)  # a vote's weight is the box's share of the frame to this power
+    floor: float = Field(default=0.5, ge=0, le=1)  # disagreement does not bring a score below this
 
 
 def votes_of(detections: Detections, frame: tuple[int, int], size: float) -> Tensor:
@@ -55,8 +58,10 @@ def votes_of(detections: Detections, frame: tuple[int, int], size: float) -> Ten
     return detections.scores * share.clamp(min=1e-6).pow(size)[:, None].to(detections.scores)
 
 
-def named(detections: Detections, votes: Tensor) -> Detections:
+def named(detections: Detections, votes: Tensor, floor: float = 0.0) -> Detections:
     """Replace class probabilities by shares of the votes [N, K] times the detections' confidence.
+
+    The best class has at least `floor`, or the confidence where that is lower.
 
     Example:
         >>> from tubelet.models.rcnn.detectors.detector import Detections
@@ -66,4 +71,10 @@ def named(detections: Detections, votes: Tensor) -> Detections:
         tensor([[0.4500, 0.5500]])
     """
     shares = votes / votes.sum(1, keepdim=True).clamp(min=1e-12)
-    return replace(detections, scores=detections.confidence[:, None] * shares.to(detections.scores))
+    confidence = detections.confidence[:, None]
+    scores = confidence * shares.to(confidence)
+
+    best = votes.argmax(1, keepdim=True)
+    lowest = confidence.clamp(max=floor)
+    scores = scores.scatter(1, best, torch.maximum(scores.gather(1, best), lowest))
+    return replace(detections, scores=scores)
