@@ -5,9 +5,11 @@ from __future__ import annotations
 import csv
 import json
 import re
+import shutil
 from pathlib import Path
 
 import pytest
+import torch
 
 import batch_models
 from patch_sets import write_patch_set
@@ -20,6 +22,7 @@ from tubelet.formats import ytvis
 from tubelet.inference.evaluate import evaluate
 from tubelet.models import weights
 from tubelet.recipes.evaluations import find_evaluation, own_evaluation
+from tubelet.training.checkpoint import save_model
 
 
 @pytest.fixture
@@ -54,6 +57,38 @@ def test_the_numbers_are_printed_written_and_kept(
     assert re.search(r"ours +" + f"{100 * numbers['AP']:.1f}", told)
     assert re.search(r"IDs *\n", told)
     assert "500.0" not in told
+
+
+def test_a_zip_of_annotations_and_frames_is_evaluated_like_its_folder(truth: Path, tmp_path: Path) -> None:
+    folder = truth.parent if truth.is_file() else truth
+    archive = Path(shutil.make_archive(str(tmp_path / "packed"), "zip", folder))
+    written = tmp_path / "numbers.json"
+    arguments = ["evaluate", "model", "toy", "--data", archive, "--json", written, "--workers", 2]
+    assert called(*arguments) == 0
+    assert json.loads(written.read_text()) == evaluate(Toy(), truth)
+
+
+@pytest.mark.parametrize(
+    ("about", "row"),
+    [
+        ({"step": "1200"}, "ours (last, step 1200)"),
+        ({"validation": '{"step": 500, "AP": 0.25}', "step": "1200"}, "ours (best, step 500)"),
+        ({"step": "[]", "validation": '"best"'}, "ours"),
+    ],
+)
+def test_the_table_says_which_weights_of_a_training_were_measured(
+    truth: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    about: dict[str, str],
+    row: str,
+) -> None:
+    file = tmp_path / "model.safetensors"
+    save_model(file, {"weight": torch.zeros(1)}, about)
+    monkeypatch.setattr(weights, "find", lambda name: file)
+    assert called("evaluate", "model", "toy", "--data", truth, "--workers", 1, "--markdown") == 0
+    assert f"| {row} |" in capsys.readouterr().out
 
 
 def test_the_papers_figures_stand_below_ours(truth: Path, capsys: pytest.CaptureFixture[str]) -> None:

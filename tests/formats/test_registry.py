@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,40 @@ def test_forms_of_masks_keep_ids_classes_overlaps_and_crowds(name, seed, tmp_pat
         assert kept == found
     expected = {"classes of ignored regions", "classes without an object"} if name == "png" else set()
     assert set(losses.counts) <= expected
+
+
+@pytest.mark.parametrize(
+    ("name", "folder"), [*((name, "") for name in WRITTEN), ("ytvis", "my set"), ("coco-video", "my set")]
+)
+def test_a_zip_archive_is_read_like_the_folder_in_it(name, folder, tmp_path):
+    out = tmp_path / "set"
+    FORMS[name].write(out, random_set(3, overlapping=False, ignored=False), True)
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        for path in sorted(out.rglob("*")):
+            file.write(path, Path(folder) / path.relative_to(out))
+    assert detect(archive) == name
+    unpacked, packed = open_set(out), open_set(archive)
+    assert packed.classes == unpacked.classes
+    for before, after in zip(unpacked.videos, packed.videos, strict=True):
+        assert all(torch.equal(a, b) for a, b in zip(before.frames, after.frames, strict=True))
+        assert shapes_of(before) == shapes_of(after)
+
+
+def test_an_archive_without_annotations_or_frames_says_what_is_missing(tmp_path):
+    out = tmp_path / "set"
+    FORMS["ytvis"].write(out, random_set(3, overlapping=False, ignored=False), True)
+    archive = tmp_path / "set.zip"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(out / "instances.json", "instances.json")
+    videos = open_set(archive)
+    with pytest.raises(InputError, match=r"set\.zip/JPEGImages, which is not there"):
+        videos.videos[0].frames[0]
+    with zipfile.ZipFile(archive, "w") as file:
+        file.write(out / "instances.json", "deep/in/instances.json")
+        file.write(out / "instances.json", "other/instances.json")
+    with pytest.raises(InputError, match="expected one JSON file at its top"):
+        open_set(archive, "ytvis")
 
 
 @pytest.mark.parametrize("name", WRITTEN)

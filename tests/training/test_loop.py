@@ -33,7 +33,7 @@ def test_training_lowers_the_loss_and_saves_a_model(fit, metrics, tmp_path: Path
     assert outcome.finished
     assert outcome.model == tmp_path / "run" / "model.safetensors"
     with safe_open(outcome.model, "pt") as file:
-        assert file.metadata() == {"tubelet": "1", "config": "{}", "classes": '["dog"]'}
+        assert file.metadata() == {"tubelet": "1", "config": "{}", "classes": '["dog"]', "step": "60"}
     tensors = read_tensors(outcome.model)
     assert all(torch.equal(tensors[name], value) for name, value in model.state_dict().items())
 

@@ -106,7 +106,7 @@ def model(
             resume=resume,
             tell=tell,
         )
-    print_sheets([comparison(numbers, test.paper)], numbers, json, markdown=markdown, latex=latex)
+    print_sheets([comparison(numbers, test.paper, _row_of(model))], numbers, json, markdown=markdown, latex=latex)
     if out is not None:
         show(str(out))
 
@@ -170,12 +170,21 @@ def find_test(model: str, name: str | None) -> Evaluation:
     return found.evaluation
 
 
-def comparison(numbers: Mapping[str, float], paper: Mapping[str, float]) -> Any:
-    """A table of our numbers, with the paper's below."""
+def _row_of(model: str) -> str:
+    """The row of our numbers, with which weights of a training they are."""
+    from tubelet.models import weights
+    from tubelet.models.weights.loading import weights_of_training
+
+    which = weights_of_training(weights.find(model))
+    return "ours" if which is None else f"ours ({which})"
+
+
+def comparison(numbers: Mapping[str, float], paper: Mapping[str, float], ours: str = "ours") -> Any:
+    """A table of our numbers, in a row of the name `ours`, with the paper's below."""
     from tubelet.evaluation.tables import sheet
 
     counts = {name: round(value) for name, value in numbers.items() if name == "IDs"}
-    rows: dict[str, dict[str, Any]] = {"ours": {**numbers, **counts}}
+    rows: dict[str, dict[str, Any]] = {ours: {**numbers, **counts}}
     if paper:
         rows["paper"] = {name: f"{paper[name]:g}" for name in numbers if name in paper}
     return sheet("", rows, list(numbers))

@@ -119,7 +119,9 @@ class Folder(Files):
 
 
 class Archive(Files):
-    """A zip archive. Each process opens it anew, so that loader workers do not share a file position.
+    """A zip archive, or a folder within one.
+
+    Each process opens it anew, so that loader workers do not share a file position.
 
     Example:
         >>> import tempfile, zipfile
@@ -133,13 +135,17 @@ class Archive(Files):
         ('dog/00000.jpg',)
     """
 
-    def __init__(self, path: Path) -> None:
-        super().__init__(path)
+    def __init__(self, path: Path, folder: str = "") -> None:
+        super().__init__(path / folder)
+        self.archive = path
+        self.prefix = f"{folder}/" if folder else ""
         self._opened: tuple[int, zipfile.ZipFile] | None = None
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        return tuple(name for name in archives.member_names(self._zip()) if not name.startswith("__MACOSX/"))
+        members = archives.member_names(self._zip())
+        inside = (name.removeprefix(self.prefix) for name in members if name.startswith(self.prefix))
+        return tuple(name for name in inside if not name.startswith("__MACOSX/"))
 
     def find(self, name: str) -> str | None:
         if name in self._members:
@@ -152,7 +158,7 @@ class Archive(Files):
         return frozenset(self.names)
 
     def read(self, name: str) -> bytes:
-        return archives.read_member(self._zip(), name, self.where(name))
+        return archives.read_member(self._zip(), self.prefix + name, self.where(name))
 
     def check(self) -> None:
         """Raise InputError if this is not a zip archive."""
@@ -164,12 +170,12 @@ class Archive(Files):
     def _zip(self) -> zipfile.ZipFile:
         process = os.getpid()
         if self._opened is None or self._opened[0] != process:
-            self._opened = (process, archives.open_archive(self.path))
+            self._opened = (process, archives.open_archive(self.archive))
         return self._opened[1]
 
 
 def open_files(path: str | Path) -> Files:
-    """Open a folder or a zip archive; raises InputError for anything else.
+    """Open a folder, a zip archive or a folder within one; raises InputError for anything else.
 
     Example:
         >>> import tempfile
@@ -181,6 +187,12 @@ def open_files(path: str | Path) -> Files:
     path = Path(path)
     if path.is_dir():
         return Folder(path)
+    inside = archives.inside_archive(path)
+    if inside is not None:
+        part = Archive(*inside)
+        if part.names:
+            return part
+        raise InputError(f"{path}: no such folder in the archive")
     if not files.exists(path):
         raise InputError(f"{path}: no such folder or zip archive")
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
@@ -11,13 +11,17 @@ from tubelet.core.arguments import short
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
-from tubelet.core.untrusted.files import as_path, exists, opened
+from tubelet.core.untrusted.archives import read_anywhere
+from tubelet.core.untrusted.files import as_path, exists
 from tubelet.formats import coco, cvat, cvat_write, davis, mask_folders, mots, ytvis
 from tubelet.formats.coco import videos as coco_video
 from tubelet.formats.files import Files, open_files
 from tubelet.formats.storing import Omissions, folder_names, store_frames
 from tubelet.formats.ytvis.document import Faults
 from tubelet.formats.ytvis.numbering import Frames
+
+USUAL = ("instances.json", "annotations.json", "train.json")  # names of annotation files
+PROBED = 1 << 20  # bytes at both ends of a JSON file that are looked at to tell its format
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,23 +140,29 @@ def _detect_names(files: Files) -> str | None:
 
 
 def _document(files: Files) -> str | None:
-    """The annotation file at the top of a folder: one with a usual name, else the only JSON file."""
-    documents = [name for name in files.names if name.endswith(".json") and "/" not in name]
-    usual = [name for name in documents if name in ("instances.json", "annotations.json", "train.json")]
+    """The annotation file at the top of a folder: one with a usual name, else the only JSON file.
+
+    Where everything is in one folder, as archives often have it, its top is meant.
+    """
+    top = _only_folder(files.names)
+    documents = [name for name in files.names if name.endswith(".json") and "/" not in name.removeprefix(top)]
+    usual = [name for name in documents if name.removeprefix(top) in USUAL]
     if usual:
         return usual[0]
     return documents[0] if len(documents) == 1 else None
 
 
+def _only_folder(names: Sequence[str]) -> str:
+    """The folder that has all files, with a slash; empty if there is none."""
+    first = names[0].partition("/") if names else ("", "", "")
+    folder = first[0] + first[1]
+    return folder if first[1] and all(name.startswith(folder) for name in names) else ""
+
+
 def _detect_json(path: Path) -> str:
     """The format of a JSON file: YouTube-VIS has videos with file_names, COCO has images."""
-    if not path.is_file():
-        raise InputError(f"{path}: expected a JSON file (an archive's must be unpacked; its frames need not)")
-
-    with opened(path) as file:
-        beginning = file.read(1 << 20).decode("utf-8", errors="replace")
-        file.seek(max(0, path.stat().st_size - (1 << 20)))
-        text = beginning + file.read().decode("utf-8", errors="replace")
+    data = read_anywhere(path)
+    text = "".join(bytes(part).decode("utf-8", errors="replace") for part in (data[:PROBED], data[-PROBED:]))
 
     if re.search(r'"segmentations"\s*:|"file_names"\s*:', text):
         return "ytvis"
@@ -164,13 +174,13 @@ def _detect_json(path: Path) -> str:
 
 
 def _json_of(path: Path) -> Path:
-    """The JSON file itself, for a path to it or to its folder."""
-    if not path.is_dir():
+    """The JSON file itself, for a path to it, its folder or its archive."""
+    if path.suffix.lower() != ".zip" and not path.is_dir():
         return path
 
     document = _document(open_files(path))
     if document is None:
-        raise InputError(f"{path}: expected one JSON file in this folder, such as instances.json")
+        raise InputError(f"{path}: expected one JSON file at its top, such as instances.json")
     return path / document
 
 

@@ -334,7 +334,7 @@ def _finish(
     weights = whole(state.model.state_dict() if state.average is None else state.average.weights, keep=world.main)
     if world.main:
         _draw_curve(out)
-        checkpoint.save_model(final, weights, metadata)
+        checkpoint.save_model(final, weights, {**metadata, "step": str(progress.step)})
     return TrainingOutcome(step=progress.step, checkpoint=written, model=final, best=best)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import mmap
 import zipfile
 from pathlib import Path, PurePosixPath
 
 from tubelet.core.errors import InputError
-from tubelet.core.untrusted.files import check_file
+from tubelet.core.untrusted.files import check_file, exists, mapped
 
 LARGEST_MEMBER = 1 << 31  # bytes of one file in an archive
 LARGEST_RATIO = 200  # unpacked over packed bytes
@@ -40,6 +41,52 @@ def open_archive(path: str | Path) -> zipfile.ZipFile:
         archive.close()
         raise InputError(f"{path}: expected at most {MOST_MEMBERS} files in an archive")
     return archive
+
+
+def inside_archive(path: Path) -> tuple[Path, str] | None:
+    """Split a path that leads into a zip archive into that of the archive and the name within; None for others.
+
+    Example:
+        >>> import tempfile
+        >>> import zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.archives import inside_archive
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "set.zip")
+        ...     zipfile.ZipFile(path, "w").close()
+        ...     archive, name = inside_archive(path / "JPEGImages" / "dog")
+        >>> archive.name, name
+        ('set.zip', 'JPEGImages/dog')
+    """
+    for parent in path.parents:
+        if parent.suffix.lower() == ".zip" and exists(parent) and not parent.is_dir():
+            return parent, path.relative_to(parent).as_posix()
+    return None
+
+
+def read_anywhere(path: Path) -> bytes | mmap.mmap:
+    """Map a file into memory, or read it from the zip archive that its path leads into.
+
+    Raises InputError if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> import zipfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.archives import read_anywhere
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "set.zip")
+        ...     with zipfile.ZipFile(path, "w") as archive:
+        ...         archive.writestr("train.json", "{}")
+        ...     read_anywhere(path / "train.json")
+        b'{}'
+    """
+    inside = inside_archive(path)
+    if inside is None:
+        return mapped(path)
+    archive, name = inside
+    with open_archive(archive) as file:
+        return read_member(file, name, str(path))
 
 
 def member_names(archive: zipfile.ZipFile) -> tuple[str, ...]:

@@ -10,8 +10,8 @@ import msgspec
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.untrusted.archives import read_anywhere
 from tubelet.core.untrusted.documents import decode_json, decode_json_as
-from tubelet.core.untrusted.files import mapped
 
 Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # of int64 arrays
 Id = Whole | str
@@ -118,7 +118,9 @@ def load(path: Path) -> CocoDocument:
         ...     load(path).classes
         ('dog',)
     """
-    document: CocoDocument = decode_json_as(CocoDocument, mapped(path), str(path), complaint="expected COCO's form")
+    document: CocoDocument = decode_json_as(
+        CocoDocument, read_anywhere(path), str(path), complaint="expected COCO's form"
+    )
     image_ids = {image.id for image in document.images}
     if len(image_ids) < len(document.images):
         raise FormatError(f"{path}: two images have the same id")

@@ -23,8 +23,8 @@ from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
 from tubelet.core.masks.packed import Broken, Tube, pack_counts
+from tubelet.core.untrusted.archives import read_anywhere
 from tubelet.core.untrusted.documents import decode_json, decode_json_as, spell_out_nan
-from tubelet.core.untrusted.files import mapped
 
 COMPLAINT = "not of the YouTube-VIS form"
 LARGEST_INTEGER = (1 << 63) - 1  # of int64 arrays
@@ -157,7 +157,7 @@ def load(path: Path) -> YtvisDocument:
         >>> document.bare, document.annotations[0].score
         (True, 0.5)
     """
-    data = mapped(path)
+    data = read_anywhere(path)
     try:
         document = _parse(data, path)
     except FormatError:

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from tubelet.core.errors import InputError
 from tubelet.core.records import VideoSet
+from tubelet.core.untrusted.archives import inside_archive
+from tubelet.core.untrusted.files import exists
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -64,12 +66,23 @@ class Frames(Sequence["Tensor"]):
         """The frames in their folder or archive; raises InputError if there is none."""
         from tubelet.formats.files import StoredFrames, clean_name  # imports torch
 
-        folder = next((folder for folder in self.folders if folder.exists()), None)
+        folder = next((folder for folder in self.folders if _has_files(folder)), None)
         if folder is None:
             raise InputError(f"{self.where}: its frames are expected in {self.folders[0]}, which is not there")
 
         names = tuple(clean_name(name, self.where) for name in self.files)
         return StoredFrames(_opened(folder), names, self.size)
+
+
+def _has_files(folder: Path) -> bool:
+    """Whether there is such a folder or archive, on the disk or within an archive."""
+    if inside_archive(folder) is None:
+        return exists(folder)
+    try:
+        _opened(folder)
+    except InputError:
+        return False
+    return True
 
 
 @lru_cache(maxsize=16)

@@ -251,6 +251,28 @@ def recipe_of(path: Path) -> str | None:
     return name if isinstance(name, str) else None
 
 
+def weights_of_training(path: Path) -> str | None:
+    """Which weights of a training a file has, such as "best, step 500"; None if it does not say.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.models.weights.loading import weights_of_training
+        >>> from tubelet.training.checkpoint import save_model
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "model.safetensors")
+        ...     save_model(path, {"weight": torch.zeros(1)}, {"step": "1200"})
+        ...     weights_of_training(path)
+        'last, step 1200'
+    """
+    metadata = read_metadata(path)
+    validation = decode_json(metadata.get("validation", "null"), str(path))
+    if isinstance(validation, dict) and isinstance(validation.get("step"), int):
+        return f"best, step {validation['step']}"
+    step = decode_json(metadata.get("step", "null"), str(path))
+    return f"last, step {step}" if isinstance(step, int) else None
+
+
 def read_tensors(path: Path) -> dict[str, Tensor]:
     """Read all tensors of a safetensors file; floating point ones become float32."""
     tensors = stored.read_tensors(path)
