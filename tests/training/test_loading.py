@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 
 import pytest
 import torch
@@ -56,6 +57,13 @@ def test_a_fault_of_the_data_is_the_readers_own_line(workers: int):
     assert len(next(batches)) == 1
     with pytest.raises(InputError, match=r"^frame 3 of dog.mp4 cannot be read$"):
         next(batches)
+
+
+def test_a_machine_with_fewer_cores_than_workers_is_no_reason_to_warn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0}, raising=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(list(read(ToyClips(), [[0], [1]], workers=4))) == 2
 
 
 def test_readers_outlive_a_ctrl_c_that_reaches_all():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Generator, Sequence
 from typing import Protocol
@@ -36,11 +37,14 @@ def numbers(first: int, batches: int, batch_size: int, world: Processes) -> list
 
 
 def read(clips: Clips, batches: Sequence[list[int]], workers: int) -> Generator[list[Clip]]:
-    """Read batches of clips in order, ahead of time in `workers` processes; raises what the clips raise."""
+    """Read batches of clips in order, ahead of time in `workers` processes; raises what the clips raise.
+
+    There are no more processes than cores: on one core, several are no faster, and PyTorch would warn.
+    """
     loader = DataLoader(
         _ErrorsAsValues(clips),
         batch_sampler=batches,
-        num_workers=workers,
+        num_workers=min(workers, _num_cores()),
         collate_fn=list,
         worker_init_fn=leave_signals_to_the_loop,
     )
@@ -50,6 +54,13 @@ def read(clips: Clips, batches: Sequence[list[int]], workers: int) -> Generator[
     except (ConnectionError, EOFError):  # a reader died while handing over: torch raises the reason a moment later
         time.sleep(2)
         raise
+
+
+def _num_cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):  # not on macOS and Windows
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class _ErrorsAsValues(Dataset[Clip | TubeletError]):

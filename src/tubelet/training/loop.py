@@ -61,7 +61,7 @@ class TrainConfig(Config):
     iterations: int = Field(default=10_000, ge=1)
     batch_size: int = Field(default=2, ge=1)  # clips at a time, in each process
     accumulate: int = Field(default=1, ge=1)  # batches per step
-    workers: int = Field(default=2, ge=0)  # processes that read clips, beside each training process
+    workers: int = Field(default=2, ge=0)  # processes that read clips for each training process, at most one a core
     precision: Literal["fp32", "bf16"] = "fp32"  # bf16: autocast
     clip_norm: float | None = Field(default=35.0, gt=0)  # largest norm of the gradient
     most_skipped: int = Field(default=10, ge=1)  # steps in a row that may be skipped because they are not finite
