@@ -23,7 +23,7 @@ PICTURES = "preprocessor_config.json"  # sizes and thresholds of an image segmen
 CONVERTING = "docs/published-weights.md tells how to convert its pickle"
 STALL = 60.0  # seconds without a byte after which a download is given up
 _AUTHORS = "CC BY-NC 4.0 (the authors' model zoo"
-_TUE = "MIT (the authors' code and models; DINOv2 is Apache-2.0)"
+_TUE = "MIT (the authors' code; DINOv2: Apache-2.0)"
 
 Result = TypeVar("Result")
 
