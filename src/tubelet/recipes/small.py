@@ -208,7 +208,7 @@ _VIDEOMT = Experiment(
     data=_VIDEOS,
     sampler=NearbyPair(frames=2, reach=6),
     transforms=_FLIP,
-    init="default",
+    init="ssdlite",
     optim=AdamW(lr=1e-3, warmup=30, schedule=Cosine(), parts={"network.backbone.body.patch_embed.trunk": 0.1}),
     train=_budget(400, 1.0),
 )
