@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from tubelet.core.errors import ConfigError
-from tubelet.models.inputs import InputConfig, KeepRatio, Stretch
+from tubelet.core.errors import ConfigError, InputError
+from tubelet.models.inputs import Fit, InputConfig, KeepRatio, Stretch
 
 sides = st.integers(16, 4000)
 
@@ -124,3 +124,17 @@ def test_boxes_stay_on_their_object_when_a_frame_is_squeezed() -> None:
     bright = (images.pixels[0, 0] > 0.5).nonzero()
     found = [*bright.amin(0).flip(0).tolist(), *(bright.amax(0) + 1).flip(0).tolist()]
     assert found == (torch.tensor([120.0, 30.0, 180.0, 90.0]) * images.scales[0]).tolist()
+
+
+@pytest.mark.parametrize("size", [(720, 1280), (1280, 720), (1, 500), (64, 96), (97, 61)])
+def test_a_frame_that_is_fitted_touches_two_sides_and_keeps_its_ratio(size: tuple[int, int]) -> None:
+    height, width = Fit(height=64, width=96).target(*size)
+    assert height <= 64
+    assert width <= 96
+    assert height == 64 or width == 96
+    assert height / width == pytest.approx(size[0] / size[1], rel=0.05) or min(height, width) == 1
+
+
+def test_a_fitted_frame_has_no_other_short_side() -> None:
+    with pytest.raises(InputError, match="keep_ratio"):
+        InputConfig(resize=Fit()).at_short(360)
