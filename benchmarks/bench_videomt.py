@@ -3,7 +3,8 @@
     python benchmarks/bench_videomt.py [--frames 3] [--rounds 3] [--device cpu]
 
 Random weights, frames of 640x360 brought to 640x640. Ours is all of `step`: the picture, the network, and identities,
-one frame at a time; theirs is the network alone. They take turns (A B A B). On a CPU seconds are of its cores, one thread.
+one frame at a time; theirs is the network alone. They take turns (A B A B). On a CPU seconds are of its cores, one
+thread.
 """
 
 from __future__ import annotations
