@@ -12,8 +12,8 @@ from tubelet.core.atomic import new_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
 from tubelet.core.untrusted.archives import read_anywhere
-from tubelet.core.untrusted.files import as_path, exists
-from tubelet.formats import coco, cvat, cvat_write, davis, mask_folders, mots, ytvis
+from tubelet.core.untrusted.files import as_path, decode_text, exists
+from tubelet.formats import coco, cvat, cvat_write, davis, labelme, mask_folders, mots, yolo, ytvis
 from tubelet.formats.coco import videos as coco_video
 from tubelet.formats.files import Files, open_files
 from tubelet.formats.storing import Omissions, folder_names, store_frames
@@ -113,6 +113,8 @@ def detect(path: Path) -> str:
     document = _document(files)
     if form is None and document is not None:
         form = _detect_json(path / document)
+    if form is None and path.is_dir() and any(name.endswith(".json") for name in files.names):
+        form = _labelme_or_none(files)
     if form is None:
         known = ", ".join(FORMS)
         raise FormatError(f"{path}: cannot tell which form this is; name it, one of {known}")
@@ -136,20 +138,40 @@ def _detect_names(files: Files) -> str | None:
         return "mots-png"
     if {"frames", "masks"} <= folders:
         return "png"
+    if {"images", "labels"} <= folders and suffixes & {".txt"} and ".json" not in suffixes:
+        return "yolo-seg"
     return None
 
 
-def _document(files: Files) -> str | None:
-    """The annotation file at the top of a folder: one with a usual name, else the only JSON file.
+def _labelme_or_none(files: Files) -> str | None:
+    """labelme has a JSON file beside each image; one of them tells."""
+    name = next(name for name in files.names if name.endswith(".json"))
+    is_labelme = re.search(r'"shapes"\s*:', decode_text(files.read(name), files.where(name)))
+    return "labelme" if is_labelme else None
 
-    Where everything is in one folder, as archives often have it, its top is meant.
+
+def _document(files: Files) -> str | None:
+    """The annotation file of a folder.
+
+    At the top one with a usual name, else the only JSON file there; else that of COCO's tree (annotations/) or of
+    Roboflow's (train/_annotations.coco.json): of several splits, the training one. Where everything is in one folder,
+    as archives often have it, its top is meant.
     """
-    top = _only_folder(files.names)
-    documents = [name for name in files.names if name.endswith(".json") and "/" not in name.removeprefix(top)]
-    usual = [name for name in documents if name.removeprefix(top) in USUAL]
-    if usual:
-        return usual[0]
-    return documents[0] if len(documents) == 1 else None
+    folder = _only_folder(files.names)
+    documents = {name.removeprefix(folder): name for name in files.names if name.endswith(".json")}
+    top = [name for name in documents if "/" not in name]
+    usual = [name for name in top if name in USUAL]
+    if usual or len(top) == 1:
+        return documents[(usual or top)[0]]
+
+    others = r"(?!captions|person_keypoints|panoptic|stuff|image_info)"  # what COCO keeps beside its instances
+    in_tree = [name for name in documents if re.fullmatch(rf"annotations/{others}[^/]*\.json", name)]
+    roboflow = [name for name in documents if name.endswith("_annotations.coco.json")]
+    for names in (in_tree, roboflow):
+        training = [name for name in names if "train" in name]
+        if len(training) == 1 or len(names) == 1:
+            return documents[(training or names)[0]]
+    return None
 
 
 def _only_folder(names: Sequence[str]) -> str:
@@ -170,6 +192,8 @@ def _detect_json(path: Path) -> str:
         return "coco-video"
     if re.search(r'"images"\s*:', text):
         return "coco"
+    if re.search(r'"shapes"\s*:', text):
+        return "labelme"
     raise FormatError(f"{path}: neither YouTube-VIS nor COCO")
 
 
@@ -223,6 +247,8 @@ FORMS: dict[str, Form] = {
         lambda out, videos, frames: coco_video.write(out, videos, frames=frames),
     ),
     "coco": Form("COCO images, each a video", lambda path, frames: coco.read(_json_of(path), frames), None),
+    "yolo-seg": Form("YOLO polygons, each image a video", lambda path, frames: yolo.read(path), None),
+    "labelme": Form("labelme, group_id as identity", lambda path, frames: labelme.read(path), None),
     "cvat": Form(
         "CVAT for video 1.1",
         lambda path, frames: cvat.read(path),

@@ -1,13 +1,17 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
-from tubelet.formats import coco
+from tubelet.formats import coco, registry
+from tubelet.formats.files import FormatWarning
 
 
 def write(folder, change):
@@ -109,3 +113,51 @@ def test_the_real_images_are_read_whole(shared):
     video = held_out.videos[0]
     assert video.frames[0].shape == (3, *video.size)
     assert np.array_equal(masks.decode(video.tracks[0].rles)[0].shape, video.size)
+
+
+# where the images are, and Roboflow's export
+
+
+def _document(file_name: str, categories: list[dict[str, Any]] | None = None) -> str:
+    polygon = [[0, 0, 6, 0, 6, 4, 0, 4]]
+    return json.dumps(
+        {
+            "images": [{"id": 1, "file_name": file_name, "height": 4, "width": 6}],
+            "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "segmentation": polygon, "area": 24}],
+            "categories": categories or [{"id": 1, "name": "dog"}],
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("document", "image"),
+    [
+        ("annotations/instances_train2017.json", "train2017/a.png"),
+        ("annotations/instances_train.json", "images/train/a.png"),
+        ("annotations/train.json", "images/a.png"),
+        ("train/_annotations.coco.json", "train/a.png"),
+        ("dataset.json", "a.png"),
+    ],
+)
+def test_every_common_tree_is_found_by_its_folder(tmp_path: Path, document: str, image: str) -> None:
+    for name in (document, image):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+    (tmp_path / document).write_text(_document("a.png"))
+    cv2.imwrite(str(tmp_path / image), np.zeros((4, 6, 3), np.uint8))
+    if document.startswith("annotations"):
+        (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
+        (tmp_path / "annotations" / "instances_val2017.json").write_text(_document("b.png"))
+    assert registry.detect(tmp_path) == "coco"
+    (video,) = registry.open_set(tmp_path).videos
+    assert video.frames[0].shape == (3, 4, 6)
+
+
+def test_roboflow_s_unused_category_0_is_left_out_and_said(tmp_path: Path) -> None:
+    root = {"id": 0, "name": "pets", "supercategory": "none"}
+    dog = {"id": 1, "name": "dog", "supercategory": "pets"}
+    path = tmp_path / "train.json"
+    path.write_text(_document("a.png", [root, dog]))
+    with pytest.warns(FormatWarning, match="category 0, 'pets', names the others' supercategory"):
+        assert coco.read(path, tmp_path).classes == ("dog",)
+    path.write_text(_document("a.png", [{**root, "supercategory": "x"}, {**dog, "supercategory": "animal"}]))
+    assert coco.read(path, tmp_path).classes == ("pets", "dog")

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import msgspec
+from msgspec.structs import replace
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.untrusted.archives import read_anywhere
 from tubelet.core.untrusted.documents import decode_json, decode_json_as
+from tubelet.formats.files import FormatWarning
 
 Whole = Annotated[int, msgspec.Meta(ge=-(1 << 63), le=(1 << 63) - 1)]  # of int64 arrays
 Id = Whole | str
@@ -58,7 +61,7 @@ class Annotation(msgspec.Struct, gc=False):
         return masks.from_json(decode_json(self.segmentation, where), size, where)
 
 
-class Named(msgspec.Struct):
+class Named(msgspec.Struct, repr_omit_defaults=True):
     """A category or a video.
 
     Example:
@@ -69,6 +72,7 @@ class Named(msgspec.Struct):
 
     id: Id
     name: str = ""
+    supercategory: Any = None
 
 
 class CocoDocument(msgspec.Struct):
@@ -128,7 +132,19 @@ def load(path: Path) -> CocoDocument:
     for annotation in document.annotations:
         if annotation.image_id not in image_ids:
             raise FormatError(f"{path}: annotation {annotation.id}: no image has the id {annotation.image_id!r}")
-    return document
+    return _without_root(document, path)
+
+
+def _without_root(document: CocoDocument, path: Path) -> CocoDocument:
+    """Leave out the category 0 of Roboflow's exports, which only names the others' supercategory and has no object."""
+    root = next((category for category in document.categories if category.id == 0), None)
+    others = [category for category in document.categories if category is not root]
+    is_root = root is not None and others and all(other.supercategory == root.name for other in others)
+    if root is None or not is_root or any(annotation.category_id == 0 for annotation in document.annotations):
+        return document
+    what = f"category 0, {root.name!r}, names the others' supercategory and has no object; it is left out"
+    warnings.warn(f"{path}: {what}", FormatWarning, stacklevel=3)
+    return replace(document, categories=others)
 
 
 def label_of(annotation: Annotation, labels: dict[Id, int], where: str) -> int:

@@ -7,6 +7,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from tubelet.core.types import Track, Video, VideoSet
+from tubelet.core.untrusted.files import is_file
 from tubelet.formats.coco.document import Annotation, Id, Image, chosen, label_of, load
 from tubelet.formats.files import Files, StoredFrames, check_size, clean_name, open_files
 from tubelet.formats.lazy import LazyVideos
@@ -21,7 +22,8 @@ def read(annotations: str | Path, images: str | Path | None = None, *, keep: Col
 
     Args:
         annotations: The JSON file.
-        images: Folder or zip archive of the images; by default `images` beside the JSON.
+        images: Folder or zip archive of the images; by default where they are: `images` beside the JSON, the JSON's own
+            folder, or, as in COCO's own tree, images/train2017 or train2017 for annotations/instances_train2017.json.
         keep: Ids of the images to read, by default all; the order is that of the file.
 
     Raises:
@@ -47,8 +49,23 @@ def read(annotations: str | Path, images: str | Path | None = None, *, keep: Col
         by_image[annotation.image_id].append(annotation)
 
     entries = [(image, by_image.get(image.id, ())) for image in chosen(document.images, keep, path)]
-    files = open_files(path.parent / "images" if images is None else images)
+    files = open_files(_folder_of_images(path, entries) if images is None else images)
     return VideoSet(videos=_Images(entries, str(path), files, document.labels), classes=document.classes)
+
+
+def _folder_of_images(path: Path, entries: Sequence[Entry]) -> Path:
+    """The first usual folder that has the first image; `images` beside the JSON if none has."""
+    usual = path.parent / "images"
+    if not entries:
+        return usual
+
+    split = path.stem.rpartition("_")[2]  # instances_train2017 -> train2017
+    above = path.parent.parent
+    name = clean_name(entries[0][0].file_name, str(path))
+    for folder in (usual, path.parent, above / "images" / split, above / split, above / "images", usual / split):
+        if is_file(folder / name):
+            return folder
+    return usual
 
 
 class _Images(LazyVideos[Entry]):

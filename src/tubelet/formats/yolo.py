@@ -1,0 +1,186 @@
+"""Read YOLO's segmentation layout: images, text files of polygons, and a YAML file with the class names.
+
+    data.yaml                       names: [dog, cat], or names: with a line "0: dog" for each
+    images/train/a.jpg              or train/images/a.jpg
+    labels/train/a.txt              or train/labels/a.txt; a line per object: class x1 y1 x2 y2 x3 y3 ...
+
+Coordinates are shares of the image's width and height. There are no identities: each image is a video of one frame. Of
+several splits, `train` is read; the path of another split (images/val, or val) reads that one.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+import warnings
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
+
+from tubelet.core import masks
+from tubelet.core.errors import FormatError, InputError
+from tubelet.core.types import Track, Video, VideoSet
+from tubelet.core.untrusted.files import decode_text
+from tubelet.core.untrusted.images import check_header
+from tubelet.formats.files import Files, FormatWarning, StoredFrames, is_image, open_files
+from tubelet.formats.lazy import LazyVideos
+
+IMAGES, LABELS = "images", "labels"
+SPLITS = ("train", "val", "valid", "test")
+LEVELS = 3  # how far above a split's folder the YAML file may be
+
+
+class _Entry(NamedTuple):
+    image: str
+    labels: str | None  # the text file; None: no object
+
+
+def read(root: str | Path) -> VideoSet:
+    """Read a folder or archive; polygons are read when a video is used.
+
+    Raises InputError if there are no images or class names, FormatError for lines that are no polygons.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from PIL import Image
+        >>> from tubelet.formats import yolo
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images", "labels"):
+        ...         Path(folder, name).mkdir()
+        ...     Image.new("RGB", (6, 4)).save(Path(folder, "images", "a.png"))
+        ...     _ = Path(folder, "labels", "a.txt").write_text("0 0 0 1 0 1 1")
+        ...     _ = Path(folder, "data.yaml").write_text("names: [dog, cat]")
+        ...     videos = yolo.read(folder)
+        ...     videos.classes, videos.videos[0]
+        (('dog', 'cat'), Video(id='a', size=(4, 6), frames=1, fps=25, tracks=1))
+    """
+    root = Path(root)
+    split = ""
+    if root.absolute().parent.name == IMAGES and root.is_dir():  # images/val
+        split = f"{IMAGES}/{root.name}/"
+        root = root.absolute().parent.parent
+
+    files = open_files(root)
+    images = [name for name in files.names if is_image(name) and IMAGES in PurePosixPath(name).parts[:-1]]
+    images = [name for name in images if name.startswith(split)]
+    if not images:
+        raise InputError(f"{files}: expected images in a folder called images")
+
+    classes = class_names(_yaml_text(root, files), str(files))
+    entries = [_Entry(name, _labels_of(files, name)) for name in (images if split else _of_one_split(images, files))]
+    if not any(entry.labels for entry in entries):
+        raise InputError(f"{files}: expected text files of labels in a folder called labels beside images")
+    return VideoSet(videos=_Images(files, entries, classes), classes=classes)
+
+
+def class_names(text: str, where: str) -> tuple[str, ...]:
+    """The class names of a YAML file: `names` as a list or as numbered lines. Raises FormatError if there are none.
+
+    Example:
+        >>> from tubelet.formats.yolo import class_names
+        >>> class_names("nc: 2\\nnames: ['dog', cat]", "data.yaml")
+        ('dog', 'cat')
+        >>> class_names("names:\\n  0: dog\\n  1: cat\\ntrain: images/train", "data.yaml")
+        ('dog', 'cat')
+    """
+    match = re.search(r"^names\s*:[ \t]*(.*)$", text, re.MULTILINE)
+    if match is None:
+        raise FormatError(f"{where}: expected class names, as names: [dog, cat]")
+
+    inline = re.match(r"\[(.*?)\]", text[match.start(1) :], re.DOTALL)
+    if inline is not None:
+        names = inline[1].split(",")
+    else:
+        block = re.match(r"(?:[ \t]*(?:-|\d+\s*:)[^\n]*\n|[ \t]*#[^\n]*\n|\s*\n)*", text[match.end() + 1 :] + "\n")
+        lines = re.findall(r"^[ \t]*(?:-|\d+\s*:)[ \t]*(.+?)[ \t]*$", block[0] if block else "", re.MULTILINE)
+        names = [re.sub(r"\s+#.*", "", line) for line in lines]
+
+    cleaned = tuple(name.strip().strip("'\"") for name in names)
+    if not cleaned or "" in cleaned:
+        raise FormatError(f"{where}: expected class names, as names: [dog, cat]")
+    return cleaned
+
+
+def _labels_of(files: Files, image: str) -> str | None:
+    """The text file of an image: `labels` in place of the last `images` of its path."""
+    parts = list(PurePosixPath(image).with_suffix(".txt").parts)
+    last = len(parts) - 1 - parts[::-1].index(IMAGES)
+    name = "/".join([*parts[:last], LABELS, *parts[last + 1 :]])
+    return files.find(name)
+
+
+def _name(image: str) -> str:
+    """What a video is called: the path of its image below `images` and the split."""
+    parts = PurePosixPath(image).with_suffix("").parts
+    inner = parts[len(parts) - parts[::-1].index(IMAGES) :]
+    return "/".join(inner[1:] if len(inner) > 1 and inner[0] in SPLITS else inner)
+
+
+def _of_one_split(images: Sequence[str], files: Files) -> list[str]:
+    """The images of `train` if there are several splits."""
+    splits = {split for name in images for split in SPLITS if split in PurePosixPath(name).parts[:-1]}
+    if len(splits) < 2 or "train" not in splits:
+        return list(images)
+    others = ", ".join(sorted(splits - {"train"}))
+    what = f"of its splits, train is read; {others} by the path of its folder"
+    warnings.warn(f"{files}: {what}", FormatWarning, stacklevel=3)
+    return [name for name in images if "train" in PurePosixPath(name).parts[:-1]]
+
+
+def _yaml_text(root: Path, files: Files) -> str:
+    """The YAML file at the top, or above the folder of a split."""
+    here = [name for name in files.names if "/" not in name and name.endswith((".yaml", ".yml"))]
+    if here:
+        name = "data.yaml" if "data.yaml" in here else here[0]
+        return decode_text(files.read(name), files.where(name))
+
+    for folder in list(root.absolute().parents)[:LEVELS]:
+        path = folder / "data.yaml"
+        if path.is_file():
+            return decode_text(open_files(folder).read("data.yaml"), str(path))
+    raise InputError(f"{files}: expected data.yaml with the class names, names: [dog, cat]")
+
+
+class _Images(LazyVideos[_Entry]):
+    cache_size = 1024
+
+    def __init__(self, files: Files, entries: Sequence[_Entry], classes: tuple[str, ...]) -> None:
+        super().__init__(entries)
+        self.files = files
+        self.classes = classes
+
+    def make(self, entry: _Entry) -> Video:
+        size = check_header(self.files.read(entry.image), self.files.where(entry.image)).size
+        frames = StoredFrames(self.files, (entry.image,), size)
+        return Video(id=_name(entry.image), size=size, frames=frames, tracks=tuple(self._tracks(entry, size)))
+
+    def _tracks(self, entry: _Entry, size: tuple[int, int]) -> list[Track]:
+        if entry.labels is None:
+            return []
+        text = decode_text(self.files.read(entry.labels), self.files.where(entry.labels))
+        tracks: list[Track] = []
+        for number, line in enumerate(text.splitlines(), start=1):
+            if line.strip():
+                where = f"{self.files.where(entry.labels)}, line {number}"
+                tracks.append(self._track(line, len(tracks) + 1, size, where))
+        return tracks
+
+    def _track(self, line: str, id: int, size: tuple[int, int], where: str) -> Track:
+        try:
+            numbers = [float(word) for word in line.split()]
+        except ValueError:
+            numbers = []
+        if len(numbers) == 5:
+            raise FormatError(f"{where}: a box, not a polygon; masks need labels for segmentation")
+
+        is_polygon = len(numbers) >= 7 and len(numbers) % 2 == 1 and all(map(math.isfinite, numbers))
+        if not is_polygon or not numbers[0].is_integer():
+            raise FormatError(f"{where}: expected a class and three points or more, class x1 y1 x2 y2 x3 y3 ...")
+        label = int(numbers[0])
+        if not 0 <= label < len(self.classes):
+            raise FormatError(f"{where}: no class {label}; data.yaml names {len(self.classes)}")
+
+        height, width = size
+        scaled = [share * (height if n % 2 else width) for n, share in enumerate(numbers[1:])]
+        return Track(id=id, label=label, score=1.0, rles=(masks.from_json([scaled], size, where),))
