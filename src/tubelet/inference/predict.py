@@ -20,6 +20,7 @@ from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_win
 from tubelet.core.types import Clip, Frame, Tracks, Video
 from tubelet.inference.duplicates import without_duplicates
 from tubelet.inference.modes import device_of, evaluating
+from tubelet.inference.progress import progress_bar
 from tubelet.inference.reading import ShownFrame, WindowStep, listen, read
 from tubelet.inference.results import ProgressCallback, VideoPrediction
 from tubelet.inference.selection import Selection, selection_of
@@ -56,7 +57,7 @@ def predict(
     start: float | None = None,
     end: float | None = None,
     every: int = 1,
-    progress: ProgressCallback | None = None,
+    progress: ProgressCallback | bool | None = None,
 ) -> VideoPrediction:
     """Find, outline, name and follow every object of a video. Runs on the device of the model's parameters.
 
@@ -78,7 +79,7 @@ def predict(
         roi: Corners (x, y) in pixels of the region to keep: an object is kept in the frames in which the centre of its
             box lies inside.
         start, end, every: The part of the video to read, as in `tubelet.open_video`.
-        progress: Called as `progress(done, total)` as frames are finished.
+        progress: Called as `progress(done, total)` as frames are finished; True shows a bar, in notebooks too.
 
     Raises:
         InputError: if the source cannot be read.
@@ -101,6 +102,8 @@ def predict(
         raise ConfigError("expected top or unknown, got both: benchmarks rank every pair, however doubtful")
     check_model(model)
     check_window(window)
+    if isinstance(progress, bool):
+        progress = progress_bar() if progress else None
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress: expected a function of (done, total), got {short(progress)}")
     selection = selection_of(classes, roi, tuple(model.classes))

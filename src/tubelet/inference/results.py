@@ -34,6 +34,7 @@ from tubelet.inference.counts import ObjectCounts, counts_of
 from tubelet.inference.crops import write_crops, write_image
 from tubelet.inference.notebook import played, player
 from tubelet.inference.summary import Summary, summarize
+from tubelet.video.transparent import TransparentWriter
 from tubelet.video.windows import evenly
 from tubelet.video.writer import VideoWriter
 
@@ -138,6 +139,19 @@ class VideoPrediction(Prediction):
         frames = self.frames() if every == 1 else map(self.at, range(0, self.length, every))
         with new_folder(as_path(folder, "the folder of crops")) as scratch:
             return write_crops(scratch, frames, transparent=transparent)
+
+    def cutout(self, path: str | Path, id: int) -> None:
+        """Write one identity as a WebM video that is transparent around its mask.
+
+        Raises ConfigError if there is no such id, InputError for another suffix than .webm.
+        """
+        track = self[id]
+        with TransparentWriter(as_path(path, "the cut-out"), self.size, self.source.fps) as writer:
+            for t, image in enumerate(self.source.frames):
+                rgb = image.permute(1, 2, 0).cpu().numpy()
+                alpha = np.where(track.mask(t), 255, 0).astype(np.uint8)
+                clear = rgb * (alpha[..., None] > 0)  # what is hidden need not be stored
+                writer.write(np.dstack([clear, alpha]), self.source.time(t))
 
     def to_supervision(self) -> conversions.SupervisionFrames:
         """A sequence of one `supervision.Detections` per frame, each made when it is read."""
