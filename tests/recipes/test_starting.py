@@ -25,7 +25,7 @@ def test_every_recipe_names_its_start_or_says_what_to_name() -> None:
         recipe = find(name)
         if recipe.init is None:
             assert recipe.init_recipe in known or recipe.init_needs.startswith(
-                ("a Mask2Former", "the public SSDLite", "NanoDet-Plus of COCO")
+                ("a Mask2Former", "an EoMT", "the public SSDLite", "NanoDet-Plus of COCO")
             ), name
         else:
             assert recipe.init in known, name
