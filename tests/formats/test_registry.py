@@ -18,7 +18,8 @@ from tubelet.formats.registry import FORMS, convert, detect, open_set
 from tubelet.synthetic.config import Synthetic
 from tubelet.synthetic.generator import write
 
-WRITTEN = [name for name, form in FORMS.items() if form.write]
+POLYGONS = ("labelme", "yolo-seg")  # no holes: tests/formats/test_outlines.py
+WRITTEN = [name for name, form in FORMS.items() if form.write and name not in POLYGONS]
 CLASSES = ("car", "pedestrian", "giant_panda")
 
 

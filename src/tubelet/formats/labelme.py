@@ -1,4 +1,4 @@
-"""Read labelme: a JSON file beside each image, with polygons.
+"""Read and write labelme: a JSON file beside each image, with polygons.
 
 A folder in which a shape has a `group_id` is one video: the group is the identity, its images are the frames in natural
 order, and several polygons of a group in one image are one mask. Without any, each image is a video of one frame.
@@ -14,12 +14,18 @@ from pathlib import Path, PurePosixPath
 import msgspec
 
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.text import to_json
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.core.untrusted.documents import decode_json_as
 from tubelet.formats.files import Files, FormatWarning, StoredFrames, check_size, clean_name, open_files
 from tubelet.formats.lazy import LazyVideos
+from tubelet.formats.outlines import outline
+from tubelet.formats.storing import Omissions, folder_names, store_frames
 from tubelet.video.reader import natural_order
+
+VERSION = "5.0.0"  # of the form that is written
 
 
 class Shape(msgspec.Struct):
@@ -92,6 +98,67 @@ def read(path: str | Path) -> VideoSet:
     labels = {shape.label for page in pages for shape in _polygons(page)}
     classes = tuple(sorted(labels))
     return VideoSet(videos=_Videos(files, _in_videos(pages), classes), classes=classes)
+
+
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
+    """Write a folder for each video, atomically: images, and a JSON file beside each.
+
+    Args:
+        out: The new folder.
+        videos: The set.
+        frames: Whether to write the images too.
+
+    Returns:
+        What labelme cannot hold, with counts: times, scores, crowds, holes in masks.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import labelme
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     _ = labelme.write(Path(folder, "set"), VideoSet(videos=[video], classes=("dog",)))
+        ...     sorted(path.name for path in Path(folder, "set", "dog").iterdir())
+        ['00000.json', '00000.png']
+    """
+    omissions = Omissions()
+    with new_folder(out) as root:
+        for name, video in zip(folder_names(videos), videos.videos, strict=True):
+            omissions.note_times(video)
+            omissions.note_scores(video.tracks or ())
+            omissions.note("crowds (they become objects)", sum(track.ignore for track in video.tracks or ()))
+            folder = root / name
+            folder.mkdir()
+            images = store_frames(video, folder) if frames else [f"{t:05d}.png" for t in range(len(video))]
+            for t, image in enumerate(images):
+                content: dict[str, object] = {
+                    "version": VERSION,
+                    "flags": {},
+                    "shapes": _shapes(video, t, videos.classes, omissions),
+                    "imagePath": image,
+                    "imageData": None,
+                    "imageHeight": video.size[0],
+                    "imageWidth": video.size[1],
+                }
+                path = (folder / image).with_suffix(".json")
+                path.write_text(to_json(content, indent=1) + "\n", encoding="utf-8")
+    return omissions
+
+
+def _shapes(video: Video, t: int, classes: tuple[str, ...], omissions: Omissions) -> list[dict[str, object]]:
+    """The polygons of a frame; those of one object share its id as their group."""
+    shapes: list[dict[str, object]] = []
+    for track in video.tracks or ():
+        rle = track.rles[t]
+        if rle is None:
+            continue
+        outlined = outline(rle)
+        omissions.note("holes in masks", outlined.holes)
+        for part in outlined.parts:
+            shape = {"label": classes[track.label], "points": part.tolist(), "group_id": track.id}
+            shapes.append({**shape, "shape_type": "polygon", "flags": {}})
+    return shapes
 
 
 def _page(files: Files, name: str) -> _Page:

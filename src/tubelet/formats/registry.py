@@ -247,8 +247,16 @@ FORMS: dict[str, Form] = {
         lambda out, videos, frames: coco_video.write(out, videos, frames=frames),
     ),
     "coco": Form("COCO images, each a video", lambda path, frames: coco.read(_json_of(path), frames), None),
-    "yolo-seg": Form("YOLO polygons, each image a video", lambda path, frames: yolo.read(path), None),
-    "labelme": Form("labelme, group_id as identity", lambda path, frames: labelme.read(path), None),
+    "yolo-seg": Form(
+        "YOLO polygons, each image a video",
+        lambda path, frames: yolo.read(path),
+        lambda out, videos, frames: yolo.write(out, videos, frames=frames),
+    ),
+    "labelme": Form(
+        "labelme, group_id as identity",
+        lambda path, frames: labelme.read(path),
+        lambda out, videos, frames: labelme.write(out, videos, frames=frames),
+    ),
     "cvat": Form(
         "CVAT for video 1.1",
         lambda path, frames: cvat.read(path),

@@ -1,4 +1,4 @@
-"""Read YOLO's segmentation layout: images, text files of polygons, and a YAML file with the class names.
+"""Read and write YOLO's segmentation layout: images, text files of polygons, and a YAML file with the class names.
 
     data.yaml                       names: [dog, cat], or names: with a line "0: dog" for each
     images/train/a.jpg              or train/images/a.jpg
@@ -17,13 +17,19 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
+import numpy as np
+
 from tubelet.core import masks
+from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.text import to_json
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.core.untrusted.files import decode_text
 from tubelet.core.untrusted.images import check_header
 from tubelet.formats.files import Files, FormatWarning, StoredFrames, is_image, open_files
 from tubelet.formats.lazy import LazyVideos
+from tubelet.formats.outlines import outline
+from tubelet.formats.storing import Omissions, folder_names, store_frames
 
 IMAGES, LABELS = "images", "labels"
 SPLITS = ("train", "val", "valid", "test")
@@ -72,6 +78,74 @@ def read(root: str | Path) -> VideoSet:
     if not any(entry.labels for entry in entries):
         raise InputError(f"{files}: expected text files of labels in a folder called labels beside images")
     return VideoSet(videos=_Images(files, entries, classes), classes=classes)
+
+
+def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
+    """Write data.yaml, images/train/<video>/00000.* and labels/train/<video>/00000.txt, atomically.
+
+    A mask of several parts is one polygon, whose parts are joined by lines without width.
+
+    Args:
+        out: The new folder.
+        videos: The set.
+        frames: Whether to write the images too.
+
+    Returns:
+        What YOLO cannot hold, with counts: identities, times, scores, crowds (left out), holes in masks.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats import yolo
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     losses = yolo.write(Path(folder, "set"), VideoSet(videos=[video], classes=("dog",)))
+        ...     sorted(path.name for path in Path(folder, "set").rglob("*.*"))
+        ['00000.png', '00000.txt', 'data.yaml']
+    """
+    omissions = Omissions()
+    with new_folder(out) as root:
+        for name, video in zip(folder_names(videos), videos.videos, strict=True):
+            omissions.note_times(video)
+            omissions.note_scores(video.tracks or ())
+            omissions.note("identities of objects", len(video.tracks or ()))
+            omissions.note("crowds", sum(track.ignore for track in video.tracks or ()))
+            if frames:
+                store_frames(video, root / IMAGES / "train" / name)
+
+            folder = root / LABELS / "train" / name
+            folder.mkdir(parents=True)
+            for t in range(len(video)):
+                lines = _lines(video, t, omissions)
+                (folder / f"{t:05d}.txt").write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+        (root / "data.yaml").write_text(_yaml(videos.classes), encoding="utf-8")
+    return omissions
+
+
+def _yaml(classes: Sequence[str]) -> str:
+    """The YAML file; a JSON string is one of YAML, too."""
+    names = "".join(f"  {n}: {to_json(name)}\n" for n, name in enumerate(classes))
+    return f"path: .\ntrain: images/train\nval: images/train\nnames:\n{names}"
+
+
+def _lines(video: Video, t: int, omissions: Omissions) -> list[str]:
+    height, width = video.size
+    lines = []
+    for track in video.tracks or ():
+        rle = track.rles[t]
+        if rle is None or track.ignore:
+            continue
+        outlined = outline(rle)
+        omissions.note("holes in masks", outlined.holes)
+        if outlined.parts:
+            # each part is closed, and the way back to the first is the way that led there
+            closed = [np.vstack([part, part[:1]]) for part in outlined.parts]
+            back = [part[:1] for part in outlined.parts[-2::-1]]
+            shares = np.vstack([*closed, *back]) / (width, height)
+            numbers = " ".join(f"{share:.6g}" for share in shares.ravel())
+            lines.append(f"{track.label} {numbers}")
+    return lines
 
 
 def class_names(text: str, where: str) -> tuple[str, ...]:

@@ -24,11 +24,13 @@ class _NotebookBar:
         self._handle: Any = None
 
     def __call__(self, done: int, total: int) -> None:
-        from IPython.display import HTML, display
+        from IPython import display
 
-        bar = HTML(f"<progress value='{done}' max='{total}'></progress> {done} of {total} frames")
+        html: Any = display.HTML  # IPython has no types
+        show: Any = display.display
+        bar = html(f"<progress value='{done}' max='{total}'></progress> {done} of {total} frames")
         if self._handle is None:
-            self._handle = display(bar, display_id=True)
+            self._handle = show(bar, display_id=True)
         else:
             self._handle.update(bar)
 
@@ -49,7 +51,8 @@ def _in_notebook() -> bool:
     """Whether this is a notebook's kernel: IPython is running, and not on a terminal."""
     if "ipykernel" not in sys.modules:
         return False
-    from IPython import get_ipython
+    import IPython
 
-    shell = get_ipython()
+    find_shell: Any = IPython.get_ipython  # without types
+    shell = find_shell()
     return shell is not None and type(shell).__name__ == "ZMQInteractiveShell"
