@@ -226,6 +226,11 @@ def test_a_blurred_class_keeps_no_detail_and_others_keep_all() -> None:
     assert not np.array_equal(edge, image[95:100, 100:220]), "a margin, too"
 
 
+def test_classes_to_blur_are_names_with_commas_on_the_command_line() -> None:
+    assert OverlayStyle().override("blur=person, dog").blur == ("person", "dog")
+    assert OverlayStyle().override('blur=["person"]').blur == ("person",)
+
+
 def test_a_style_takes_no_unknown_field() -> None:
     with pytest.raises(ConfigError, match="did you mean 'labels'"):
         OverlayStyle().override("label=false")

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from pydantic import Field
+from typing import Any
+
+from pydantic import Field, field_validator
 
 from tubelet.core.config import Config
 
 
 class OverlayStyle(Config):
-    """How objects are drawn onto frames. On the command line: `--overlay boxes=true opacity=0.2`.
+    """How objects are drawn onto frames. On the command line: `--overlay boxes=true blur=person`.
 
     Raises ConfigError, which names the field and what was expected, if a value does not fit.
 
@@ -27,6 +29,12 @@ class OverlayStyle(Config):
     opacity: float = Field(default=0.42, ge=0, le=1)  # of the tint
     crowd: int = Field(default=30, ge=0)  # with more objects in a frame, only outlines and trails are drawn
     blur: tuple[str, ...] = ()  # classes that are made unrecognisable, as ["person"]
+
+    @field_validator("blur", mode="before")
+    @classmethod
+    def _names(cls, value: Any) -> Any:
+        """A text is a list of names with commas, as on the command line."""
+        return tuple(name.strip() for name in value.split(",")) if isinstance(value, str) else value
 
     def in_crowd(self, objects: int) -> OverlayStyle:
         """The style for a frame with so many objects.
