@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
-from tubelet.core.masks.overlaps import TrackPairs, intersections, shared_at_most
+from tubelet.core.masks.overlaps import KnownIntersections, TrackPairs, intersections, may_overlap
 from tubelet.core.masks.packed import Tube
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
@@ -129,11 +130,12 @@ def match(
     *,
     agnostic: bool = False,
     official_ids: bool = False,
+    known: KnownIntersections | None = None,
     jobs: int = 1,
 ) -> Matches:
     """Match predictions to truths at every threshold, in every split.
 
-    `ytvis.evaluate` explains `agnostic` and `official_ids`.
+    `ytvis.evaluate` explains `agnostic`, `official_ids` and `known`.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -148,7 +150,7 @@ def match(
     """
     truths = _truths(pairs, splits, agnostic)
     predictions = _predictions(pairs, agnostic, set(truths.label.tolist()))
-    candidates = _candidates(pairs, predictions, truths, jobs)
+    candidates = _candidates(pairs, predictions, truths, known or KnownIntersections(), jobs)
     partner = _partners(predictions, truths, *candidates)
 
     matched = partner >= 0
@@ -313,6 +315,7 @@ def _candidates(
     pairs: Sequence[Pair],
     predictions: PredictionRows,
     truths: Truths,
+    known: KnownIntersections,
     jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find predictions and truths of one video and class that overlap enough to match.
@@ -336,7 +339,7 @@ def _candidates(
         for video, n, m in zip(*(column.tolist() for column in columns), strict=True)
     ]
     chunks = [tubes[start : start + CHUNK] for start in range(0, len(tubes), CHUNK)]
-    overlap = np.concatenate([np.zeros(0), *each(_overlaps, chunks, jobs)])
+    overlap = np.concatenate([np.zeros(0), *each(partial(_overlaps, known=known), chunks, jobs)])
 
     enough = np.flatnonzero(overlap >= THRESHOLDS[0])
     return prediction[enough], truth[enough], overlap[enough]
@@ -365,15 +368,19 @@ def _table_candidates(
     return np.array(prediction, np.int64), np.array(truth, np.int64), np.array(overlap)
 
 
-def _overlaps(pairs: TrackPairs) -> np.ndarray:
+def _overlaps(pairs: TrackPairs, known: KnownIntersections) -> np.ndarray:
     """Overlap of each pair where it may reach the lowest threshold, else 0; float [N]."""
     both = np.array([first.pixels + second.pixels for first, second in pairs], np.int64)
-    upper_bound = shared_at_most(pairs)
-    may_reach = (upper_bound > 0) & (upper_bound >= (both - upper_bound) * THRESHOLDS[0])
-    hopeful = np.flatnonzero(may_reach)
-
     shared = np.zeros(len(pairs), np.int64)
-    shared[hopeful] = intersections([pairs[n] for n in hopeful.tolist()])
+    unknown = []
+    for n in np.flatnonzero(may_overlap(pairs, THRESHOLDS[0])).tolist():
+        count = known.get(*pairs[n])
+        if count is None:
+            unknown.append(n)
+        else:
+            shared[n] = count
+
+    shared[unknown] = intersections([pairs[n] for n in unknown])
     return np.asarray(shared / np.maximum(both - shared, 1))
 
 

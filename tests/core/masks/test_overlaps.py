@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import pickle
+
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -60,3 +62,39 @@ def test_no_tracks_share_nothing() -> None:
     tube = tubes.pack([[None, None]], (3, 4))[0]
     assert overlaps.frame_intersections([tube], []).shape == (2, 1, 0)
     assert overlaps.shared_at_most([]).size == overlaps.intersections([]).size == 0
+
+
+@settings(max_examples=30, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1))
+def test_intersections_that_are_counted_while_packing_are_the_same(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    size, length = (int(rng.integers(1, 30)), int(rng.integers(1, 30))), int(rng.integers(1, 6))
+    truths = tubes.pack([random_track(rng, length, size)[0] for _ in range(2)], size)
+    tracks = [random_track(rng, length, size)[0] for _ in range(5)]
+    counts = [[b"" if rle is None else rle.counts for rle in track] for track in tracks]
+    partners = [[truth for truth in truths if rng.random() < 0.9] for _ in tracks]
+
+    known = overlaps.KnownIntersections(least=0.0)
+    packed = tubes.pack_counts(
+        [b"".join(track) for track in counts],
+        [np.array([len(frame) for frame in track]) for track in counts],
+        [size] * len(tracks),
+        lambda first, batch, decoded: known.add(batch, partners[first : first + len(batch)], decoded),
+    )
+    pairs = [(tube, truth) for tube, of_tube in zip(packed, partners, strict=True) for truth in of_tube]
+    for (tube, truth), expected in zip(pairs, overlaps.intersections(pairs).tolist(), strict=True):
+        assert known.get(tube, truth) in (None, expected)
+
+
+def test_known_intersections_are_forgotten_in_another_process() -> None:
+    (rle,) = masks.encode(np.ones((1, 4, 6), bool))
+    (second,) = tubes.pack([[rle]], (4, 6))
+    known = overlaps.KnownIntersections()
+    (packed,) = tubes.pack_counts(
+        [rle.counts],
+        [np.array([len(rle.counts)])],
+        [(4, 6)],
+        lambda _, batch, decoded: known.add(batch, [[second]], decoded),
+    )
+    assert known.get(packed, second) == 24
+    assert pickle.loads(pickle.dumps(known)).get(packed, second) is None

@@ -11,14 +11,12 @@ Letters: N tracks, F frames of all tracks, W image width, R strokes, C columns o
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
+from tubelet.core.masks.packed import DecodedTracks, Tube
 from tubelet.core.masks.run_codec import Runs, decode
-
-if TYPE_CHECKING:
-    from tubelet.core.masks.packed import Tube
 
 STROKES_AT_ONCE = 1 << 16  # that are compared; fits into a processor's cache
 DEEPEST = 16  # strokes in one column above which a binary search is faster than going through them
@@ -61,21 +59,35 @@ def strokes(tubes: Sequence[Tube], begin: int = 0, end: int | None = None) -> St
         >>> strokes(pack([[rle, rle]], size=(4, 3)), begin=1).bounds.tolist()
         [0, 3]
     """
-    height, width = tubes[0].size
-    rows = np.int16 if height < 1 << 15 else np.int32
     data, starts = _bytes_of(tubes, begin, end)
-    num_frames = np.array([len(track_starts) - 1 for track_starts in starts])
-    frames = np.concatenate([[0], np.cumsum(num_frames)])
-
     lengths = np.concatenate([each[1:] - each[:-1] for each in starts])  # bytes of each mask
     present = lengths > 0
-    num_strokes = np.zeros(len(lengths) + 1, np.int64)
     runs, _ = decode(np.frombuffer(data, np.uint8), lengths[present])
     assert runs is not None, "the masks of a tube are valid"
+    num_frames = [len(each) - 1 for each in starts]
+    return strokes_of(DecodedTracks(runs, present, num_frames, tubes[0].size))
+
+
+def strokes_of(tracks: DecodedTracks) -> Strokes:
+    """Make strokes of masks that are decoded already.
+
+    Example:
+        >>> from tubelet.core.masks.columns import strokes_of
+        >>> from tubelet.core.masks.packed import DecodedTracks
+        >>> from tubelet.core.masks.run_codec import decode
+        >>> runs, _ = decode(np.frombuffer(b"44<", np.uint8), np.array([3]))
+        >>> strokes_of(DecodedTracks(runs, np.array([False, True]), [2], (4, 5))).column.tolist()
+        [6]
+    """
+    runs, present, num_frames, size = tracks
+    height, width = size
+    rows = np.int16 if height < 1 << 15 else np.int32
+    frames = np.concatenate([[0], np.cumsum(num_frames)])
+    num_strokes = np.zeros(len(present) + 1, np.int64)
     num_strokes[1:][present] = runs.starts[1:] - runs.starts[:-1]
     bounds = np.cumsum(num_strokes)
 
-    frame = np.arange(len(lengths)) - np.repeat(frames[:-1], num_frames)
+    frame = np.arange(len(present)) - np.repeat(frames[:-1], num_frames)
     positions = _positions(runs, frame[present] * height * width, height * width)
     column = positions // np.int32(height)
     top = positions - column * np.int32(height)
@@ -84,7 +96,7 @@ def strokes(tubes: Sequence[Tube], begin: int = 0, end: int | None = None) -> St
         column, top, bottom, bounds = _split(column, top, bottom, bounds, height)
 
     return Strokes(
-        tubes[0].size,
+        size,
         column.astype(np.intp),
         top.astype(rows),
         bottom.astype(rows),
@@ -229,26 +241,50 @@ def shared_pixels(source: Strokes, tracks: Sequence[int], table: Lookup, *, by_f
         array([12,  0])
     """
     counts = [np.zeros(0, np.int64)]
-    for first, last in _stretches(source, tracks):
-        span = slice(source.starts[first], source.starts[last + 1])
-        shared = _shared(table, source.column[span], source.top[span], source.bottom[span])
-        if by_frame:
-            begins = source.bounds[source.frames[first] : source.frames[last + 1] + 1]
-        else:
-            begins = np.array(source.starts[first : last + 2])
-        counts.append(_sums_between(begins - span.start, shared))
+    for chunk in _chunks(source, tracks):
+        column, top, bottom, sizes = _strokes_of(source, chunk, by_frame)
+        shared = _shared(table, column, top, bottom)
+        counts.append(_sums_between(np.concatenate([[0], np.cumsum(sizes)]), shared))
     return np.concatenate(counts)
 
 
-def _stretches(source: Strokes, tracks: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Split tracks into stretches of consecutive numbers, from the first to the last, of few strokes each."""
-    first = last = tracks[0]
-    for track in tracks[1:]:
-        if track != last + 1 or source.starts[track] - source.starts[first] > STROKES_AT_ONCE:
-            yield first, last
-            first = track
-        last = track
-    yield first, last
+def _chunks(source: Strokes, tracks: Sequence[int]) -> Iterator[Sequence[int]]:
+    """Split tracks into chunks of about STROKES_AT_ONCE."""
+    begin = 0
+    num_strokes = 0
+    for end, track in enumerate(tracks, 1):
+        num_strokes += source.starts[track + 1] - source.starts[track]
+        if num_strokes >= STROKES_AT_ONCE or end == len(tracks):
+            yield tracks[begin:end]
+            begin = end
+            num_strokes = 0
+
+
+def _strokes_of(
+    source: Strokes, tracks: Sequence[int], by_frame: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Column, top and bottom of the strokes of some tracks, and how many each track or frame has."""
+    if len(tracks) == tracks[-1] - tracks[0] + 1:  # without gaps: nothing to copy
+        stretches = [(tracks[0], tracks[-1] + 1)]
+    else:
+        stretches = [(track, track + 1) for track in tracks]
+
+    spans = [slice(source.starts[begin], source.starts[end]) for begin, end in stretches]
+    if by_frame:
+        bounds = [source.bounds[source.frames[begin] : source.frames[end] + 1] for begin, end in stretches]
+    else:
+        bounds = [np.array(source.starts[begin : end + 1]) for begin, end in stretches]
+    sizes = [each[1:] - each[:-1] for each in bounds]
+    if len(stretches) == 1:
+        (span,) = spans
+        return source.column[span], source.top[span], source.bottom[span], sizes[0]
+
+    return (
+        np.concatenate([source.column[span] for span in spans]),
+        np.concatenate([source.top[span] for span in spans]),
+        np.concatenate([source.bottom[span] for span in spans]),
+        np.concatenate(sizes),
+    )
 
 
 def _sums_between(begins: np.ndarray, values: np.ndarray) -> np.ndarray:

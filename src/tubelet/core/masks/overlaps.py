@@ -9,8 +9,8 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tubelet.core.masks.columns import lookup, shared_pixels, strokes
-from tubelet.core.masks.packed import Tube
+from tubelet.core.masks.columns import Lookup, lookup, shared_pixels, strokes, strokes_of
+from tubelet.core.masks.packed import DecodedTracks, Tube
 from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, RIGHT, keep_freed_memory
 
 AT_ONCE = 4096  # pairs per batch of `shared_at_most`
@@ -125,6 +125,87 @@ def shared_at_most(pairs: TrackPairs) -> np.ndarray:
         starts = np.cumsum([0, *(len(tube) for tube, _ in batch[:-1])])
         bounds.append(np.add.reduceat(smaller * columns_meet, starts, dtype=np.int64))
     return np.concatenate(bounds)
+
+
+def may_overlap(pairs: TrackPairs, least: float) -> np.ndarray:
+    """Whether intersection over union may be `least` or more, by areas and columns alone, bool [K].
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> from tubelet.core.masks.overlaps import may_overlap
+        >>> from tubelet.core.masks.packed import pack
+        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
+        >>> first, second = pack([[rle, rle], [rle, None]], size=(4, 6))
+        >>> may_overlap([(first, second)], 0.5), may_overlap([(first, second)], 0.6)
+        (array([ True]), array([False]))
+    """
+    both = np.array([first.pixels + second.pixels for first, second in pairs], np.int64)
+    shared = shared_at_most(pairs)
+    return (shared > 0) & (shared >= (both - shared) * least)
+
+
+class KnownIntersections:
+    """Intersections that are counted while tracks are read, when their masks are decoded anyway.
+
+    Pass one object to the reader, and then to the evaluation. It knows the pairs of tracks that may
+    overlap by `least` or more, of batches in which most tracks have such a partner; others are
+    decoded again when they are needed.
+
+    Example:
+        >>> from tubelet.core.masks.overlaps import KnownIntersections
+        >>> KnownIntersections()
+        KnownIntersections(0 pairs)
+    """
+
+    def __init__(self, least: float = 0.5) -> None:
+        self._least = least
+        self._shared: dict[tuple[int, int], int] = {}  # by the ids of two tracks
+        self._tubes: list[Tube] = []  # so that no other object can get their ids
+        self._tables: dict[int, Lookup] = {}  # of the second tracks compared last
+
+    def __repr__(self) -> str:
+        return f"KnownIntersections({len(self._shared)} pairs)"
+
+    def __reduce__(self) -> tuple[type[KnownIntersections], tuple[float]]:
+        return KnownIntersections, (self._least,)  # ids mean nothing in another process
+
+    def get(self, first: Tube, second: Tube) -> int | None:
+        """The pixels that two tracks share, if known."""
+        return self._shared.get((id(first), id(second)))
+
+    def add(self, tubes: Sequence[Tube], partners: Sequence[Sequence[Tube]], decoded: DecodedTracks) -> None:
+        """Compare tracks with their partners, of the same videos, if most have one that they may overlap."""
+        pairs = [(n, partner) for n, of_tube in enumerate(partners) for partner in of_tube]
+        may = may_overlap([(tubes[n], partner) for n, partner in pairs], self._least)
+        hopeful = [pair for pair, it_may in zip(pairs, may.tolist(), strict=True) if it_may]
+        if 2 * len({n for n, _ in hopeful}) < len(tubes) or not hopeful:
+            return
+
+        found = strokes_of(decoded)
+        by_partner = _by_partner(hopeful)
+        self._keep_tables([partner for partner, _ in by_partner.values()])
+        for table_id, (partner, tracks) in by_partner.items():
+            counts = shared_pixels(found, tracks, self._tables[table_id]).tolist()
+            for n, count in zip(tracks, counts, strict=True):
+                self._shared[id(tubes[n]), table_id] = count
+            self._tubes += [partner, *(tubes[n] for n in tracks)]
+
+    def _keep_tables(self, partners: Sequence[Tube]) -> None:
+        """Make the tables of these tracks, which are of one image size, and forget those that are not needed."""
+        kept = {id(tube): self._tables[id(tube)] for tube in partners if id(tube) in self._tables}
+        missing = [tube for tube in partners if id(tube) not in kept]
+        if missing:
+            found = strokes(missing)
+            kept |= {id(tube): lookup(found, n) for n, tube in enumerate(missing)}
+        self._tables = kept
+
+
+def _by_partner(pairs: Sequence[tuple[int, Tube]]) -> dict[int, tuple[Tube, list[int]]]:
+    """The partners, by id, each with the numbers of its tracks."""
+    grouped: dict[int, tuple[Tube, list[int]]] = {}
+    for n, partner in pairs:
+        grouped.setdefault(id(partner), (partner, []))[1].append(n)
+    return grouped
 
 
 def frame_intersections(first: Sequence[Tube], second: Sequence[Tube]) -> np.ndarray:

@@ -6,8 +6,9 @@ evaluating them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, overload
 
@@ -16,7 +17,7 @@ import numpy as np
 from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.masks import RLE
-from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, keep_freed_memory, measure
+from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, Runs, keep_freed_memory, measure
 
 
 class Broken(NamedTuple):
@@ -89,6 +90,26 @@ class Tube(Sequence[RLE | None]):
         return self.facts[:, AREA].astype(np.int64)
 
 
+class DecodedTracks(NamedTuple):
+    """The decoded masks of N tracks of one image size.
+
+    Example:
+        >>> from tubelet.core.masks.packed import DecodedTracks
+        >>> from tubelet.core.masks.run_codec import decode
+        >>> runs, _ = decode(np.frombuffer(b"44<", np.uint8), np.array([3]))
+        >>> DecodedTracks(runs, np.array([False, True]), [2], (4, 5)).size
+        (4, 5)
+    """
+
+    runs: Runs  # of all masks
+    present: np.ndarray  # bool [frames of all tracks], whether a frame has a mask
+    num_frames: list[int]  # [N]
+    size: tuple[int, int]  # height, width
+
+
+Compare = Callable[[int, Sequence[Tube], DecodedTracks], None]
+
+
 def pack(tracks: Sequence[Sequence[RLE | None]], size: tuple[int, int]) -> list[Tube]:
     """Pack the tracks of one video.
 
@@ -119,7 +140,10 @@ def pack(tracks: Sequence[Sequence[RLE | None]], size: tuple[int, int]) -> list[
 
 
 def pack_counts(
-    data: Sequence[bytes], lengths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
+    data: Sequence[bytes],
+    lengths: Sequence[np.ndarray],
+    sizes: Sequence[tuple[int, int]],
+    compare: Compare | None = None,
 ) -> list[Tube | Broken]:
     """Pack N tracks whose compressed counts are joined already.
 
@@ -127,6 +151,8 @@ def pack_counts(
         data: For each track, the compressed counts of all its frames, joined.
         lengths: For each track, how many bytes of `data` each frame has, int64 [T]; 0 where absent.
         sizes: For each track, height and width of the masks.
+        compare: Called with tracks that are packed together, if they are of one size and all valid:
+            with the number of the first, the tracks, and their masks as just decoded.
 
     Returns:
         For each track a Tube, or a Broken if it has an invalid mask.
@@ -141,7 +167,8 @@ def pack_counts(
     start = 0
     while start < len(data):
         stop = _batch_end(data, lengths, sizes, start)
-        tubes.extend(_pack_batch(data[start:stop], lengths[start:stop], sizes[start:stop]))
+        compare_batch = None if compare is None else partial(compare, start)
+        tubes.extend(_pack_batch(data[start:stop], lengths[start:stop], sizes[start:stop], compare_batch))
         start = stop
     return tubes
 
@@ -162,7 +189,10 @@ def _batch_end(
 
 
 def _pack_batch(
-    data: Sequence[bytes], lengths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]]
+    data: Sequence[bytes],
+    lengths: Sequence[np.ndarray],
+    sizes: Sequence[tuple[int, int]],
+    compare: Callable[[Sequence[Tube], DecodedTracks], None] | None,
 ) -> list[Tube | Broken]:
     all_lengths = np.concatenate(lengths)  # [T of all tracks]
     num_frames = [len(track_lengths) for track_lengths in lengths]
@@ -170,7 +200,7 @@ def _pack_batch(
     height = np.repeat([size[0] for size in sizes], num_frames)[present]
     pixels = np.repeat([size[0] * size[1] for size in sizes], num_frames)[present]
 
-    measured, valid = measure(np.frombuffer(b"".join(data), np.uint8), all_lengths[present], height, pixels)
+    measured, valid, runs = measure(np.frombuffer(b"".join(data), np.uint8), all_lengths[present], height, pixels)
     if not valid.all():
         suspect = np.zeros(len(all_lengths), bool)
         suspect[present] = ~valid
@@ -185,11 +215,15 @@ def _pack_batch(
     area = _sums_between(bounds, facts[:, AREA])
     num_present = _sums_between(bounds, facts[:, AREA] > 0)
 
-    tubes: list[Tube | Broken] = []
+    tubes: list[Tube] = []
     for n, (begin, end) in enumerate(pairwise(bounds)):
         track_starts = starts[begin : end + 1]
         tubes.append(Tube(sizes[n], data[n], track_starts, facts[begin:end], area[n], num_present[n]))
-    return tubes
+
+    if compare is not None and len(set(sizes)) == 1 and max(num_frames) * sizes[0][0] * sizes[0][1] <= BATCH_PIXELS:
+        assert runs is not None, "all masks are valid"
+        compare(tubes, DecodedTracks(runs, present, num_frames, sizes[0]))
+    return list[Tube | Broken](tubes)
 
 
 def _sums_between(bounds: list[int], values: np.ndarray) -> list[int]:
@@ -224,7 +258,7 @@ def _pack_one_by_one(
 
     if rewritten:
         numbers, new_data, all_new_lengths = zip(*rewritten, strict=True)
-        tubes = _pack_batch(new_data, all_new_lengths, [sizes[n] for n in numbers])
+        tubes = _pack_batch(new_data, all_new_lengths, [sizes[n] for n in numbers], None)
         packed.update(zip(numbers, tubes, strict=True))
     return [packed[n] for n in range(len(data))]
 

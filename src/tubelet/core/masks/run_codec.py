@@ -157,7 +157,7 @@ def _undo_differences(numbers: _Numbers, parity: int) -> np.ndarray:
 
 def measure(
     raw: np.ndarray, lengths: np.ndarray, height: np.ndarray, pixels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+) -> tuple[np.ndarray, np.ndarray, Runs | None]:
     """Measure M compressed masks: area, first and last image column of each.
 
     A mask is valid if it can be decoded, no run is negative and its runs add up to its pixels.
@@ -170,21 +170,20 @@ def measure(
 
     Returns:
         Area, first and last column, int64 [M, 3], columns 1 and 0 for an empty mask, meaningless
-        unless all masks are valid; and which masks are valid, bool [M].
+        unless all masks are valid; which masks are valid, bool [M]; and their runs, None unless all
+        can be decoded.
 
     Example:
         >>> from tubelet.core.masks.run_codec import measure
         >>> raw = np.frombuffer(b"44<", np.uint8)  # runs 4, 4 and 12: the second of 5 columns
-        >>> measure(raw, np.array([3]), height=np.array([4]), pixels=np.array([20]))
-        (array([[4, 1, 1]]), array([ True]))
+        >>> facts, valid, runs = measure(raw, np.array([3]), height=np.array([4]), pixels=np.array([20]))
+        >>> facts, valid, runs.tails
+        (array([[4, 1, 1]]), array([ True]), array([12]))
     """
     facts = np.zeros((len(lengths), 3), np.int64)
-    if len(lengths) == 0:
-        return facts, np.ones(0, bool)
-
     runs, valid = decode(raw, lengths)
     if runs is None:
-        return facts, valid
+        return facts, valid, None
 
     # a run is at most 2^30 longer or shorter than the one before it, so the first that is out of
     # range is right in 32 bits; all that follow may be wrong
@@ -212,7 +211,7 @@ def measure(
     facts[:, AREA] = area
     facts[:, LEFT] = np.where(area > 0, opening // height, 1)
     facts[:, RIGHT] = np.where(area > 0, (pixels - runs.tails - 1) // height, 0)
-    return facts, valid
+    return facts, valid, runs
 
 
 @cache

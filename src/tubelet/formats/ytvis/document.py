@@ -10,8 +10,9 @@ from __future__ import annotations
 import math
 import mmap
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
@@ -22,7 +23,8 @@ import numpy as np
 from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
-from tubelet.core.masks.packed import Broken, Tube, pack_counts
+from tubelet.core.masks.overlaps import KnownIntersections
+from tubelet.core.masks.packed import Broken, DecodedTracks, Tube, pack_counts
 from tubelet.core.untrusted.archives import read_anywhere
 from tubelet.core.untrusted.documents import decode_json, decode_json_as, spell_out_nan
 
@@ -100,6 +102,7 @@ class UnpackedTrack:
     size: tuple[int, int]  # height, width
     length: int  # frames
     file: str  # for error messages
+    partners: tuple[Tube, ...] = ()  # tracks of the truth that it may be compared with
 
     @property
     def where(self) -> str:
@@ -180,11 +183,13 @@ def _parse(data: bytes | mmap.mmap, path: Path) -> YtvisDocument:
     return document
 
 
-def unpack(tracks: Iterable[UnpackedTrack], faults: Faults) -> Iterator[tuple[AnnotationEntry, Tube]]:
+def unpack(
+    tracks: Iterable[UnpackedTrack], faults: Faults, known: KnownIntersections | None = None
+) -> Iterator[tuple[AnnotationEntry, Tube]]:
     """Parse, check and pack the masks of each track, in order.
 
     Tracks with invalid masks are noted in `faults` and left out. Each entry's raw masks are dropped
-    once they are parsed.
+    once they are parsed. What tracks share with their partners is added to `known`.
 
     Example:
         >>> import msgspec
@@ -198,13 +203,25 @@ def unpack(tracks: Iterable[UnpackedTrack], faults: Faults) -> Iterator[tuple[An
         parsed = [track for track, _, _ in batch]
         data = [counts for _, counts, _ in batch]
         lengths = [track_lengths for _, _, track_lengths in batch]
-        tubes = pack_counts(data, lengths, [track.size for track in parsed])
+        compare = None if known is None else partial(_compare, known, parsed)
+        tubes = pack_counts(data, lengths, [track.size for track in parsed], compare)
 
         for track, tube in zip(parsed, tubes, strict=True):
             if isinstance(tube, Broken):
                 faults.note("broken mask", f"{track.where}, frame {tube.frame}: {tube.reason}")
             else:
                 yield track.entry, tube
+
+
+def _compare(
+    known: KnownIntersections,
+    parsed: Sequence[UnpackedTrack],
+    first: int,
+    tubes: Sequence[Tube],
+    decoded: DecodedTracks,
+) -> None:
+    partners = [track.partners for track in parsed[first : first + len(tubes)]]
+    known.add(tubes, partners, decoded)
 
 
 def _batches(
