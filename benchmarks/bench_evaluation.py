@@ -40,6 +40,7 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--videos", type=int, default=300)
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # a row is seen when it is measured
 
     cases = {"easy": replace(EASY, videos=options.videos), "hard": replace(HARD, videos=options.videos)}
     for name, case in cases.items():  # first, because a child is charged with all the memory that its parent has held

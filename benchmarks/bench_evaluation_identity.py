@@ -15,6 +15,7 @@ import argparse
 import contextlib
 import importlib.util
 import io
+import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -41,6 +42,7 @@ def main() -> None:
     parser.add_argument("--videos", type=int, default=40)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    sys.stdout.reconfigure(line_buffering=True)  # a row is seen when it is measured
 
     for name, case in (("easy", EASY), ("hard", HARD)):
         truth, results = write(replace(case, videos=options.videos), options.folder)
