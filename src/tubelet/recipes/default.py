@@ -25,6 +25,7 @@ from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.heads.crops import CropMaskConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig
+from tubelet.models.rcnn.naming import NamingConfig
 from tubelet.models.rcnn.recall import RecallConfig
 from tubelet.recipes.experiment import COCO, Experiment, YouTubeVIS
 from tubelet.tracking.association import AssociationConfig
@@ -69,6 +70,8 @@ MODEL = SSDLITE.but(
         jittered=8,
         found=8,
     ),
+    association=SSDLITE.association.but(weak_keep=30),
+    naming=NamingConfig(),
 )
 
 
