@@ -26,7 +26,7 @@ from tubelet.models.frames import join_frames
 from tubelet.models.hub_segmenter.answers import SegmenterAnswer, SegmenterFamily, mask_confidence
 from tubelet.models.hub_segmenter.pictures import PictureConfig, cut_to_frame, to_frame
 from tubelet.models.rcnn.detectors.detector import Detections
-from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
+from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, remember, resized
 from tubelet.tracking.association import (
     DROPPED,
     AssociationConfig,
@@ -117,16 +117,7 @@ class HubSegmenter(nn.Module):
 
     def start(self) -> Memory:
         """Return an empty memory, for the start of a video."""
-        device = next(self.parameters()).device
-        none = torch.zeros(0, dtype=torch.int64, device=device)
-        return Memory(
-            descriptors=torch.zeros(0, 0, device=device),
-            boxes=torch.zeros(0, 4, device=device),
-            labels=none,
-            ids=none,
-            seen=none,
-            scores=torch.zeros(0, len(self.classes), device=device),
-        )
+        return empty_memory(len(self.classes), next(self.parameters()).device)
 
     @torch.no_grad()
     def step(self, state: Memory, clip: Clip) -> tuple[Memory, Tracks]:

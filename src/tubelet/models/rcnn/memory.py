@@ -62,6 +62,25 @@ class Memory:
         return torch.searchsorted(self.ids, ids)
 
 
+def empty_memory(num_classes: int, device: torch.device) -> Memory:
+    """Return the memory at the start of a video: no objects.
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import empty_memory
+        >>> empty_memory(num_classes=3, device=torch.device("cpu")).scores.shape
+        torch.Size([0, 3])
+    """
+    none = torch.zeros(0, dtype=torch.int64, device=device)
+    return Memory(
+        descriptors=torch.zeros(0, 0, device=device),
+        boxes=torch.zeros(0, 4, device=device),
+        labels=none,
+        ids=none,
+        seen=none,
+        scores=torch.zeros(0, num_classes, device=device),
+    )
+
+
 def entered(memory: Memory, shot: int, time: int) -> Memory:
     """Return the memory for a frame `time` of `shot`.
 

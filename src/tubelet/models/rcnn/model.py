@@ -27,7 +27,7 @@ from tubelet.models.rcnn.glances import Point
 from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (registers heads, by `kind`)
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.memory import Memory, entered, forget, remember, resized
+from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, remember, resized
 from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, tracks_of
@@ -169,16 +169,7 @@ class MaskTrackRCNN(nn.Module):
 
     def start(self) -> Memory:
         """Return an empty memory, for the start of a video."""
-        device = next(self.parameters()).device
-        none = torch.zeros(0, dtype=torch.int64, device=device)
-        return Memory(
-            descriptors=torch.zeros(0, 0, device=device),
-            boxes=torch.zeros(0, 4, device=device),
-            labels=none,
-            ids=none,
-            seen=none,
-            scores=torch.zeros(0, len(self.classes), device=device),
-        )
+        return empty_memory(len(self.classes), next(self.parameters()).device)
 
     def step(self, state: Memory, clip: Clip) -> tuple[Memory, Tracks]:
         """Find the objects of the clip's key frames, one frame after the other.
