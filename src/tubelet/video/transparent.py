@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import numpy as np
 
-from tubelet.core.atomic import move
 from tubelet.core.errors import InputError
 from tubelet.video.index import plain_path
-from tubelet.video.writer import FrameWriter
+from tubelet.video.writer import EncodedWriter
 
 ENCODER = "libvpx-vp9"
 CLOCK = 1000  # time stamps per second, as WebM has them
 OPTIONS = {"crf": "30", "b": "0", "deadline": "realtime", "cpu-used": "8", "auto-alt-ref": "0"}
 
 
-class TransparentWriter(FrameWriter):
+class TransparentWriter(EncodedWriter):
     """Writes frames of RGBA; odd sizes lose their last row or column.
 
     Args:
@@ -88,16 +86,3 @@ class TransparentWriter(FrameWriter):
             wanted = round((time - self._first_time) * CLOCK)
         self._stamp = max(wanted, self._stamp + 1)
         return self._stamp
-
-    def _finish(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-    def _replace(self) -> None:
-        move(self._temporary, self.target)
-
-    def _discard(self) -> None:
-        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
-            self._container.close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)

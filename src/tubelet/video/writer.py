@@ -89,7 +89,27 @@ class FrameWriter(ABC):
             raise InputError(f"{self.target}: cannot be written ({str(error.strerror).lower()})") from None
 
 
-class VideoWriter(FrameWriter):
+class EncodedWriter(FrameWriter):
+    """A FrameWriter whose frames go through an encoder into one file: what videos of every form share."""
+
+    _container: av.container.OutputContainer
+    _stream: av.VideoStream
+
+    def _finish(self) -> None:
+        self._container.mux(self._stream.encode(None))
+        self._container.close()
+
+    def _replace(self) -> None:
+        move(self._temporary, self.target)
+
+    def _discard(self) -> None:
+        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
+            self._container.close()
+        with contextlib.suppress(OSError):
+            self._temporary.unlink(missing_ok=True)
+
+
+class VideoWriter(EncodedWriter):
     """Writes frames as H.264 video: 4:2:0, BT.709, a keyframe every second, ready to stream.
 
     The same frames give the same bytes, as long as the number of threads is the same. H.264 needs
@@ -206,19 +226,6 @@ class VideoWriter(FrameWriter):
                 self._first_time = time
             self._stamp = max(round((time - self._first_time) * CLOCK), self._stamp + 1)
         return self._stamp
-
-    def _finish(self) -> None:
-        self._container.mux(self._stream.encode(None))
-        self._container.close()
-
-    def _replace(self) -> None:
-        move(self._temporary, self.target)
-
-    def _discard(self) -> None:
-        with contextlib.suppress(av.FFmpegError, OSError, ValueError):
-            self._container.close()
-        with contextlib.suppress(OSError):
-            self._temporary.unlink(missing_ok=True)
 
 
 class ImageWriter(FrameWriter):
