@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from tubelet.apps.option_texts import DISTINCT_HELP, OVERLAY_HELP, UNKNOWN_HELP
+
 if TYPE_CHECKING:
     from tubelet.inference.counting import Counting
 
@@ -48,6 +50,32 @@ Zones = Annotated[
 ]
 Anchor = Annotated[
     str, typer.Option("--anchor", metavar="centre|bottom", help="Which point of an object's box is counted.")
+]
+
+Distinct = Annotated[
+    float | None,
+    typer.Option("--distinct", min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False),
+]
+Unknown = Annotated[
+    float | None, typer.Option("--unknown", min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
+]
+Overlay = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--overlay",
+        metavar="KEY=VALUE ...",
+        help=OVERLAY_HELP,
+        show_default="masks, outlines, labels and scores",
+    ),
+]
+Reading = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--window",
+        metavar="KEY=VALUE ...",
+        help="How to read, e.g. length=8 stride=4.",
+        show_default="the model's",
+    ),
 ]
 
 

@@ -11,22 +11,23 @@ from tubelet.apps.console import progress_bar, rows_of, show, table
 from tubelet.apps.option_texts import (
     CUTS_HELP,
     DEVICE_HELP,
-    DISTINCT_HELP,
     MODEL_HELP,
-    OVERLAY_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
-    UNKNOWN_HELP,
     VIEWS_HELP,
 )
 from tubelet.apps.options import (
     Anchor,
     Classes,
+    Distinct,
     End,
     Every,
     Lines,
+    Overlay,
+    Reading,
     Region,
     Start,
+    Unknown,
     Zones,
     class_names,
     counting_of,
@@ -53,15 +54,10 @@ def predict(
         Path | None, typer.Option(metavar="DIR", help="Where results go.", show_default="runs/NAME OF SOURCE")
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
-    ] = None,
+    window: Reading = None,
     views: Annotated[int, typer.Option(metavar="N", help=VIEWS_HELP)] = 1,
     top: Annotated[int | None, typer.Option(metavar="N", help=TOP_HELP, show_default=False)] = None,
-    distinct: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
-    ] = None,
+    distinct: Distinct = None,
     classes: Classes = None,
     roi: Region = None,
     start: Start = None,
@@ -70,13 +66,8 @@ def predict(
     line: Lines = None,
     zone: Zones = None,
     anchor: Anchor = "centre",
-    overlay: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
-    ] = None,
-    unknown: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
-    ] = None,
+    overlay: Overlay = None,
+    unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,

@@ -18,15 +18,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from tubelet.apps.console import say
-from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP, UNKNOWN_HELP
+from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, THRESHOLD_HELP
 from tubelet.apps.options import (
     Anchor,
     Classes,
     End,
     Every,
     Lines,
+    Reading,
     Region,
     Start,
+    Unknown,
     Zones,
     class_names,
     counting_of,
@@ -55,13 +57,8 @@ def stream(
     *,
     model: Annotated[str, typer.Option(metavar="NAME|PATH", help=MODEL_HELP)] = "default",
     threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
-    unknown: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
-    ] = None,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
-    ] = None,
+    unknown: Unknown = None,
+    window: Reading = None,
     classes: Classes = None,
     roi: Region = None,
     start: Start = None,

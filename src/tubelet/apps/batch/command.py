@@ -21,22 +21,23 @@ from tubelet.apps.opening import load_model
 from tubelet.apps.option_texts import (
     CUTS_HELP,
     DEVICE_HELP,
-    DISTINCT_HELP,
     MODEL_HELP,
-    OVERLAY_HELP,
     THRESHOLD_HELP,
     TOP_HELP,
-    UNKNOWN_HELP,
     VIEWS_HELP,
 )
 from tubelet.apps.options import (
     Anchor,
     Classes,
+    Distinct,
     End,
     Every,
     Lines,
+    Overlay,
+    Reading,
     Region,
     Start,
+    Unknown,
     Zones,
     class_names,
     counting_of,
@@ -77,15 +78,10 @@ def batch(
         typer.Option(metavar="ADDRESS", help="Share the work by Ray: local, auto or ray://...", show_default=False),
     ] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help=THRESHOLD_HELP)] = 0.5,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
-    ] = None,
+    window: Reading = None,
     views: Annotated[int, typer.Option(min=1, metavar="N", help=VIEWS_HELP)] = 1,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help=TOP_HELP, show_default=False)] = None,
-    distinct: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="IOU", help=DISTINCT_HELP, show_default=False)
-    ] = None,
+    distinct: Distinct = None,
     classes: Classes = None,
     roi: Region = None,
     start: Start = None,
@@ -94,13 +90,8 @@ def batch(
     line: Lines = None,
     zone: Zones = None,
     anchor: Anchor = "centre",
-    overlay: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE ...", help=OVERLAY_HELP, show_default="masks, outlines, labels and scores"),
-    ] = None,
-    unknown: Annotated[
-        float | None, typer.Option(min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
-    ] = None,
+    overlay: Overlay = None,
+    unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
