@@ -29,6 +29,7 @@ _HOMES = {
     "Frame": "tubelet.core.types",
     "Prediction": "tubelet.core.types",
     "Counting": "tubelet.inference.counting",
+    "Editing": "tubelet.editing.session",
     "OverlayStyle": "tubelet.drawing.style",
     "VideoPrediction": "tubelet.inference.results",
     "Window": "tubelet.core.protocol",
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from tubelet.core.types import Tracks as Tracks
     from tubelet.core.types import Video as Video
     from tubelet.drawing.style import OverlayStyle as OverlayStyle
+    from tubelet.editing.session import Editing as Editing
     from tubelet.inference.counting import Counting as Counting
     from tubelet.inference.evaluate import evaluate as evaluate
     from tubelet.inference.predict import predict as predict

@@ -26,6 +26,7 @@ from tubelet.drawing.counts import draw_shape
 from tubelet.drawing.overlay import draw
 from tubelet.drawing.style import OverlayStyle
 from tubelet.drawing.trails import Trails
+from tubelet.editing.session import Editing
 from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 from tubelet.inference import conversions
@@ -83,6 +84,13 @@ class VideoPrediction(Prediction):
     def summary(self) -> Summary:
         """One line per object, and the number of objects of each class: `print(prediction.summary())`."""
         return summarize(self)
+
+    def edit(self) -> Editing[VideoPrediction]:
+        """Mend this result by hand: delete, merge, split, swap, rename, redraw and add objects, with undo.
+
+        Raises ConfigError if two tracks have one id (see `top` of `predict`).
+        """
+        return Editing(self)
 
     def count(self, counting: Counting) -> ObjectCounts:
         """Count objects that cross lines, and the seconds that each identity spends in zones; nothing is decoded."""
