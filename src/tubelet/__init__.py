@@ -22,6 +22,7 @@ _HOMES = {
     "evaluate": "tubelet.inference.evaluate",
     "train": "tubelet.recipes.training",
     "open_video": "tubelet.video.reader",
+    "open_prediction": "tubelet.inference.reopening",
     "Video": "tubelet.core.types",
     "Clip": "tubelet.core.types",
     "Track": "tubelet.core.types",
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from tubelet.inference.evaluate import evaluate as evaluate
     from tubelet.inference.predict import predict as predict
     from tubelet.inference.predict import stream as stream
+    from tubelet.inference.reopening import open_prediction as open_prediction
     from tubelet.inference.results import VideoPrediction as VideoPrediction
     from tubelet.models.weights import load as load
     from tubelet.recipes.training import train as train

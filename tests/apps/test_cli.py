@@ -195,7 +195,7 @@ FAULTS = {
     "a form without a name": (["data", "check", "empty", "--form", ""], "no form ''"),
     "a list of videos that is no text": (["batch", "--list", "mixed", "--out", "out"], "found a folder"),
     "a device as a video": (["batch", "/dev/null", "--out", "out"], "found a device"),
-    "an unknown command": (["predcit", "video.mp4"], "Did you mean 'predict'?"),
+    "an unknown command": (["predcit", "video.mp4"], "Did you mean 'predict'"),
     "an unknown option": (["predict", "video.mp4", "--thresold", "1"], "--threshold"),
     "no source": (["predict"], "Missing argument 'SOURCE ...'"),
     "an unknown list": (["list", "modles"], "'recipes', 'models', 'backbones'"),

@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from tubelet import __version__
-from tubelet.apps import attend, bench, data, demo, doctor, evaluate, export, predict, serve, stream
+from tubelet.apps import attend, bench, data, demo, doctor, edit, evaluate, export, predict, serve, stream
 from tubelet.apps import table as table_command
 from tubelet.apps.batch.command import batch
 from tubelet.apps.console import catch_termination, rows_of, run, show, table
@@ -33,6 +33,7 @@ app.command()(demo.demo)
 app.command()(attend.attend)
 app.command()(serve.serve)
 app.command()(stream.stream)
+app.command(cls=edit.InOrder)(edit.edit)
 app.command()(batch)
 app.command()(export.export)
 app.command()(doctor.doctor)

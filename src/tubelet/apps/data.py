@@ -143,6 +143,38 @@ def convert(
     show(*(f"  {line}" for line in losses))
 
 
+@app.command()
+def label(
+    out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet.")],
+    results: Annotated[
+        list[str], typer.Argument(metavar="RESULT=VIDEO ...", help="Folders of results, each with its video.")
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="FORM", help=f"One of {WRITTEN}.")] = "ytvis",
+    all_frames: Annotated[bool, typer.Option("--all-frames", help="Also frames that nobody has looked at.")] = False,
+) -> None:
+    """Make labelled data of results, edited or as they are.
+
+    Without --all-frames, only the frames that a person has seen: `tubelet edit --seen` and the page note them.
+    """
+    from tubelet.core.atomic import check_new_folder
+    from tubelet.core.errors import ConfigError
+    from tubelet.editing.session import seen_frames
+    from tubelet.inference.labelling import write_labels
+    from tubelet.inference.reopening import open_prediction
+
+    check_new_folder(out)
+    chosen = []
+    for text in results:
+        folder, is_pair, video = text.partition("=")
+        if not is_pair:
+            raise ConfigError(f"expected RESULT=VIDEO such as runs/dog/edited=dog.mp4, got {text!r}")
+        chosen.append((open_prediction(folder, video), None if all_frames else seen_frames(folder)))
+
+    losses = write_labels(out, chosen, to=to).lines()
+    show(f"written: {out}")
+    show(*(f"lost: {line}" for line in losses))
+
+
 def synth(
     out: Annotated[Path, typer.Argument(metavar="OUT", help="A folder that is not there yet, or empty.")],
     overrides: Annotated[

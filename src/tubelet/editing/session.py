@@ -21,6 +21,7 @@ from tubelet.core.masks import RLE
 from tubelet.core.polygons import Points, polygon
 from tubelet.core.records import AnyPrediction, Prediction
 from tubelet.core.untrusted.documents import read_json
+from tubelet.core.untrusted.files import is_file
 from tubelet.editing.draft import Draft
 from tubelet.editing.edits import (
     Add,
@@ -215,6 +216,22 @@ class Editing(Generic[AnyPrediction]):
         if drawn is None:
             raise ConfigError(f"outline: expected a polygon inside the frame, got {short(corners.tolist())}")
         return drawn
+
+
+def seen_frames(folder: str | Path) -> tuple[int, ...]:
+    """The frames that a person has looked at, by the edits.json in a folder; none without that file.
+
+    Raises FormatError if it has another content.
+
+    Example:
+        >>> import tempfile
+        >>> from tubelet.editing.session import seen_frames
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     seen_frames(folder)
+        ()
+    """
+    path = Path(folder) / EDITS
+    return _document(read_json(path), path).seen if is_file(path) else ()
 
 
 def fingerprint(prediction: Prediction) -> str:

@@ -295,8 +295,39 @@ def convert(source: str | Path, out: str | Path, *, to: str, form: str | None = 
         ...     detect(Path(folder, "out")), losses.lines()
         ('cvat', [])
     """
-    target = named(to)
-    if target.write is None:
+    _writer(to)  # complain before the source is read
+    return write_set(out, open_set(source, form), to=to, frames=frames)
+
+
+def write_set(out: str | Path, videos: VideoSet, *, to: str, frames: bool = True) -> Omissions:
+    """Write a data set into a new folder.
+
+    Args:
+        out: The new folder.
+        videos: The set.
+        to: Name of the format; raises ConfigError if it can only be read.
+        frames: Whether to write frames too.
+
+    Returns:
+        What the format cannot hold.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.types import VideoSet
+        >>> from tubelet.formats.registry import write_set
+        >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)], tracks=())
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     write_set(Path(folder, "out"), VideoSet(videos=[video], classes=("dog",)), to="cvat").lines()
+        []
+    """
+    return _writer(to)(Path(out), videos, frames)
+
+
+def _writer(to: str) -> Callable[[Path, VideoSet, bool], Omissions]:
+    """What writes a format. Raises ConfigError if it can only be read."""
+    write = named(to).write
+    if write is None:
         writable = [name for name, known in FORMS.items() if known.write]
         raise ConfigError(f"the form {to!r} is only read; one of {', '.join(writable)}")
-    return target.write(Path(out), open_set(source, form), frames)
+    return write

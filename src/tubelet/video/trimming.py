@@ -38,12 +38,24 @@ def trim(video: Video, *, start: float | None = None, end: float | None = None, 
         raise ConfigError(f"{video.id}: no frame from {first:g} s on, the video ends at {ends:.2f} s")
 
     kept = range(inside[0], inside[-1] + 1, every)
+    return replace(picked(video, kept), fps=video.fps / every)
+
+
+def picked(video: Video, frames: Sequence[int]) -> Video:
+    """Return some frames of a video, in their order; frames keep their times, and tracks are cut alike.
+
+    Example:
+        >>> from tubelet.video.trimming import picked
+        >>> video = tubelet.open_video(np.zeros((10, 4, 6, 3), np.uint8), fps=10)
+        >>> picked(video, [0, 7]).times
+        (0.0, 0.7)
+    """
+    tracks = video.tracks
     return replace(
         video,
-        frames=_SomeFrames(video.frames, kept),
-        fps=video.fps / every,
-        times=tuple(times[t] for t in kept),
-        tracks=None if video.tracks is None else tuple(_cut(track, kept) for track in video.tracks),
+        frames=_SomeFrames(video.frames, frames),
+        times=tuple(video.time(t) for t in frames),
+        tracks=None if tracks is None else tuple(_cut(track, frames) for track in tracks),
     )
 
 
@@ -88,14 +100,14 @@ def checked_part(start: float | None, end: float | None, every: int) -> tuple[in
     return every, first, last
 
 
-def _cut(track: Track, kept: range) -> Track:
-    return replace(track, rles=track.rles[kept.start : kept.stop : kept.step])
+def _cut(track: Track, kept: Sequence[int]) -> Track:
+    return replace(track, rles=tuple(track.rles[t] for t in kept))
 
 
 class _SomeFrames(LazyFrames):
-    """Some frames of a video, at even steps."""
+    """Some frames of a video."""
 
-    def __init__(self, frames: Sequence[Tensor], kept: range) -> None:
+    def __init__(self, frames: Sequence[Tensor], kept: Sequence[int]) -> None:
         self._frames = frames
         self._kept = kept
 
