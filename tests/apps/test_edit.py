@@ -139,3 +139,32 @@ def test_labelled_data_needs_frames_that_were_seen(
     assert call(["data", "label", str(tmp_path / "set"), f"{folder}={video}"]) == 2
     assert "no frame of it has been looked at" in capsys.readouterr().err
     assert not (tmp_path / "set").exists()
+
+
+# following
+
+
+def test_the_model_follows_a_drawn_object(folder: Path, tmp_path: Path) -> None:
+    """A disc over noise, drawn in its first frame."""
+    path = tmp_path / "disc.mp4"
+    random = np.random.default_rng(0)
+    ground = random.integers(60, 120, (120, 160, 3)).astype(np.uint8)
+    rows, columns = np.mgrid[:120, :160]
+    with VideoWriter(path, size=(120, 160), fps=10) as writer:
+        for t in range(4):
+            picture = ground.copy()
+            picture[(rows - 60) ** 2 + (columns - 60 - 3 * t) ** 2 < 24**2] = (230, 60, 40)
+            writer.write(picture)
+    write_predictions(
+        folder / "predictions.json",
+        [Prediction(video="disc", size=(120, 160), length=4, tracks=(), classes=("dog",))],
+    )
+    corners = ",".join(f"{60 + 24 * np.cos(a):.1f},{60 + 24 * np.sin(a):.1f}" for a in np.linspace(0, 6.1, 24))
+    done = ["--add", f"disc@0={corners}", "--follow", "1@0"]
+    assert call(["edit", str(folder), *done, "--video", str(path), "--device", "cpu"]) == 0
+    assert tubelet.open_prediction(folder / "edited")[1].frames.tolist() == [0, 1, 2, 3]
+
+
+def test_following_needs_the_video(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert call(["edit", str(folder), "--follow", "1@0"]) == 2
+    assert "--follow 1@0: following needs the video: --video SOURCE" in capsys.readouterr().err

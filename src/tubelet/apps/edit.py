@@ -5,12 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 from typer.core import TyperCommand
 
 from tubelet.apps.console import progress_bar, rows_of, show, table
+from tubelet.apps.option_texts import DEVICE_HELP
 
 if TYPE_CHECKING:
     from tubelet.core.records import Prediction
@@ -52,12 +53,17 @@ def edit(
     ] = None,
     add: Annotated[list[str] | None, _verb("CLASS@T=x1,y1,...", "Add an object by its outline in frame T.")] = None,
     edits: Annotated[list[Path] | None, _verb("FILE", "Do the edits that edits.json lists.")] = None,
+    follow: Annotated[
+        list[str] | None, _verb("A@T[-U]", "Let the model follow A from its mask in frame T, both ways or until U.")
+    ] = None,
     seen: Annotated[
         list[str] | None, _verb("T-U|all", "Note that you have looked at these frames: `data label` takes them alone.")
     ] = None,
+    model: Annotated[str, typer.Option(metavar="NAME|PATH", help="What follows: a model with a memory.")] = "default",
+    device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     name: Annotated[str | None, _verb("NAME", "Which video, if the file has several.")] = None,
     video: Annotated[
-        str | None, _verb("SOURCE", "The video, to draw the edited result: overlay.mp4 and contact_sheet.png.")
+        str | None, _verb("SOURCE", "The video, to follow, and to draw the result: overlay.mp4 and contact_sheet.png.")
     ] = None,
     out: Annotated[
         Path | None,
@@ -82,11 +88,20 @@ def edit(
 
     folder = out or (predictions if predictions.is_dir() else predictions.parent) / EDITED
     check_folder(folder)
+    hand = _Hand(editing, model, device)
     for verb, text in verbs:
-        _do(editing, verb, text)
+        _do(hand, verb, text)
     _save(editing, folder)
     _show(editing.result)
     show(*(str(folder / file) for file in (PREDICTIONS, EDITS)))
+
+
+class _Hand(NamedTuple):
+    """What an edit of the command line acts on: the result, and the model that follows."""
+
+    editing: Editing[Any]
+    model: str
+    device: str
 
 
 def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
@@ -97,7 +112,7 @@ def _given(arguments: Sequence[str]) -> Iterator[tuple[str, str]]:
             yield option, text if is_joined else arguments[n + 1]
 
 
-def _do(editing: Editing[Any], option: str, text: str) -> None:
+def _do(hand: _Hand, option: str, text: str) -> None:
     """Do one edit of the command line. Raises ConfigError that names the option."""
     from tubelet.core.errors import ConfigError
 
@@ -106,7 +121,7 @@ def _do(editing: Editing[Any], option: str, text: str) -> None:
     if match is None:
         raise ConfigError(f"{option}: expected {form}, got {text!r}")
     try:
-        do(editing, match)
+        do(hand, match)
     except ConfigError as error:
         raise ConfigError(f"{option} {text}: {error}") from None
 
@@ -115,50 +130,75 @@ def _number(match: Match, group: int, default: int | None = None) -> Any:
     return default if match[group] is None else int(match[group])
 
 
-def _merge(editing: Editing[Any], m: Match) -> None:
-    editing.merge(int(m[1]), int(m[2]), prefer=_number(m, 3))
+def _merge(hand: _Hand, m: Match) -> None:
+    hand.editing.merge(int(m[1]), int(m[2]), prefer=_number(m, 3))
 
 
-def _swap(editing: Editing[Any], m: Match) -> None:
-    editing.swap(int(m[1]), int(m[2]), first=int(m[3]), last=_number(m, 4))
+def _swap(hand: _Hand, m: Match) -> None:
+    hand.editing.swap(int(m[1]), int(m[2]), first=int(m[3]), last=_number(m, 4))
 
 
-def _delete(editing: Editing[Any], m: Match) -> None:
-    editing.delete(int(m[1]), first=_number(m, 2, 0), last=_number(m, 3))
+def _delete(hand: _Hand, m: Match) -> None:
+    hand.editing.delete(int(m[1]), first=_number(m, 2, 0), last=_number(m, 3))
 
 
-def _see(editing: Editing[Any], m: Match) -> None:
+def _see(hand: _Hand, m: Match) -> None:
     if m[0] == "all":
-        editing.see(range(editing.original.length))
+        hand.editing.see(range(hand.editing.original.length))
         return
     first = int(m[1])
-    editing.see(range(first, _number(m, 2, first) + 1))
+    hand.editing.see(range(first, _number(m, 2, first) + 1))
 
 
-def _redraw(editing: Editing[Any], m: Match) -> None:
+def _redraw(hand: _Hand, m: Match) -> None:
     from tubelet.core.polygons import points_of
 
-    editing.redraw(int(m[1]), int(m[2]), points_of("outline", m[3]))
+    hand.editing.redraw(int(m[1]), int(m[2]), points_of("outline", m[3]))
 
 
-def _add(editing: Editing[Any], m: Match) -> None:
+def _add(hand: _Hand, m: Match) -> None:
     from tubelet.core.polygons import points_of
 
-    editing.add(m[1], int(m[2]), points_of("outline", m[3]))
+    hand.editing.add(m[1], int(m[2]), points_of("outline", m[3]))
+
+
+def _follow(hand: _Hand, m: Match) -> None:
+    from tubelet.core.errors import ConfigError
+    from tubelet.inference.following import filled, reach
+    from tubelet.inference.results import VideoPrediction
+    from tubelet.models import weights
+
+    editing = hand.editing
+    result = editing.result
+    if not isinstance(result, VideoPrediction):
+        raise ConfigError("following needs the video: --video SOURCE")
+
+    track, start = int(m[1]), int(m[2])
+    ends = [int(m[3])] if m[3] else reach(editing.draft, result.shots, track, start)
+    model = weights.load(hand.model, device=hand.device)
+    for end in ends:
+        if end != start:
+            with progress_bar("following") as progress:
+                editing.do(filled(model, result, track, start, end, progress))
 
 
 ID = r"(\d{1,9})"
-VERBS: dict[str, tuple[str, str, Callable[[Editing[Any], Match], object]]] = {
+VERBS: dict[str, tuple[str, str, Callable[[_Hand, Match], object]]] = {
     "--merge": (rf"{ID},{ID}(?::{ID})?", "two ids such as 3,7 or 3,7:3", _merge),
-    "--split": (rf"{ID}@{ID}", "an id and a frame such as 5@120", lambda e, m: e.split(int(m[1]), int(m[2]))),
+    "--split": (rf"{ID}@{ID}", "an id and a frame such as 5@120", lambda h, m: h.editing.split(int(m[1]), int(m[2]))),
     "--swap": (rf"{ID},{ID}@{ID}(?:-{ID})?", "two ids and a frame such as 3,7@120 or 3,7@120-140", _swap),
     "--delete": (rf"{ID}(?:@{ID}-{ID})?", "an id such as 5, or 5@100-120", _delete),
-    "--delete-alike": (ID, "an id such as 5", lambda e, m: e.delete_alike(int(m[1]))),
-    "--rename": (rf"{ID}=(.+)", "an id and a class such as 3=dog", lambda e, m: e.rename(int(m[1]), m[2].strip())),
+    "--delete-alike": (ID, "an id such as 5", lambda h, m: h.editing.delete_alike(int(m[1]))),
+    "--rename": (
+        rf"{ID}=(.+)",
+        "an id and a class such as 3=dog",
+        lambda h, m: h.editing.rename(int(m[1]), m[2].strip()),
+    ),
     "--redraw": (rf"{ID}@{ID}=(.+)", "an id, a frame and corners such as 3@10=5,5,40,5,40,30", _redraw),
     "--add": (rf"(.+)@{ID}=(.+)", "a class, a frame and corners such as dog@10=5,5,40,5,40,30", _add),
+    "--follow": (rf"{ID}@{ID}(?:-{ID})?", "an id and a frame such as 3@10 or 3@10-40", _follow),
     "--seen": (rf"all|{ID}(?:-{ID})?", "frames such as 10-40, or all", _see),
-    "--edits": (r"(.+)", "a file", lambda e, m: e.load(m[1])),
+    "--edits": (r"(.+)", "a file", lambda h, m: h.editing.load(m[1])),
 }
 
 

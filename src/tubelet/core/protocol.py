@@ -71,6 +71,7 @@ class Traits(Config):
     min_frames: int = Field(default=1, ge=1)  # tracks in fewer frames are dropped
     semantic: bool = False  # the model is a SemanticSegmenter
     attention: bool = False  # the model is an Attentive: it can return its attention weights
+    guided: bool = False  # the model is a Guided: it follows objects that are given
     resizable: bool = False  # the model is a Resizable: it supports test-time augmentation
 
 
@@ -150,6 +151,25 @@ class Attentive(VideoSegmenter[State], Protocol[State]):
             clip: The clip that contains the frame.
             frame: Number of a key frame in the video.
             at: The query point (x, y) in pixels of that frame.
+        """
+        ...
+
+
+@runtime_checkable
+class Guided(VideoSegmenter[State], Protocol[State]):
+    """A model that can follow objects that are given in one frame; it sets `traits.guided`."""
+
+    def introduce(self, state: State, clip: Clip, objects: Tracks) -> State:
+        """Return the state after a frame in which these objects are.
+
+        Args:
+            state: The state before the frame.
+            clip: The frame: a clip of length 1.
+            objects: The objects, all of them with a mask in it. A row of zeros in their scores is an
+                object of unknown class.
+
+        Returns:
+            The state. With a fresh one, the objects have the ids 1, 2, ... of their order.
         """
         ...
 

@@ -30,12 +30,13 @@ from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHe
 from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, remember, resized
 from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.neck import NeckConfig
-from tubelet.models.rcnn.objects import Objects, tracks_of
+from tubelet.models.rcnn.objects import Objects, recognised, tracks_of
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
 from tubelet.models.rcnn.recall import RecallConfig, faded, follow, missing, same_probability
 from tubelet.models.rcnn.regions import RegionsConfig, RegionsPlug
 from tubelet.models.rcnn.targets import Partners, partners_of, targets_of
 from tubelet.tracking.association import (
+    NEW,
     AssociationConfig,
     across_cuts,
     associate,
@@ -109,7 +110,7 @@ class MaskTrackRCNN(nn.Module):
 
         plugs = (self.neck, self.regions, self.match, self.propagation)
         attention = any(plug is not None and plug.has_glances for plug in plugs)
-        self.traits = Traits(vote=config.vote, min_frames=config.min_frames, attention=attention)
+        self.traits = Traits(vote=config.vote, min_frames=config.min_frames, attention=attention, guided=True)
 
     @property
     def regions(self) -> RegionsPlug | None:
@@ -204,15 +205,50 @@ class MaskTrackRCNN(nn.Module):
                 objects.append(frame_objects)
         return state, tracks_of(objects, index, len(self.classes))
 
-    def _step_frame(
+    def introduce(self, state: Memory, clip: Clip, objects: Tracks) -> Memory:
+        """Return the memory after a frame whose objects are given: a later `step` follows them.
+
+        They get the next ids, in their order. Each counts as a detection of score 1, of the class
+        that the detector sees at its place, for it will call the object so in the next frame; where
+        it sees nothing, of the given class.
+        """
+        bf16 = self.precision == torch.bfloat16
+        with torch.autocast(clip.frames.device.type, torch.bfloat16, enabled=bf16):
+            image = self.detector.config.input.prepare([clip.frames])
+            time = int(clip.index[0])
+            state = entered(resized(state, image.sizes[0]), clip.shot, time)
+            raw = self.detector.extract(image)
+            state, view = self._view(state, raw, image, clip.frames[0], time, store=True)
+
+            boxes = objects.boxes[:, 0].to(view.scale) * view.scale
+            (seen,) = self.detector.detect(view.features, image)
+            given = Detections(boxes=boxes, scores=recognised(boxes, objects.scores, seen))
+            descriptors = self.match.describe(view.cells(boxes, self.match.resolution))
+            memory = replace(state, descriptors=descriptors[:0]) if len(state.ids) == 0 else state
+            new = torch.full_like(objects.ids, NEW)
+            memory, ids, given = self._remember(replace(memory, time=time), descriptors, given, new, time)
+            if self.propagation is not None:
+                maps, size = view.features.maps, image.sizes[0]
+                history, *_ = self.propagation.step(memory.history, maps, size, view.scale, view.size, ids, given)
+                memory = replace(memory, history=history)
+        return memory
+
+    def _view(
         self, state: Memory, raw: Features, image: Images, frame: Tensor, time: int, *, store: bool
-    ) -> tuple[Memory, Objects]:
-        """Find the objects of one frame; `store` its raw maps for attention of later frames."""
+    ) -> tuple[Memory, View]:
+        """Refine the maps of a frame; `store` its raw maps for attention of later frames."""
         current = FrameFeatures(index=time, maps=raw.maps, size=image.sizes[0])
         features = self._refine_frame(state, raw, current)
         if store:
             state = self._with_frame(state, current)
-        view = View(detector=self.detector, features=features, frame=frame, scale=image.scales[0])
+        return state, View(detector=self.detector, features=features, frame=frame, scale=image.scales[0])
+
+    def _step_frame(
+        self, state: Memory, raw: Features, image: Images, frame: Tensor, time: int, *, store: bool
+    ) -> tuple[Memory, Objects]:
+        """Find the objects of one frame; `store` its raw maps for attention of later frames."""
+        state, view = self._view(state, raw, image, frame, time, store=store)
+        features = view.features
 
         (detections,) = self.detector.detect(features, image)
         state, ids, detections = self._identify(state, view, detections, time)
@@ -228,7 +264,7 @@ class MaskTrackRCNN(nn.Module):
             history, ids, lost, lost_masks = self.propagation.step(
                 state.history,
                 features.maps,
-                current.size,
+                image.sizes[0],
                 view.scale,
                 view.size,
                 objects.ids,
@@ -301,11 +337,16 @@ class MaskTrackRCNN(nn.Module):
         decided = associate(table, detections.confidence, config)
 
         decided = drop_shadows(decided, detections.boxes, detections.labels, config.shadow)
-        decided = decided.to(detections.boxes.device)
+        return self._remember(memory, descriptors, detections, decided.to(detections.boxes.device), time)
+
+    def _remember(
+        self, memory: Memory, descriptors: Tensor, detections: Detections, decided: Tensor, time: int
+    ) -> tuple[Memory, Tensor, Detections]:
+        """Store detections as `decided` [N] says; returns memory, ids [N] and the N that are stored."""
         votes = None
         if self.config.naming is not None and memory.size is not None:
             votes = votes_of(detections, memory.size, self.config.naming.size)
-        weak = detections.confidence < config.birth
+        weak = detections.confidence < self.config.association.birth
         return remember(memory, descriptors, detections, decided, time, self.config.persistence, votes, weak)
 
     def _named(self, memory: Memory, ids: Tensor, detections: Detections) -> Detections:

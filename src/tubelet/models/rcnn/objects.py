@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from tubelet.core import boxes as box_ops
 from tubelet.core.types import Tracks
 from tubelet.models.rcnn.detectors.detector import Detections
 
@@ -49,6 +50,29 @@ class Objects:
         if len(last) == len(ids):
             return self
         return replace(self, ids=self.ids[last], detections=self.detections[last], masks=self.masks[last])
+
+
+def recognised(boxes: Tensor, scores: Tensor, seen: Detections) -> Tensor:
+    """Return class probabilities [N, K] of given objects, the largest of each 1.
+
+    Those of the detection that overlaps the object's box most, if by more than one half (IoU); else
+    the given ones, or equal ones for an object whose given ones are all 0: of an unknown class.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> from tubelet.models.rcnn.objects import recognised
+        >>> seen = Detections(boxes=torch.tensor([[0.0, 0, 8, 8]]), scores=torch.tensor([[0.1, 0.4]]))
+        >>> recognised(torch.tensor([[0.0, 0, 8, 7], [20, 20, 30, 30]]), torch.zeros(2, 2), seen)
+        tensor([[0.2500, 1.0000],
+                [1.0000, 1.0000]])
+    """
+    scores = scores.to(boxes)
+    if len(seen):
+        overlap, nearest = box_ops.iou(boxes, seen.boxes.to(boxes)).max(1)
+        scores = torch.where(overlap[:, None] > 0.5, seen.scores.to(boxes)[nearest], scores)
+
+    best = scores.amax(1, keepdim=True)
+    return torch.where(best > 0, scores / best.clamp(min=1e-6), 1.0)
 
 
 def tracks_of(frames: list[Objects], index: Tensor, num_classes: int) -> Tracks:
