@@ -215,7 +215,7 @@ ELSEWHERE = {
     "apps/batch/command.py": "writes its summary as CSV",
     "core/atomic.py": "reads what the system says of a process",
     "apps/web/": "the page's own room: what it reads, it has written",
-    "formats/cvat_write.py": "writes XML",
+    "formats/cvat/writing.py": "writes XML",
     "formats/files.py": "names the type of an archive that the door has opened",
     "formats/submission.py": "writes an archive",
     "inference/counts.py": "writes its counts as CSV",

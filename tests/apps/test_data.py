@@ -115,3 +115,11 @@ def test_a_users_fault_is_one_line_and_exit_code_2(arguments, message, generated
     err = capsys.readouterr().err
     assert message in err
     assert err.count("\n") == 1
+
+
+def test_the_help_names_every_form():
+    from tubelet.apps.data import READ, WRITTEN
+    from tubelet.formats.registry import FORMS
+
+    assert set(READ.replace(" or ", ", ").split(", ")) == set(FORMS)
+    assert set(WRITTEN.replace(" and ", ", ").split(", ")) == {name for name, form in FORMS.items() if form.write}

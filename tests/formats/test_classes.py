@@ -10,7 +10,8 @@ from tubelet.formats.classes import CLASS_LISTS, MAPS, class_map, translate
 def test_lists_have_their_known_lengths_and_no_class_twice():
     lengths = {name: len(names) for name, names in CLASS_LISTS.items()}
     assert lengths == {
-        "coco": 80, "ytvis2019": 40, "ytvis2021": 40, "ytvis2022": 40, "ovis": 25, "davis": 1, "mots": 2,
+        "coco": 80, "ytvis2019": 40, "ytvis2021": 40, "ytvis2022": 40, "ovis": 25, "voc": 20, "davis": 1,
+        "mots": 2,
     }  # fmt: skip
     assert all(len(set(names)) == len(names) for names in CLASS_LISTS.values())
 

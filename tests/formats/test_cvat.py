@@ -9,7 +9,8 @@ import pytest
 
 from tubelet.core import masks
 from tubelet.core.errors import FormatError, InputError
-from tubelet.formats import cvat
+from tubelet.data.tools.checking import check
+from tubelet.formats import cvat, registry
 from tubelet.formats.files import FormatWarning
 
 # by hand, after CVAT's description of its XML form 1.1; rle are runs within the box, row by row, zeros first
@@ -130,12 +131,145 @@ def test_what_is_wrong_is_said_with_the_place(task, old, new, message):
         _ = cvat.read(task).videos[0]
 
 
-def test_cvat_for_images_and_missing_files_are_refused(tmp_path):
-    save(tmp_path / "images", '<annotations><image id="0" name="a.jpg" width="4" height="4"/></annotations>')
-    with pytest.raises(FormatError, match="not for images"):
-        cvat.read(tmp_path / "images")
+def test_missing_files_and_other_xml_are_refused(tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"expected annotations\.xml"):
         cvat.read(tmp_path / "empty")
     with pytest.raises(InputError, match="no such file"):
         cvat.read(tmp_path / "missing.xml")
+    save(tmp_path / "voc", "<annotation/>")
+    with pytest.raises(FormatError, match=r"expected CVAT's XML 1\.1, got a document called annotation"):
+        cvat.read(tmp_path / "voc")
+
+
+# a task that takes every fifth frame of a film from number 10 on: shapes and images have the film's numbers
+
+STEP = """<annotations>
+  <version>1.1</version>
+  <meta><task>
+    <name>harbour</name><size>4</size><mode>interpolation</mode>
+    <start_frame>10</start_frame><stop_frame>25</stop_frame><frame_filter>step=5</frame_filter>
+    <labels><label><name>boat</name></label></labels>
+    <original_size><width>12</width><height>10</height></original_size>
+  </task></meta>
+  <track id="0" label="boat" source="manual">
+    <mask frame="10" outside="0" keyframe="1" rle="0, 6" left="3" top="4" width="3" height="2"></mask>
+    <mask frame="15" outside="0" keyframe="1" rle="0, 6" left="4" top="4" width="3" height="2"></mask>
+    <mask frame="25" outside="1" keyframe="1" rle="0, 6" left="4" top="4" width="3" height="2"></mask>
+  </track>
+</annotations>
+"""
+
+
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
+@pytest.mark.parametrize("images", [True, False])
+def test_a_task_with_a_frame_step_has_the_numbers_of_the_film(tmp_path, images):
+    save(tmp_path, STEP)
+    for number in (10, 15, 20, 25) if images else ():
+        (tmp_path / "images").mkdir(exist_ok=True)
+        cv2.imwrite(str(tmp_path / "images" / f"frame_{number:06d}.PNG"), np.full((10, 12, 3), number, np.uint8))
+    (video,) = cvat.read(tmp_path).videos
+    (boat,) = video.tracks
+    assert len(video) == 4
+    assert [rle is not None for rle in boat.rles] == [True, True, True, False]
+    if images:
+        assert [int(frame.unique()) for frame in video.frames] == [10, 15, 20, 25]
+    else:
+        assert video.frames.names[1] == "images/frame_000015.png"
+
+
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
+def test_numbers_from_zero_on_are_read_though_there_is_a_step(tmp_path):
+    numbers = {"10": "0", "15": "1", "25": "3"}
+    text = STEP
+    for old, new in numbers.items():
+        text = text.replace(f'frame="{old}"', f'frame="{new}"')
+    (boat,) = cvat.read(save(tmp_path, text)).videos[0].tracks
+    assert [rle is not None for rle in boat.rles] == [True, True, True, False]
+
+
+def test_a_number_between_the_steps_is_refused(tmp_path):
+    save(tmp_path, STEP.replace('frame="15"', 'frame="16"'))
+    with pytest.raises(FormatError, match="a shape in frame 10 of a video of 4 frames"):
+        _ = cvat.read(tmp_path).videos[0]
+
+
+def test_a_project_of_several_videos_is_refused(tmp_path):
+    tasks = "<project><tasks><task><size>2</size></task><task><size>2</size></task></tasks></project>"
+    save(tmp_path, f"<annotations><meta>{tasks}</meta><track id='0' label='boat'/></annotations>")
+    with pytest.raises(FormatError, match="an export of a project with 2 videos; export each task"):
+        cvat.read(tmp_path)
+
+
+# CVAT for images
+
+IMAGES = """<annotations>
+  <version>1.1</version>
+  <meta><task><name>pets</name><size>2</size><mode>annotation</mode>
+    <labels><label><name>cat</name></label><label><name>dog</name></label></labels></task></meta>
+  <image id="0" name="sub/a.png" width="12" height="10">
+    <polygon label="dog" source="manual" occluded="0" points="2.00,2.00;6.00,2.00;6.00,6.00;2.00,6.00" z_order="0"
+      group_id="3"></polygon>
+    <mask label="dog" source="manual" occluded="0" rle="0, 4" left="9" top="8" width="2" height="2" z_order="0"
+      group_id="3"></mask>
+    <mask label="cat" source="manual" occluded="0" rle="0, 1" left="0" top="0" width="1" height="1" z_order="0"></mask>
+    <box label="cat" source="manual" occluded="0" xtl="1" ytl="1" xbr="5" ybr="5" z_order="0"></box>
+  </image>
+  <image id="1" name="b.png" width="6" height="4"></image>
+</annotations>
+"""
+
+
+@pytest.fixture
+def pets(tmp_path: Path) -> Path:
+    """A task of two images, as CVAT exports it."""
+    folder = save(tmp_path / "pets", IMAGES)
+    for name, size in (("sub/a.png", (10, 12)), ("b.png", (4, 6))):
+        path = folder / "images" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        cv2.imwrite(str(path), np.zeros((*size, 3), np.uint8))
+    return folder
+
+
+def test_cvat_for_images_has_a_video_of_one_frame_for_each(pets):
+    with pytest.warns(FormatWarning, match="shapes of the kind 'box' left out: 1"):
+        videos = cvat.read(pets)
+    assert registry.detect(pets) == "cvat"
+    assert videos.classes == ("cat", "dog")
+    first, second = videos.videos
+    assert (first.id, first.size, len(first)) == ("sub/a", (10, 12), 1)
+    dog, cat = first.tracks
+    assert (videos.classes[dog.label], videos.classes[cat.label]) == ("dog", "cat")
+    assert masks.areas([dog.rles[0], cat.rles[0]]).tolist() == [16 + 4, 1]  # the group is one object
+    assert (second.id, second.tracks, second.frames[0].shape) == ("b", (), (3, 4, 6))
+    assert check(videos).fit
+
+
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
+def test_images_of_a_project_lie_in_a_folder_of_their_subset(pets):
+    save(pets, IMAGES.replace('name="b.png"', 'name="b.png" subset="train" task_id="5"'))
+    (pets / "images" / "train").mkdir()
+    (pets / "images" / "b.png").rename(pets / "images" / "train" / "b.png")
+    assert cvat.read(pets).videos[1].frames[0].shape == (3, 4, 6)
+
+
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
+def test_tasks_of_images_and_of_videos_stand_side_by_side(pets, task):
+    videos = cvat.read(pets.parent)
+    assert [video.id for video in videos.videos] == ["street", "sub/a", "b"]
+    assert videos.classes == ("cat", "dog", "person", "car")
+
+
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ('width="12"', 'width="x"', "image sub/a.png: width: expected a whole number"),
+        ('name="sub/a.png"', 'name="../a.png"', "leads out of its folder"),
+        ('rle="0, 4"', 'rle="0, 5"', "image sub/a.png: object 1: a mask that does not fit"),
+    ],
+)
+def test_what_is_wrong_with_an_image_is_said(pets, old, new, message):
+    save(pets, IMAGES.replace(old, new))
+    with pytest.raises(FormatError, match=message):
+        _ = cvat.read(pets).videos[0]

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 
+import tubelet
 from tubelet.core.errors import InputError, TubeletError
 from tubelet.core.types import VideoSet
 from tubelet.formats import registry, ytvis
@@ -20,6 +22,7 @@ from tubelet.formats.ytvis.document import Faults
 from tubelet.synthetic.config import Synthetic
 from tubelet.synthetic.generator import write
 
+PACKAGE = Path(tubelet.__file__).parent
 STRANGE = (
     None, True, -1, 0, 10**12, 1e300, 2.5, "", "x", "../../up", "a\0b", [], {}, [[]], [None], {"size": [1, 1]}, "é",
 )  # fmt: skip
@@ -86,6 +89,23 @@ def test_json_with_a_strange_value_is_read_or_refused(name, sets, tmp_path):
         path.write_text(json.dumps(changed(tree, np.random.default_rng(seed))))
         outcomes.add(survives(lambda: registry.open_set(path, name, source / "images")))
     assert outcomes == {True, False}
+
+
+REGION = {"id": "a", "original_width": 8, "original_height": 4}
+BRUSHED = {"type": "brushlabels", "value": {"rle": [0, 0, 0, 128, 57, 191, 131], "brushlabels": ["dog"]}, **REGION}
+DRAWN = {"type": "polygonlabels", "value": {"points": [[0, 0], [50, 0], [50, 50]], "polygonlabels": ["dog"]}, **REGION}
+TASKS = [{"data": {"image": "/up/a.png"}, "annotations": [{"result": [{**DRAWN, "id": "b"}, BRUSHED]}]}]
+MASKLETS = {"masklet": [[{"size": [4, 8], "counts": "0P1"}]], "masklet_id": [3]}
+
+
+@pytest.mark.parametrize(("name", "tree"), [("label-studio", TASKS), ("sav", MASKLETS)])
+def test_a_task_or_masklet_with_a_strange_value_is_read_or_refused(name, tree, tmp_path):
+    cv2.imwrite(str(tmp_path / "a.png"), np.zeros((4, 8, 3), np.uint8))
+    (tmp_path / "v.mp4").write_bytes((PACKAGE / "apps" / "demo.mp4").read_bytes())
+    path = tmp_path / "v_manual.json"
+    for seed in range(120):
+        path.write_text(json.dumps(changed(tree, np.random.default_rng(seed))))
+        survives(lambda: registry.open_set(tmp_path, name))
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,44 @@ def test_the_training_split_is_read_and_others_by_their_folder(tmp_path: Path) -
     assert [video.id for video in yolo.read(tmp_path / "images" / "val").videos] == ["b"]
 
 
+def names_of(path: Path) -> list[str]:
+    """The images that are read of what is found at a path, without its format being named."""
+    return [video.id for video in registry.open_set(path).videos]
+
+
+@pytest.mark.parametrize(
+    ("tree", "other"), [("{}/train", "images/val"), ("train/{}", "valid"), ("train/{}", "valid/images")]
+)
+def test_another_split_is_found_by_its_folder(tmp_path: Path, tree: str, other: str) -> None:
+    write(tmp_path, tree)
+    write(tmp_path, "{}/val" if other == "images/val" else "valid/{}", stem="b")
+    assert names_of(tmp_path / other) == ["b"]
+    assert check(registry.open_set(tmp_path / other)).fit
+
+
+def test_splits_are_those_that_the_yaml_names(tmp_path: Path) -> None:
+    write(tmp_path, "{}/autumn")
+    write(tmp_path, "{}/spring", stem="b")
+    names = "names: {0: dog, 1: 'traffic light'}"
+    (tmp_path / "pets.yaml").write_text(
+        f"path: ../datasets/pets\ntrain: ./images/spring  # new\nval: images/autumn\n{names}"
+    )
+    (tmp_path / "data.yaml").unlink()
+    with pytest.warns(FormatWarning, match="train is read; val by the path of its folder"):
+        assert names_of(tmp_path) == ["spring/b"]
+    with pytest.warns(FormatWarning):
+        assert names_of(tmp_path / "pets.yaml") == ["spring/b"]
+    assert names_of(tmp_path / "images" / "autumn") == ["autumn/a"]
+
+
+def test_a_split_may_be_a_list_of_images(tmp_path: Path) -> None:
+    for stem in ("a", "b", "c"):
+        write(tmp_path, "{}", stem=stem)
+    (tmp_path / "train.txt").write_text("./images/a.jpg\n./images/c.jpg\n")
+    (tmp_path / "data.yaml").write_text("train: train.txt\nval: val.txt\nnames: [dog, car]")
+    assert names_of(tmp_path) == ["a", "c"]
+
+
 def test_an_image_without_labels_has_no_object(tmp_path: Path) -> None:
     write(tmp_path, "{}/train")
     write(tmp_path, "{}/train", stem="empty", label="")

@@ -17,13 +17,14 @@ if TYPE_CHECKING:
 
 app = typer.Typer(no_args_is_help=True, help="Check, measure, look at, split and convert data sets.")
 
-FORM_HELP = "ytvis, davis, mots, mots-png, coco, coco-video, cvat or png; found out where not given."
+READ = "ytvis, davis, mots, mots-png, coco-video, coco, yolo-seg, labelme, label-studio, voc, sbd, sav, cvat or png"
+FORM_HELP = f"{READ}; found out where not given."
 FRAMES_HELP = "Where the frames lie, if not beside the annotations: a folder or a zip archive."
 SetPath = Annotated[Path, typer.Argument(metavar="PATH", help="A data set: its folder, JSON, XML or archive.")]
 SetForm = Annotated[str | None, typer.Option("--form", metavar="FORM", help=FORM_HELP, show_default=False)]
 SetFrames = Annotated[Path | None, typer.Option("--frames", metavar="DIR", help=FRAMES_HELP, show_default=False)]
 
-WRITTEN = "ytvis, davis, mots, mots-png, coco-video, cvat and png"
+WRITTEN = "ytvis, davis, mots, mots-png, coco-video, yolo-seg, labelme, cvat and png"
 UNFIT = 1
 
 

@@ -45,6 +45,11 @@ OVIS = (  # the last one is spelt so in the files
     "Airplane", "Boat", "Vehical",
 )  # fmt: skip
 
+VOC = (  # ids 1 to 20
+    "aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow", "diningtable", "dog",
+    "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
+)  # fmt: skip
+
 DAVIS = ("object",)
 MOTS = ("car", "pedestrian")  # class ids 1 and 2
 
@@ -54,6 +59,7 @@ CLASS_LISTS: dict[str, tuple[str, ...]] = {
     "ytvis2021": YTVIS_2021,
     "ytvis2022": YTVIS_2021,
     "ovis": OVIS,
+    "voc": VOC,
     "davis": DAVIS,
     "mots": MOTS,
 }

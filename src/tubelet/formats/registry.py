@@ -2,26 +2,25 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Sequence
+import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from tubelet.core.arguments import short
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import ConfigError, FormatError, InputError, nearest
 from tubelet.core.types import VideoSet
-from tubelet.core.untrusted.archives import read_anywhere
-from tubelet.core.untrusted.files import as_path, decode_text, exists
-from tubelet.formats import coco, cvat, cvat_write, davis, labelme, mask_folders, mots, yolo, ytvis
+from tubelet.core.untrusted.files import as_path, exists
+from tubelet.formats import coco, cvat, davis, label_studio, labelme, mask_folders, mots, sav, sbd, voc, yolo, ytvis
 from tubelet.formats.coco import videos as coco_video
-from tubelet.formats.files import Files, open_files
+from tubelet.formats.detection import annotation_files, form_of
+from tubelet.formats.files import FormatWarning, open_files
 from tubelet.formats.storing import Omissions, folder_names, store_frames
 from tubelet.formats.ytvis.document import Faults
 from tubelet.formats.ytvis.numbering import Frames
 
-USUAL = ("instances.json", "annotations.json", "train.json")  # names of annotation files
-PROBED = 1 << 20  # bytes at both ends of a JSON file that are looked at to tell its format
+__all__ = ["FORMS", "Form", "convert", "detect", "named", "open_set"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,98 +102,10 @@ def detect(path: Path) -> str:
         ...     detect(Path(folder))
         'ytvis'
     """
-    if path.suffix.lower() == ".json":
-        return _detect_json(path)
-    if path.suffix.lower() == ".xml":
-        return "cvat"
-
-    files = open_files(path)
-    form = _detect_names(files)
-    document = _document(files)
-    if form is None and document is not None:
-        form = _detect_json(path / document)
-    if form is None and path.is_dir() and any(name.endswith(".json") for name in files.names):
-        form = _labelme_or_none(files)
+    form = form_of(path)
     if form is None:
-        known = ", ".join(FORMS)
-        raise FormatError(f"{path}: cannot tell which form this is; name it, one of {known}")
+        raise FormatError(f"{path}: cannot tell which form this is; name it, one of {', '.join(FORMS)}")
     return form
-
-
-def _detect_names(files: Files) -> str | None:
-    """The format with such file and folder names, if there is one."""
-    paths = [PurePosixPath(name) for name in files.names[:20000]]
-    folders = {part for path in paths for part in path.parts[:-1]}
-    names = {path.name for path in paths}
-    suffixes = {path.suffix for path in paths}
-
-    if "annotations.xml" in names or ".zip" in {suffix.lower() for suffix in suffixes}:
-        return "cvat"
-    if "JPEGImages" in folders and folders & {"Annotations", "Annotations_unsupervised", "ImageSets"}:
-        return "davis"
-    if "instances_txt" in folders or "gt.txt" in names:
-        return "mots"
-    if "instances" in folders and ".json" not in suffixes:
-        return "mots-png"
-    if {"frames", "masks"} <= folders:
-        return "png"
-    if {"images", "labels"} <= folders and suffixes & {".txt"} and ".json" not in suffixes:
-        return "yolo-seg"
-    return None
-
-
-def _labelme_or_none(files: Files) -> str | None:
-    """labelme has a JSON file beside each image; one of them tells."""
-    name = next(name for name in files.names if name.endswith(".json"))
-    is_labelme = re.search(r'"shapes"\s*:', decode_text(files.read(name), files.where(name)))
-    return "labelme" if is_labelme else None
-
-
-def _document(files: Files) -> str | None:
-    """The annotation file of a folder.
-
-    At the top one with a usual name, else the only JSON file there; else that of COCO's tree (annotations/) or of
-    Roboflow's (train/_annotations.coco.json): of several splits, the training one. Where everything is in one folder,
-    as archives often have it, its top is meant.
-    """
-    folder = _only_folder(files.names)
-    documents = {name.removeprefix(folder): name for name in files.names if name.endswith(".json")}
-    top = [name for name in documents if "/" not in name]
-    usual = [name for name in top if name in USUAL]
-    if usual or len(top) == 1:
-        return documents[(usual or top)[0]]
-
-    others = r"(?!captions|person_keypoints|panoptic|stuff|image_info)"  # what COCO keeps beside its instances
-    in_tree = [name for name in documents if re.fullmatch(rf"annotations/{others}[^/]*\.json", name)]
-    roboflow = [name for name in documents if name.endswith("_annotations.coco.json")]
-    for names in (in_tree, roboflow):
-        training = [name for name in names if "train" in name]
-        if len(training) == 1 or len(names) == 1:
-            return documents[(training or names)[0]]
-    return None
-
-
-def _only_folder(names: Sequence[str]) -> str:
-    """The folder that has all files, with a slash; empty if there is none."""
-    first = names[0].partition("/") if names else ("", "", "")
-    folder = first[0] + first[1]
-    return folder if first[1] and all(name.startswith(folder) for name in names) else ""
-
-
-def _detect_json(path: Path) -> str:
-    """The format of a JSON file: YouTube-VIS has videos with file_names, COCO has images."""
-    data = read_anywhere(path)
-    text = "".join(bytes(part).decode("utf-8", errors="replace") for part in (data[:PROBED], data[-PROBED:]))
-
-    if re.search(r'"segmentations"\s*:|"file_names"\s*:', text):
-        return "ytvis"
-    if re.search(r'"track_id"\s*:|"instance_id"\s*:', text):
-        return "coco-video"
-    if re.search(r'"images"\s*:', text):
-        return "coco"
-    if re.search(r'"shapes"\s*:', text):
-        return "labelme"
-    raise FormatError(f"{path}: neither YouTube-VIS nor COCO")
 
 
 def _json_of(path: Path) -> Path:
@@ -202,10 +113,14 @@ def _json_of(path: Path) -> Path:
     if path.suffix.lower() != ".zip" and not path.is_dir():
         return path
 
-    document = _document(open_files(path))
-    if document is None:
+    files = open_files(path)
+    documents = annotation_files(files)
+    if not documents:
         raise InputError(f"{path}: expected one JSON file at its top, such as instances.json")
-    return path / document
+    if len(documents) > 1:
+        what = f"{documents[0]} is read; {', '.join(documents[1:])} by its own path"
+        warnings.warn(f"{files}: of its splits, {what}", FormatWarning, stacklevel=4)
+    return path / documents[0]
 
 
 def _write_ytvis(out: Path, videos: VideoSet, frames: bool) -> Omissions:
@@ -257,10 +172,14 @@ FORMS: dict[str, Form] = {
         lambda path, frames: labelme.read(path),
         lambda out, videos, frames: labelme.write(out, videos, frames=frames),
     ),
+    "label-studio": Form("Label Studio's JSON", lambda path, frames: label_studio.read(path), None),
+    "voc": Form("Pascal VOC's object maps, each image a video", lambda path, frames: voc.read(path), None),
+    "sbd": Form("SBD, each image a video", lambda path, frames: sbd.read(path), None),
+    "sav": Form("SA-V, the annotated frames", lambda path, frames: sav.read(path), None),
     "cvat": Form(
-        "CVAT for video 1.1",
+        "CVAT 1.1, for video and for images",
         lambda path, frames: cvat.read(path),
-        lambda out, videos, frames: cvat_write.write(out, videos, frames=frames),
+        lambda out, videos, frames: cvat.write(out, videos, frames=frames),
     ),
     "png": Form(
         "plain PNG folders",

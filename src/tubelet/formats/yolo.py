@@ -5,7 +5,8 @@
     labels/train/a.txt              or train/labels/a.txt; a line per object: class x1 y1 x2 y2 x3 y3 ...
 
 Coordinates are shares of the image's width and height. There are no identities: each image is a video of one frame. Of
-several splits, `train` is read; the path of another split (images/val, or val) reads that one.
+several splits, `train` is read, as data.yaml names it; the path of another one's folder (images/val, val or val/images)
+reads that one.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ from tubelet.formats.storing import Omissions, folder_names, store_frames
 
 IMAGES, LABELS = "images", "labels"
 SPLITS = ("train", "val", "valid", "test")
+YAML = (".yaml", ".yml")
 LEVELS = 3  # how far above a split's folder the YAML file may be
 
 
@@ -42,7 +44,7 @@ class _Entry(NamedTuple):
 
 
 def read(root: str | Path) -> VideoSet:
-    """Read a folder or archive; polygons are read when a video is used.
+    """Read a folder or archive, the folder of a split, or a data.yaml; polygons are read when a video is used.
 
     Raises InputError if there are no images or class names, FormatError for lines that are no polygons.
 
@@ -62,10 +64,14 @@ def read(root: str | Path) -> VideoSet:
         (('dog', 'cat'), Video(id='a', size=(4, 6), frames=1, fps=25, tracks=1))
     """
     root = Path(root)
+    settings = root.name if root.suffix.lower() in YAML else None
+    root = root.parent if settings else root
     split = ""
-    if root.absolute().parent.name == IMAGES and root.is_dir():  # images/val
-        split = f"{IMAGES}/{root.name}/"
-        root = root.absolute().parent.parent
+    if is_images_of_split(root):
+        folder = root.absolute()
+        base = next(parent for parent in (folder, *folder.parents) if parent.name == IMAGES).parent
+        split = f"{folder.relative_to(base).as_posix()}/"
+        root = base
 
     files = open_files(root)
     images = [name for name in files.names if is_image(name) and IMAGES in PurePosixPath(name).parts[:-1]]
@@ -73,11 +79,31 @@ def read(root: str | Path) -> VideoSet:
     if not images:
         raise InputError(f"{files}: expected images in a folder called images")
 
-    classes = class_names(_yaml_text(root, files), str(files))
-    entries = [_Entry(name, _labels_of(files, name)) for name in (images if split else _of_one_split(images, files))]
+    text = _yaml_text(root, files, settings)
+    classes = class_names(text, str(files))
+    chosen = images if split else _of_one_split(images, files, text)
+    entries = [_Entry(name, _labels_of(files, name)) for name in chosen]
     if not any(entry.labels for entry in entries):
         raise InputError(f"{files}: expected text files of labels in a folder called labels beside images")
     return VideoSet(videos=_Images(files, entries, classes), classes=classes)
+
+
+def is_images_of_split(path: Path) -> bool:
+    """Whether a path is that of a folder of images: images, or one in it, with labels beside it.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.yolo import is_images_of_split
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for name in ("images/val", "labels/val"):
+        ...         Path(folder, name).mkdir(parents=True)
+        ...     is_images_of_split(Path(folder, "images", "val")), is_images_of_split(Path(folder))
+        (True, False)
+    """
+    folder = path.absolute()
+    base = next((parent for parent in (folder, folder.parent) if parent.name == IMAGES), None)
+    return base is not None and folder.is_dir() and (base.parent / LABELS).is_dir()
 
 
 def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omissions:
@@ -158,22 +184,28 @@ def class_names(text: str, where: str) -> tuple[str, ...]:
         >>> class_names("names:\\n  0: dog\\n  1: cat\\ntrain: images/train", "data.yaml")
         ('dog', 'cat')
     """
-    match = re.search(r"^names\s*:[ \t]*(.*)$", text, re.MULTILINE)
-    if match is None:
+    is_list = re.search(r"^names\s*:[ \t]*(?:[\[{#].*)?$", text, re.MULTILINE)
+    names = _values(text, "names") if is_list else []
+    if not names or "" in names:
         raise FormatError(f"{where}: expected class names, as names: [dog, cat]")
+    return tuple(names)
 
-    inline = re.match(r"\[(.*?)\]", text[match.start(1) :], re.DOTALL)
+
+def _values(text: str, key: str) -> list[str]:
+    """What a key of a YAML file has: one value, or those of a list or of numbered lines."""
+    match = re.search(rf"^{key}\s*:[ \t]*(.*)$", text, re.MULTILINE)
+    if match is None:
+        return []
+
+    inline = re.match(r"\[(.*?)\]|\{(.*?)\}", text[match.start(1) :], re.DOTALL)
     if inline is not None:
-        names = inline[1].split(",")
+        values = [re.sub(r"^\s*\d+\s*:", "", value) for value in (inline[1] or inline[2] or "").split(",")]
+    elif match[1] and not match[1].startswith("#"):
+        values = [match[1]]
     else:
         block = re.match(r"(?:[ \t]*(?:-|\d+\s*:)[^\n]*\n|[ \t]*#[^\n]*\n|\s*\n)*", text[match.end() + 1 :] + "\n")
-        lines = re.findall(r"^[ \t]*(?:-|\d+\s*:)[ \t]*(.+?)[ \t]*$", block[0] if block else "", re.MULTILINE)
-        names = [re.sub(r"\s+#.*", "", line) for line in lines]
-
-    cleaned = tuple(name.strip().strip("'\"") for name in names)
-    if not cleaned or "" in cleaned:
-        raise FormatError(f"{where}: expected class names, as names: [dog, cat]")
-    return cleaned
+        values = re.findall(r"^[ \t]*(?:-|\d+\s*:)[ \t]*(.+?)[ \t]*$", block[0] if block else "", re.MULTILINE)
+    return [re.sub(r"\s+#.*", "", value).strip().strip("'\"") for value in values]
 
 
 def _labels_of(files: Files, image: str) -> str | None:
@@ -191,22 +223,42 @@ def _name(image: str) -> str:
     return "/".join(inner[1:] if len(inner) > 1 and inner[0] in SPLITS else inner)
 
 
-def _of_one_split(images: Sequence[str], files: Files) -> list[str]:
-    """The images of `train` if there are several splits."""
-    splits = {split for name in images for split in SPLITS if split in PurePosixPath(name).parts[:-1]}
-    if len(splits) < 2 or "train" not in splits:
+def _of_one_split(images: Sequence[str], files: Files, text: str) -> list[str]:
+    """The images of `train` if there are several splits: as the YAML file names them, else by their usual names."""
+    splits = {split: _images_of(split, images, files, text) for split in SPLITS}
+    if not splits["train"]:
+        splits = {split: [name for name in images if split in PurePosixPath(name).parts[:-1]] for split in SPLITS}
+
+    training = set(splits["train"])
+    others = [split for split, names in splits.items() if set(names) - training]
+    if not training:
         return list(images)
-    others = ", ".join(sorted(splits - {"train"}))
-    what = f"of its splits, train is read; {others} by the path of its folder"
-    warnings.warn(f"{files}: {what}", FormatWarning, stacklevel=3)
-    return [name for name in images if "train" in PurePosixPath(name).parts[:-1]]
+    if others:
+        what = f"of its splits, train is read; {', '.join(sorted(others))} by the path of its folder"
+        warnings.warn(f"{files}: {what}", FormatWarning, stacklevel=3)
+    return splits["train"]
 
 
-def _yaml_text(root: Path, files: Files) -> str:
-    """The YAML file at the top, or above the folder of a split."""
-    here = [name for name in files.names if "/" not in name and name.endswith((".yaml", ".yml"))]
-    if here:
-        name = "data.yaml" if "data.yaml" in here else here[0]
+def _images_of(split: str, images: Sequence[str], files: Files, text: str) -> list[str]:
+    """The images of a split in the YAML file, which has folders, or text files that list images."""
+    paths = [_below(value) for value in _values(text, split)]
+    folders = tuple(f"{path}/" for path in paths)
+    lists = [path for path in paths if path.endswith(".txt") and path in files.names]
+    lines = [line for path in lists for line in decode_text(files.read(path), files.where(path)).split("\n")]
+    listed = {_below(line) for line in lines}
+    return [name for name in images if name.startswith(folders) or name in listed]
+
+
+def _below(path: str) -> str:
+    """A path without ./ and ../ before it: Roboflow writes ../train/images, and means train/images."""
+    return re.sub(r"^(?:\.{0,2}/)+", "", path.strip().replace("\\", "/")).rstrip("/")
+
+
+def _yaml_text(root: Path, files: Files, settings: str | None) -> str:
+    """The YAML file of this name; by default the one at the top, or above the folder of a split."""
+    here = [name for name in files.names if "/" not in name and name.endswith(YAML)]
+    if settings or here:
+        name = settings or ("data.yaml" if "data.yaml" in here else here[0])
         return decode_text(files.read(name), files.where(name))
 
     for folder in list(root.absolute().parents)[:LEVELS]:

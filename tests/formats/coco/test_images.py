@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -148,7 +149,11 @@ def test_every_common_tree_is_found_by_its_folder(tmp_path: Path, document: str,
         (tmp_path / "annotations" / "captions_val2017.json").write_text("{}")
         (tmp_path / "annotations" / "instances_val2017.json").write_text(_document("b.png"))
     assert registry.detect(tmp_path) == "coco"
-    (video,) = registry.open_set(tmp_path).videos
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        (video,) = registry.open_set(tmp_path).videos
+    said = [str(warning.message) for warning in caught]
+    assert any("instances_val2017.json by its own path" in text for text in said) == document.startswith("annotations")
     assert video.frames[0].shape == (3, 4, 6)
 
 
@@ -161,3 +166,36 @@ def test_roboflow_s_unused_category_0_is_left_out_and_said(tmp_path: Path) -> No
         assert coco.read(path, tmp_path).classes == ("dog",)
     path.write_text(_document("a.png", [{**root, "supercategory": "x"}, {**dog, "supercategory": "animal"}]))
     assert coco.read(path, tmp_path).classes == ("pets", "dog")
+
+
+def test_ids_that_are_text_become_numbers(tmp_path: Path) -> None:
+    document = json.loads(_document("a.png", [{"id": "7", "name": "dog"}, {"id": "kitty", "name": "cat"}]))
+    (polygon,) = document["annotations"]
+    document["images"][0]["id"] = "frame-a"
+    document["annotations"] = [
+        {**polygon, "id": id, "image_id": "frame-a", "category_id": category}
+        for id, category in (("41", 7), ("9f2c", "kitty"), ("e77a", "7"))
+    ]
+    path = tmp_path / "train.json"
+    path.write_text(json.dumps(document))
+    videos = coco.read(path, tmp_path)
+    assert videos.classes == ("dog", "cat")
+    (video,) = videos.videos
+    assert video.id == "frame-a"
+    assert [(track.id, track.label) for track in video.tracks or ()] == [(41, 0), (42, 1), (43, 0)]
+
+
+def test_tracks_whose_ids_are_text_go_through_frames(tmp_path: Path) -> None:
+    document = json.loads(_document("v/0.png"))
+    (image,) = document["images"]
+    (polygon,) = document["annotations"]
+    document["images"].append({**image, "id": "2", "file_name": "v/1.png"})
+    document["annotations"] = [
+        {**polygon, "id": f"{name}{frame}", "image_id": frame, "track_id": name}
+        for frame in (1, 2)
+        for name in ("rex", "fido")
+    ]
+    (tmp_path / "train.json").write_text(json.dumps(document))
+    (tmp_path / "images").mkdir()
+    (video,) = registry.open_set(tmp_path / "train.json").videos
+    assert [(track.id, track.frames.tolist()) for track in video.tracks or ()] == [(1, [0, 1]), (2, [0, 1])]

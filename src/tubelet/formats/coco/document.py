@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import re
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -38,7 +39,7 @@ class Image(msgspec.Struct, gc=False):
 
 
 class Annotation(msgspec.Struct, gc=False):
-    """One object in one image.
+    """One object in one image; `load` makes numbers of ids that are text.
 
     Example:
         >>> import msgspec
@@ -49,12 +50,23 @@ class Annotation(msgspec.Struct, gc=False):
     """
 
     image_id: Id
-    category_id: Whole
-    id: Whole | None = None
-    track_id: Whole | None = None
-    instance_id: Whole | None = None
+    category_id: Id
+    id: Id | None = None
+    track_id: Id | None = None
+    instance_id: Id | None = None
     iscrowd: Whole | bool = 0
     segmentation: msgspec.Raw = msgspec.Raw(b"null")
+
+    @property
+    def number(self) -> int | None:
+        """Its id, once `load` has made a number of it."""
+        return self.id if isinstance(self.id, int) else None
+
+    @property
+    def track(self) -> int | None:
+        """Its track_id or instance_id, likewise."""
+        track = self.instance_id if self.track_id is None else self.track_id
+        return track if isinstance(track, int) else None
 
     def mask(self, size: tuple[int, int], where: str) -> masks.RLE | None:
         """Parse the segmentation, for an image of (height, width); FormatError names `where` if it is invalid."""
@@ -125,6 +137,7 @@ def load(path: Path) -> CocoDocument:
     document: CocoDocument = decode_json_as(
         CocoDocument, read_anywhere(path), str(path), complaint="expected COCO's form"
     )
+    _number_ids(document)
     image_ids = {image.id for image in document.images}
     if len(image_ids) < len(document.images):
         raise FormatError(f"{path}: two images have the same id")
@@ -133,6 +146,44 @@ def load(path: Path) -> CocoDocument:
         if annotation.image_id not in image_ids:
             raise FormatError(f"{path}: annotation {annotation.id}: no image has the id {annotation.image_id!r}")
     return _without_root(document, path)
+
+
+def _number_ids(document: CocoDocument) -> None:
+    """Make numbers of ids that are text. "7" is 7; other texts of objects are numbered, above the numbers there are."""
+    for image in document.images:
+        image.id = _as_number(image.id)
+        image.video_id = None if image.video_id is None else _as_number(image.video_id)
+    for named in (*document.videos, *document.categories):
+        named.id = _as_number(named.id)
+
+    objects = _Numbers(annotation.id for annotation in document.annotations)
+    tracks = _Numbers(id for annotation in document.annotations for id in (annotation.track_id, annotation.instance_id))
+    for annotation in document.annotations:
+        annotation.image_id = _as_number(annotation.image_id)
+        annotation.category_id = _as_number(annotation.category_id)
+        annotation.id = objects.of(annotation.id)
+        annotation.track_id = tracks.of(annotation.track_id)
+        annotation.instance_id = tracks.of(annotation.instance_id)
+
+
+class _Numbers:
+    """A number for each id."""
+
+    def __init__(self, ids: Iterable[Id | None]) -> None:
+        numbers = (None if id is None else _as_number(id) for id in ids)
+        self._next = max((number for number in numbers if isinstance(number, int)), default=0) + 1
+        self._of_texts: dict[str, int] = {}
+
+    def of(self, id: Id | None) -> int | None:
+        number = None if id is None else _as_number(id)
+        if not isinstance(number, str):
+            return number
+        return self._of_texts.setdefault(number, self._next + len(self._of_texts))
+
+
+def _as_number(id: Id) -> Id:
+    is_number = isinstance(id, str) and len(id) < 19 and re.fullmatch(r"0|[1-9][0-9]*", id)
+    return int(id) if is_number else id
 
 
 def _without_root(document: CocoDocument, path: Path) -> CocoDocument:

@@ -84,7 +84,7 @@ class _Images(LazyVideos[Entry]):
         return Video(id=str(image.id), size=size, frames=frames, tracks=tracks)
 
     def _track(self, annotation: Annotation, position: int, size: tuple[int, int], where: str) -> Track:
-        track_id = position if annotation.id is None else annotation.id
+        track_id = position if annotation.number is None else annotation.number
         where = f"{where}: annotation {track_id}"
         return Track(
             id=track_id,

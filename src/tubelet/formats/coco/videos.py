@@ -139,7 +139,7 @@ class _Videos(LazyVideos[_Entry]):
         for t, image in enumerate(entry.images):
             for annotation in entry.objects.get(image.id, ()):
                 here = f"{where}, frame {t}: annotation {annotation.id}"
-                track_id = annotation.instance_id if annotation.track_id is None else annotation.track_id
+                track_id = annotation.track
                 if track_id is None:
                     raise FormatError(f"{here}: expected a track_id")
 

@@ -13,7 +13,7 @@ from tubelet.core.atomic import new_folder
 from tubelet.core.masks import RLE
 from tubelet.core.text import printable
 from tubelet.core.types import Track, Video, VideoSet
-from tubelet.formats.cvat import CROWD
+from tubelet.formats.cvat.shapes import CROWD
 from tubelet.formats.storing import Omissions, folder_names, store_frames
 
 LONGEST_NAME = 10_000  # characters
@@ -36,11 +36,11 @@ def write(out: str | Path, videos: VideoSet, *, frames: bool = True) -> Omission
         >>> import tempfile
         >>> from pathlib import Path
         >>> from tubelet.core.types import VideoSet
-        >>> from tubelet.formats import cvat_write
+        >>> from tubelet.formats import cvat
         >>> video = tubelet.Video(id="dog", size=(4, 6), frames=[torch.zeros(3, 4, 6, dtype=torch.uint8)])
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     out = Path(folder, "set")
-        ...     _ = cvat_write.write(out, VideoSet(videos=[video], classes=("dog",)))
+        ...     _ = cvat.write(out, VideoSet(videos=[video], classes=("dog",)))
         ...     sorted(path.name for path in out.rglob("*.*"))
         ['annotations.xml', 'frame_000000.png']
     """
