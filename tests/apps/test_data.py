@@ -123,3 +123,16 @@ def test_the_help_names_every_form():
 
     assert set(READ.replace(" or ", ", ").split(", ")) == set(FORMS)
     assert set(WRITTEN.replace(" and ", ", ").split(", ")) == {name for name, form in FORMS.items() if form.write}
+
+
+@pytest.mark.parametrize("form", ["labelme", "yolo-seg", "davis", "coco-video"])
+def test_parts_of_a_set_in_another_form_find_their_frames(form, generated_set, tmp_path, capsys):
+    convert = ["data", "convert", str(generated_set), str(tmp_path / "set"), "--to", form]
+    assert call(convert) == 0
+    (tmp_path / "elsewhere").mkdir()
+    split = ["data", "split", str(tmp_path / "set"), "--videos", "1"]
+    assert call([*split, "--out", str(tmp_path / "elsewhere")]) == 2
+    assert "data convert SET NEW --to ytvis" in capsys.readouterr().err
+    assert call(split) == 0
+    for part in ("train.json", "val.json"):
+        assert call(["data", "check", str(tmp_path / "set" / part)]) == 0

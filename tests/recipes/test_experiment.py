@@ -17,6 +17,7 @@ from tubelet.apps.cli import call
 from tubelet.core.errors import ConfigError, FormatError
 from tubelet.core.types import Clip
 from tubelet.data.clips import ClipDataset
+from tubelet.formats.label_maps import encode_map
 from tubelet.models.rcnn.model import MaskTrackConfig
 from tubelet.recipes import find, starting
 from tubelet.recipes.experiment import Experiment
@@ -159,6 +160,22 @@ def test_finetune_takes_images_as_pseudo_videos(tmp_path: Path) -> None:
     assert not torch.equal(clip.frames[0], clip.frames[1])
     assert clip.tracks is not None
     assert clip.tracks.masks[0].any(-1).any(-1).all()
+
+
+def test_finetune_learns_from_images_in_any_form(tmp_path: Path) -> None:
+    maps = tmp_path / "voc"
+    for folder, kind in (("JPEGImages", 0), ("SegmentationClass", 12), ("SegmentationObject", 1)):
+        (maps / folder).mkdir(parents=True)
+        for number in (1, 2):
+            picture = np.zeros((96, 128), np.uint8)
+            picture[20:70, 30:90] = kind
+            data = encode_map(picture) if kind else cv2.imencode(".jpg", picture)[1].tobytes()
+            (maps / folder / f"{number}{'.png' if kind else '.jpg'}").write_bytes(data)
+    small = ["train.iterations=2", "train.batch_size=1", "train.workers=0", "train.precision=fp32", "train.log_every=1"]
+    outcome = call(["train", "finetune", f"data.annotations={maps}", *small, "--out", str(tmp_path / "run")])
+    assert outcome == 0
+    assert len(losses(tmp_path / "run")) == 2
+    assert all(np.isfinite(losses(tmp_path / "run")))
 
 
 def test_other_recipes_say_which_one_takes_images(tmp_path: Path) -> None:

@@ -121,7 +121,7 @@ def split(
     parts = {"train.json": training, "val.json": validation}
     with together(folder) as scratch:
         for name, part in parts.items():
-            ytvis.write_set(scratch / name, part)
+            ytvis.write_set(scratch / name, part, beside=folder)
     show(*(f"{folder / name}: {len(part.videos)} videos" for name, part in parts.items()))
 
 

@@ -122,7 +122,7 @@ DEFAULT = _SSDLITE.but(
 FINETUNE = DEFAULT.but(
     about="the bundled default model, all of it, on videos (or images) and classes of your own",
     model=MODEL.but(detector=MODEL.detector.but(frozen=False)),
-    data=YouTubeVIS(stills=True),
+    data=YouTubeVIS(any_form=True),
     sampler=NearbyPair(),
     init="default",
     optim=DEFAULT.optim.but(lr=6e-4, parts={}),

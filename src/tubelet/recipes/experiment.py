@@ -68,13 +68,14 @@ class YouTubeVIS(_Data):
     kind: Literal["ytvis"] = "ytvis"
     annotations: str | None = None  # the JSON
     frames: str | None = None  # the folder of frames; JPEGImages beside the JSON where not given
-    stills: bool = False  # a COCO JSON of images will do too; each is then a video of one frame
+    any_form: bool = False  # any other form that `tubelet data convert` reads will do too, of videos or of images
 
     def read(self) -> VideoSet:
-        path = _given(self.annotations, "data.annotations", "a YouTube-VIS JSON")
+        what = "a data set in any known form" if self.any_form else "a YouTube-VIS JSON"
+        path = _given(self.annotations, "data.annotations", what)
+        if self.any_form:
+            return registry.open_set(path, frames=self.frames)
         if _holds_images(Path(path)):
-            if self.stills:
-                return coco.read(path, self.frames)
             raise FormatError(f"{path}: expected videos, found COCO images; the recipe finetune takes them")
         return ytvis.read(path, Path(self.frames) if self.frames else None)
 

@@ -39,6 +39,7 @@ class AnnotatedSet(VideoSet):
 class Frames(Sequence["Tensor"]):
     """The frames of a video by file name, uint8 [3, H, W] each; files are opened at the first use.
 
+    Of the folders, the first that has the first frame is used, or `beside`, that of the JSON file, if it has it.
     Raises InputError at the first use if no folder is there.
 
     Example:
@@ -49,11 +50,19 @@ class Frames(Sequence["Tensor"]):
         2
     """
 
-    def __init__(self, folders: tuple[Path, ...], files: tuple[str, ...], size: tuple[int, int], where: str) -> None:
-        self.folders = folders  # the first that exists is used
+    def __init__(
+        self,
+        folders: tuple[Path, ...],
+        files: tuple[str, ...],
+        size: tuple[int, int],
+        where: str,
+        beside: Path | None = None,
+    ) -> None:
+        self.folders = folders
         self.files = files
         self.size = size
         self.where = where  # for error messages
+        self.beside = beside
 
     def __len__(self) -> int:
         return len(self.files)
@@ -66,12 +75,13 @@ class Frames(Sequence["Tensor"]):
         """The frames in their folder or archive; raises InputError if there is none."""
         from tubelet.formats.files import StoredFrames, clean_name  # imports torch
 
-        folder = next((folder for folder in self.folders if _has_files(folder)), None)
-        if folder is None:
-            raise InputError(f"{self.where}: its frames are expected in {self.folders[0]}, which is not there")
-
         names = tuple(clean_name(name, self.where) for name in self.files)
-        return StoredFrames(_opened(folder), names, self.size)
+        usual = [folder for folder in self.folders if _has_files(folder)]
+        possible = usual if self.beside is None else [*usual, self.beside]
+        folder = next((folder for folder in possible if names and _opened(folder).find(names[0])), None)
+        if folder is None and not usual:
+            raise InputError(f"{self.where}: its frames are expected in {self.folders[0]}, which is not there")
+        return StoredFrames(_opened(folder or usual[0]), names, self.size)
 
 
 def _has_files(folder: Path) -> bool:

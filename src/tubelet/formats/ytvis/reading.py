@@ -64,7 +64,7 @@ def read(path: Path | str, frames: Path | str | None = None, *, faults: Faults |
     Args:
         path: The JSON file.
         frames: Folder or zip archive of the frames; by default JPEGImages beside the JSON or in a
-            folder of the JSON's name.
+            folder of the JSON's name, or the JSON's own folder.
         faults: If lenient, invalid annotations are left out and counted there.
 
     Returns:
@@ -94,7 +94,7 @@ def read(path: Path | str, frames: Path | str | None = None, *, faults: Faults |
         raise FormatError(f"{path}: expected a data set with videos, categories and annotations")
 
     folders = _usual_folders(path) if frames is None else (Path(frames),)
-    return _read(document, path, folders, faults)
+    return _read(document, path, folders, faults, beside=path.parent if frames is None else None)
 
 
 def read_tables(path: Path | str) -> AnnotatedSet:
@@ -122,14 +122,16 @@ def read_tables(path: Path | str) -> AnnotatedSet:
     return _read(document, path, _usual_folders(path), Faults())
 
 
-def _read(document: YtvisDocument, path: Path, folders: tuple[Path, ...], faults: Faults) -> AnnotatedSet:
+def _read(
+    document: YtvisDocument, path: Path, folders: tuple[Path, ...], faults: Faults, beside: Path | None = None
+) -> AnnotatedSet:
     listed = videos_of(document, path)
     categories = categories_of(document, path)
     tracks, occlusion = _truth(document, listed, categories, path, faults)
 
     videos = []
     for video, video_tracks in zip(listed, tracks, strict=True):
-        frames = Frames(folders, video.files, video.size, f"{path}: video {video.id}")
+        frames = Frames(folders, video.files, video.size, f"{path}: video {video.id}", beside)
         truth = None if document.annotations is None else tuple(video_tracks)
         videos.append(Video(id=str(video.id), size=video.size, frames=frames, tracks=truth))
 

@@ -10,7 +10,7 @@ import msgspec
 
 from tubelet.core import masks
 from tubelet.core.atomic import new_folder
-from tubelet.core.errors import FormatError, nearest
+from tubelet.core.errors import FormatError, InputError, nearest
 from tubelet.core.masks.packed import Tube, pack
 from tubelet.core.records import Prediction, Track, Video, VideoSet
 from tubelet.core.text import plain
@@ -19,12 +19,19 @@ from tubelet.formats.ytvis.document import save
 from tubelet.formats.ytvis.numbering import Frames, category_numbers, numbers_of, video_names, video_numbers
 
 
-def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg") -> None:
+def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg", beside: Path | None = None) -> None:
     """Write a data set with its tracks.
 
     Frames have the file names that they were read with, else `<video id>/00000<suffix>` and so on.
     Ids of videos are written as they are if all are integers, ids of tracks if none occurs twice in
     the set; otherwise they are numbered from 1.
+
+    Args:
+        path: The file.
+        videos: The set.
+        suffix: Of frames without a file name.
+        beside: The folder in which the file will be, if frames of other forms are to be found from there;
+            raises InputError if they are not image files below it.
 
     Example:
         >>> import tempfile
@@ -45,7 +52,7 @@ def write_set(path: Path | str, videos: VideoSet, *, suffix: str = ".jpg") -> No
     table = []
     for number, name, video in zip(numbers, video_names(videos), videos.videos, strict=True):
         entry = _video(number, name, video.size, len(video))
-        table.append({**entry, "file_names": _file_names(video, suffix)})
+        table.append({**entry, "file_names": _file_names(video, suffix, beside)})
 
     def annotations() -> Iterator[dict[str, Any]]:
         count = 0
@@ -233,7 +240,22 @@ def _tubes(tracks: Sequence[Track], size: tuple[int, int]) -> list[Tube]:
     return [rles if isinstance(rles, Tube) else pack([rles], size)[0] for rles in all_rles]
 
 
-def _file_names(video: Video, suffix: str) -> list[str]:
+def _file_names(video: Video, suffix: str, beside: Path | None) -> list[str]:
     if isinstance(video.frames, Frames):
         return [plain(name) for name in video.frames.files]
+    if beside is not None:
+        return _names_from(beside, video)
     return [f"{plain(video.id)}/{t:05d}{suffix}" for t in range(len(video))]
+
+
+def _names_from(folder: Path, video: Video) -> list[str]:
+    """The image files of a video, relative to a folder above them."""
+    from tubelet.formats.files import Folder, StoredFrames  # imports torch
+
+    frames = video.frames
+    if isinstance(frames, StoredFrames) and isinstance(frames.files, Folder):
+        paths = [(frames.files.path / frames.stored_name(t)).absolute() for t in range(len(frames))]
+        if all(path.is_relative_to(folder.absolute()) for path in paths):
+            return [plain(path.relative_to(folder.absolute()).as_posix()) for path in paths]
+    remedy = "bring the set into YouTube-VIS form first (tubelet data convert SET NEW --to ytvis)"
+    raise InputError(f"video {video.id}: its frames are no image files below {folder}; {remedy}")
