@@ -280,6 +280,9 @@ def test_edits_of_another_result_are_refused(tmp_path: Path) -> None:
         ({"kind": "redraw", "track": 1, "frame": 0, "mask": {"size": [8, 10], "counts": "0"}}, "mask"),
         ({"kind": "redraw", "track": 1, "frame": 0, "mask": {"size": [10**9, 10**9], "counts": []}}, "mask"),
         ({"kind": "redraw", "track": 1, "frame": 0, "mask": [[1, 2, 3, 4, 5, 6]]}, "mask"),
+        ({"kind": "redraw", "track": 1, "frame": 0, "mask": {"size": [8], "counts": "0"}}, "mask"),
+        ({"kind": "redraw", "track": 1, "frame": 0, "mask": {"size": [8, 10], "polygon": [[1, 1], [5, 5]]}}, "three"),
+        ({"kind": "redraw", "track": 1, "frame": 0, "mask": {"size": [8, 10], "polygon": "all"}}, "list of points"),
     ],
 )
 def test_a_file_of_other_content_is_refused(tmp_path: Path, edit: object, message: str) -> None:
@@ -289,6 +292,48 @@ def test_a_file_of_other_content_is_refused(tmp_path: Path, edit: object, messag
     path.write_text(json.dumps({**tree, "edits": [edit]}))
     with pytest.raises(FormatError, match=message):
         Editing(result(track(1, range(6)))).load(path)
+
+
+def test_a_polygon_in_a_file_is_the_mask_that_a_script_draws() -> None:
+    corners = [(2.0, 2.0), (6.0, 2.0), (6.0, 5.0)]
+    script = Editing(result(track(1, range(6))))
+    script.redraw(1, 0, corners)
+    mask = {"size": list(SIZE), "polygon": [list(corner) for corner in corners]}
+    read = edits.Edit.read({"kind": "redraw", "track": 1, "frame": 0, "mask": mask})
+    assert (read,) == script.edits
+
+
+@pytest.mark.parametrize(
+    ("edit", "words"),
+    [
+        (edits.Delete(track=3), "delete 3"),
+        (edits.Delete(track=3, first=5), "delete 3 from frame 5"),
+        (edits.Delete(track=3, first=5, last=5), "delete 3 in frame 5"),
+        (edits.DeleteAlike(track=3), "delete 3 and all alike"),
+        (edits.Merge(track=3, other=7), "merge 3 and 7"),
+        (edits.SplitTrack(track=3, at=5, new=8), "split 3 at frame 5"),
+        (edits.Swap(track=3, other=7, first=5, last=9), "swap 3 and 7 in frames 5 to 9"),
+        (edits.Rename(track=3, name="goat"), "rename 3 to goat"),
+        (edits.Redraw(track=3, frame=5, mask=square(0)), "redraw 3 in frame 5"),
+        (edits.Add(new=8, name="cow", frame=5, mask=square(0)), "add cow 8 in frame 5"),
+        (edits.Fill(track=3, first=5, last=9, found={}), "follow 3 in frames 5 to 9"),
+    ],
+)
+def test_an_edit_says_what_it_does_and_is_read_again(edit: edits.Edit, words: str) -> None:
+    assert str(edit) == words
+    assert edits.Edit.read(edit.model_dump(mode="json")) == edit
+
+
+def test_a_draft_knows_what_an_edit_changed() -> None:
+    editing = Editing(result(track(1, range(6)), track(2, range(6)), track(3, range(6))))
+    before = editing.draft
+    editing.swap(1, 3, first=2)
+    editing.delete(2)
+    assert editing.draft.changed(before) == [1, 3]
+    assert before.changed(editing.draft) == [1, 2, 3]
+    editing.undo()
+    editing.undo()
+    assert editing.draft.changed(editing.unedited) == []
 
 
 # what does not fit

@@ -52,6 +52,8 @@ class Draft:
         ([3], [0])
         >>> draft.tracks() == prediction.tracks
         True
+        >>> draft.without([3]).changed(draft), draft.changed(draft.without([3]))
+        ([], [3])
     """
 
     size: tuple[int, int]  # height, width
@@ -96,6 +98,14 @@ class Draft:
         if name in self.classes:
             return self, self.classes.index(name)
         return replace(self, classes=(*self.classes, name)), len(self.classes)
+
+    def changed(self, earlier: Draft) -> list[int]:
+        """Ids of the objects that are new or different since an earlier draft of the same result."""
+        return [id for id, row in self.rows.items() if earlier.rows.get(id) is not row]
+
+    def track(self, id: int) -> Track:
+        """The object with this id as a track. Raises ConfigError if there is none."""
+        return _track(id, self.row(id), self.length)
 
     def tracks(self) -> tuple[Track, ...]:
         """The objects as tracks; one that was not edited is the very track of the result."""

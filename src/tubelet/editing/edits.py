@@ -14,26 +14,57 @@ import numpy as np
 from pydantic import BeforeValidator, Field, PlainSerializer, model_validator
 
 from tubelet.core import masks
+from tubelet.core.arguments import short
+from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.masks import RLE
 from tubelet.core.plugs import PlugConfig
+from tubelet.core.polygons import Points, polygon
 from tubelet.core.records import Track
 from tubelet.editing.draft import Draft, Entry, Row
 
 ALIKE = 0.5  # overlap (IoU) of their usual places from which two tracks of a class show the same thing
 
 
+def outlined(corners: Points, size: tuple[int, int]) -> RLE:
+    """The mask of a polygon (x, y in pixels) in a frame of this size (height, width).
+
+    Raises ConfigError for fewer than three points, FormatError for points far from the frame.
+
+    Example:
+        >>> from tubelet.core import masks
+        >>> from tubelet.editing.edits import outlined
+        >>> int(masks.areas([outlined([(1, 1), (5, 1), (5, 3), (1, 3)], (4, 6))])[0])
+        8
+    """
+    points = polygon("outline", corners)
+    mask = masks.from_json([points.ravel().tolist()], size, "outline")
+    if mask is None:
+        raise ConfigError(f"outline: expected a polygon inside the frame, got {short(points.tolist())}")
+    return mask
+
+
 def _read_mask(value: Any) -> RLE:
-    """An RLE, or what JSON files have for one, of any plausible size; the draft knows which one is right."""
+    """A mask as JSON has it, {"size", "counts"} or {"size", "polygon"}; whether the size is right, the draft knows."""
     if isinstance(value, RLE):
         return value
     size = value.get("size") if isinstance(value, dict) else None
-    if not isinstance(size, list) or not all(type(side) is int for side in size):
-        raise ValueError("expected a mask with size and counts")
-    mask = masks.from_json(value, tuple(size), "mask")
+    if not isinstance(size, list) or len(size) != 2 or not all(type(side) is int and side > 0 for side in size):
+        raise ValueError("expected a mask with size and counts, or with size and polygon")
+    if "polygon" in value:
+        return outlined(_corners(value["polygon"]), (size[0], size[1]))
+    mask = masks.from_json(value, (size[0], size[1]), "mask")
     if mask is None:
         raise ValueError("expected a mask, got none")
     return mask
+
+
+def _corners(value: Any) -> list[list[float]]:
+    is_list = isinstance(value, list) and all(isinstance(corner, list) for corner in value)
+    if not is_list or not all(type(side) in (int, float) for corner in value for side in corner):
+        raise ValueError("expected a polygon as a list of points [x, y]")
+    corners: list[list[float]] = value
+    return corners
 
 
 Mask = Annotated[RLE, BeforeValidator(_read_mask), PlainSerializer(masks.to_json)]
@@ -47,15 +78,33 @@ class Edit(PlugConfig):
         >>> from tubelet.editing import edits
         >>> sorted(edits.Edit.kinds())
         ['add', 'delete', 'delete_alike', 'fill', 'merge', 'redraw', 'rename', 'split', 'swap']
+        >>> print(edits.Edit.read({"kind": "swap", "track": 3, "other": 7, "first": 120}))
+        swap 3 and 7 from frame 120
     """
+
+    @classmethod
+    def read(cls, tree: Any) -> Edit:
+        """The edit of a tree of JSON values, as `model_dump(mode="json")` gives it.
+
+        Raises ConfigError for an unknown kind, or for a field that is missing or does not fit.
+        """
+        return _Single.from_tree({"edit": tree}).edit
 
     @abstractmethod
     def apply(self, draft: Draft) -> Draft:
         """The draft after this edit."""
 
+    @abstractmethod
+    def __str__(self) -> str:
+        """What is done, in a few words for a list of edits."""
+
     def made(self) -> int | None:
         """The id of the track that this edit makes, if it makes one."""
         return None
+
+
+class _Single(Config):
+    edit: Edit
 
 
 class SpanEdit(Edit):
@@ -75,12 +124,21 @@ class SpanEdit(Edit):
         last = draft.length - 1 if self.last is None else draft.frame(self.last)
         return draft.frame(self.first), last
 
+    def where(self) -> str:
+        """The span in words, after a space; nothing for the whole video."""
+        if self.last is None:
+            return f" from frame {self.first}" if self.first else ""
+        return f" in frame {self.first}" if self.first == self.last else f" in frames {self.first} to {self.last}"
+
 
 class Delete(SpanEdit):
     """Delete a track, or its masks in a span of frames."""
 
     kind: Literal["delete"] = "delete"
     track: int
+
+    def __str__(self) -> str:
+        return f"delete {self.track}{self.where()}"
 
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)
@@ -93,6 +151,9 @@ class DeleteAlike(Edit):
 
     kind: Literal["delete_alike"] = "delete_alike"
     track: int
+
+    def __str__(self) -> str:
+        return f"delete {self.track} and all alike"
 
     def apply(self, draft: Draft) -> Draft:
         wrong = draft.row(self.track)
@@ -115,6 +176,9 @@ class Merge(Edit):
     track: int
     other: int
     prefer: int | None = None
+
+    def __str__(self) -> str:
+        return f"merge {self.track} and {self.other}"
 
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)
@@ -143,6 +207,9 @@ class SplitTrack(Edit):
     at: int
     new: int
 
+    def __str__(self) -> str:
+        return f"split {self.track} at frame {self.at}"
+
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)
         at = draft.frame(self.at)
@@ -164,6 +231,9 @@ class Swap(SpanEdit):
     track: int
     other: int
 
+    def __str__(self) -> str:
+        return f"swap {self.track} and {self.other}{self.where()}"
+
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)
         other = draft.row(self.other)
@@ -183,6 +253,9 @@ class Rename(Edit):
     track: int
     name: Name
 
+    def __str__(self) -> str:
+        return f"rename {self.track} to {self.name}"
+
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)
         draft, label = draft.labelled(self.name)
@@ -196,6 +269,9 @@ class Redraw(Edit):
     track: int
     frame: int
     mask: Mask
+
+    def __str__(self) -> str:
+        return f"redraw {self.track} in frame {self.frame}"
 
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)
@@ -211,6 +287,9 @@ class Add(Edit):
     name: Name
     frame: int
     mask: Mask
+
+    def __str__(self) -> str:
+        return f"add {self.name} {self.new} in frame {self.frame}"
 
     def apply(self, draft: Draft) -> Draft:
         _check_new(draft, self.new)
@@ -232,6 +311,9 @@ class Fill(SpanEdit):
     kind: Literal["fill"] = "fill"
     track: int
     found: dict[int, Mask]
+
+    def __str__(self) -> str:
+        return f"follow {self.track}{self.where()}"
 
     def apply(self, draft: Draft) -> Draft:
         row = draft.row(self.track)

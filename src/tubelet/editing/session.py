@@ -13,12 +13,11 @@ import numpy as np
 from pydantic import Field
 
 from tubelet.core import masks
-from tubelet.core.arguments import short
 from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, FormatError
 from tubelet.core.masks import RLE
-from tubelet.core.polygons import Points, polygon
+from tubelet.core.polygons import Points
 from tubelet.core.records import AnyPrediction, Prediction
 from tubelet.core.untrusted.documents import read_json
 from tubelet.core.untrusted.files import is_file
@@ -33,6 +32,7 @@ from tubelet.editing.edits import (
     Rename,
     SplitTrack,
     Swap,
+    outlined,
 )
 
 EDITS = "edits.json"
@@ -108,6 +108,21 @@ class Editing(Generic[AnyPrediction]):
         """The edits in the order in which they were done, without those that were undone."""
         return tuple(self._edits)
 
+    @property
+    def undone(self) -> tuple[Edit, ...]:
+        """The edits that can be done again; the last one comes first."""
+        return tuple(self._undone)
+
+    @property
+    def unedited(self) -> Draft:
+        """The objects before all edits."""
+        return self._drafts[0]
+
+    @property
+    def next_id(self) -> int:
+        """The id of the next track that is made; no id is used twice, not even after `undo`."""
+        return self._next_id
+
     # the verbs
 
     def delete(self, track: int, first: int = 0, last: int | None = None) -> None:
@@ -124,7 +139,7 @@ class Editing(Generic[AnyPrediction]):
 
     def split(self, track: int, at: int) -> int:
         """Give the part of a track from frame `at` on an id of its own, which is returned."""
-        return self._make(SplitTrack(track=track, at=at, new=self._next_id))
+        return self._make(SplitTrack(track=track, at=at, new=self.next_id))
 
     def swap(self, track: int, other: int, first: int, last: int | None = None) -> None:
         """Exchange two identities from frame `first` on, or until frame `last`."""
@@ -140,7 +155,7 @@ class Editing(Generic[AnyPrediction]):
 
     def add(self, name: str, frame: int, mask: np.ndarray | RLE | Points) -> int:
         """Add an object that was missed, by its mask in one frame; returns its id."""
-        return self._make(Add(new=self._next_id, name=name, frame=frame, mask=self._mask(mask)))
+        return self._make(Add(new=self.next_id, name=name, frame=frame, mask=self._mask(mask)))
 
     # doing and undoing
 
@@ -211,11 +226,7 @@ class Editing(Generic[AnyPrediction]):
                 raise ConfigError(f"expected a mask of size {list(size)} (height, width), got {list(mask.shape)}")
             return masks.encode(mask[None])[0]
 
-        corners = polygon("outline", mask)
-        drawn = masks.from_json([corners.ravel().tolist()], size, "outline")
-        if drawn is None:
-            raise ConfigError(f"outline: expected a polygon inside the frame, got {short(corners.tolist())}")
-        return drawn
+        return outlined(mask, size)
 
 
 def seen_frames(folder: str | Path) -> tuple[int, ...]:
