@@ -5,14 +5,32 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tubelet needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 2; }
+PACKAGES = -e ".[export,hub,ray,web]" --group dev -c constraints.txt
 
-.PHONY: help setup demo test matrix check bench docs clean
+# where there is no NVIDIA device, PyTorch without CUDA, which is a fraction of the size; if it cannot be had, the usual one
+UV = VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet
+FOR_CPUS = --torch-backend cpu
+NVIDIA = test "$$(uname -s)" != Linux || nvidia-smi -L >/dev/null 2>&1
+AT_HAND = UV_HTTP_TIMEOUT=20 UV_HTTP_RETRIES=1 $(UV) --dry-run $(FOR_CPUS) torch torchvision -c constraints.txt >/dev/null 2>&1
+define INSTALL_BY_UV
+	if $(NVIDIA); then \
+		$(UV) $(PACKAGES); \
+	elif $(AT_HAND) && echo "no NVIDIA device: PyTorch for CPUs alone" && $(UV) $(FOR_CPUS) $(PACKAGES); then \
+		:; \
+	else \
+		echo "no NVIDIA device, but PyTorch for CPUs alone cannot be had: the usual one, several gigabytes larger"; \
+		$(UV) $(PACKAGES); \
+	fi
+endef
+
+.PHONY: help setup demo test matrix wheel check bench docs clean
 
 help:
 	@echo "make setup   create .venv and install tubelet with its development tools"
 	@echo "make demo    segment and track the bundled video with the bundled model"
 	@echo "make test    run the tests"
 	@echo "make matrix  the demo and the tests on every Python at hand, and with the oldest libraries; SHORT=1 for a part"
+	@echo "make wheel   build a wheel, install it outside the repository and run its demo"
 	@echo "make check   formatting, lint, types and the layer rule"
 	@echo "make bench   speed and memory, side by side"
 	@echo "make docs    the documentation as pages: site/index.html"
@@ -23,12 +41,11 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(NEW_ENOUGH)
 	@echo "installing into $(VENV) (once; a few minutes where packages must be downloaded)"
 	@if command -v uv >/dev/null 2>&1; then \
-		uv venv --quiet --clear --python $(PYTHON) $(VENV) && \
-		VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet -e ".[export,hub,ray,web]" --group dev -c constraints.txt; \
+		uv venv --quiet --clear --python $(PYTHON) $(VENV) && $(INSTALL_BY_UV); \
 	else \
 		$(PYTHON) -m venv --clear $(VENV) && \
 		$(BIN)/python -m pip install --quiet --upgrade "pip>=25.1" && \
-		$(BIN)/python -m pip install --quiet -e ".[export,hub,ray,web]" --group dev -c constraints.txt; \
+		$(BIN)/python -m pip install --quiet $(PACKAGES); \
 	fi
 	@touch $@
 
@@ -42,6 +59,9 @@ test: $(STAMP)
 matrix:
 	@$(NEW_ENOUGH)
 	@$(PYTHON) tests/matrix.py $(if $(SHORT),--short) --jobs $(JOBS)
+
+wheel: $(STAMP)
+	@$(BIN)/python tests/wheel.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check src tests benchmarks docs/*.py
