@@ -188,7 +188,7 @@ def test_a_download_is_made_once_and_kept_for_the_newest_threshold(served: Serve
     files, folder = f"/api/jobs/{done['id']}/files/tracks.csv", served.store.job_folder(done["id"])
     served.client.post(f"{files}?threshold=0.3")
     served.client.post(f"{files}?threshold=0.4")
-    assert [path.name for path in folder.glob("*-tracks.csv")] == ["040-tracks.csv"]
+    assert [path.name for path in folder.glob("*tracks.csv")] == ["040-0-tracks.csv"]
 
 
 def test_the_same_wish_is_not_computed_twice(served: Served, done: dict[str, Any]) -> None:

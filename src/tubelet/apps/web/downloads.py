@@ -1,10 +1,10 @@
-"""Make the files that the page offers for download: overlay.mp4, predictions.json, davis.zip, tracks.csv."""
+"""Make the files that the page offers for download: the overlay, predictions, masks, a table, labelled data."""
 
 from __future__ import annotations
 
 import csv
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +14,7 @@ from tubelet.core import masks
 from tubelet.core.types import VideoSet
 from tubelet.formats import davis
 from tubelet.formats.ytvis import write_predictions
+from tubelet.inference.labelling import write_labels
 from tubelet.inference.results import VideoPrediction, render
 from tubelet.video.writer import VideoWriter
 
@@ -29,6 +30,18 @@ def make(name: str, prediction: VideoPrediction, folder: Path, check: Callable[[
     path = folder / name
     MAKERS[name](prediction, path, check)
     return path
+
+
+def make_labels(
+    prediction: VideoPrediction, form: str, frames: Collection[int] | None, path: Path, check: Callable[[], None]
+) -> None:
+    """Write a zip of the result as labelled data: of `frames` alone, if given.
+
+    Raises ConfigError if there is no frame.
+    """
+    folder = path.with_name("labels")
+    write_labels(folder, [(prediction, frames)], to=form)
+    _zip(folder, path, check)
 
 
 def _overlay(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:
@@ -59,10 +72,17 @@ def _davis(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -
             name = prediction.classes[track.label]
             writer.writerow([value, track.id, name, f"{track.score:.4f}"])
 
+    _zip(folder, path, check)
+
+
+def _zip(folder: Path, path: Path, check: Callable[[], None]) -> None:
     files = sorted(entry for entry in folder.rglob("*") if entry.is_file())
-    with zipfile.ZipFile(path, "w", zipfile.ZIP_STORED) as archive:  # PNG is compressed already
+    with zipfile.ZipFile(path, "w") as archive:
         for file_path in files:
-            archive.write(file_path, file_path.relative_to(folder).as_posix())
+            check()
+            is_image = file_path.suffix in (".jpg", ".png")  # compressed already
+            method = zipfile.ZIP_STORED if is_image else zipfile.ZIP_DEFLATED
+            archive.write(file_path, file_path.relative_to(folder).as_posix(), method)
 
 
 def _table(prediction: VideoPrediction, path: Path, check: Callable[[], None]) -> None:

@@ -14,8 +14,9 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, Busy, Full
-from tubelet.core.errors import InputError
+from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, Busy, Full, known
+from tubelet.apps.web.jobs.store import Job, Store
+from tubelet.core.errors import TubeletError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 MISSING = "there is no such thing here, or it was removed"
@@ -33,11 +34,19 @@ class Refusal(Exception):
         self.line = line
 
 
+def finished(store: Store, id: str) -> Job:
+    """The job of this id. Raises KeyError if there is none, Refusal if it has not finished."""
+    job = known(store.job(id))
+    if job.state != "done":
+        raise Refusal(409, "this video is not finished")
+    return job
+
+
 def add(app: FastAPI) -> None:
     """Add a handler for each kind of exception that has a response of its own."""
     handlers: dict[type[Exception], Callable[[Any], Response]] = {
         Refusal: lambda error: _response(error.status, error.line),
-        InputError: lambda error: _response(422, str(error)),
+        TubeletError: lambda error: _response(422, str(error)),
         Full: lambda error: _response(507, str(error)),
         OSError: _disk_error,
         sqlite3.Error: _database_error,

@@ -5,11 +5,9 @@ from __future__ import annotations
 import asyncio
 import gzip
 import json
-import re
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import anyio.to_thread
@@ -20,23 +18,18 @@ from starlette.types import ASGIApp
 
 from tubelet import __version__
 from tubelet.apps.demo import VIDEO as EXAMPLE
-from tubelet.apps.web import assets, faults, uploads
+from tubelet.apps.web import assets, documents, edits, exports, faults, uploads
 from tubelet.apps.web.bodies import Bodies
-from tubelet.apps.web.faults import Refusal
+from tubelet.apps.web.exports import ERRAND_SECONDS, LABEL_FORMS
+from tubelet.apps.web.faults import Refusal, finished
 from tubelet.apps.web.guard import Access, Guard
+from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, described, known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
 from tubelet.apps.web.shares import Shares, address
 from tubelet.apps.web.uploads import described_film
 
-DOWNLOADS = {
-    "overlay.mp4": "video/mp4",
-    "predictions.json": "application/json",
-    "davis.zip": "application/zip",
-    "tracks.csv": "text/csv; charset=utf-8",
-}
-ERRAND_SECONDS = 1800.0  # longest wait for a download or attention maps
 EVENT_SECONDS = 0.2  # between two looks at a job's state
 HEARTBEAT_SECONDS = 15.0  # without an event, before a comment is sent
 
@@ -78,6 +71,9 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
     uploads.add(app, jobs)
     _add_jobs(app, jobs)
     _add_results(app, jobs)
+    edited = EditedResults(jobs.store)
+    edits.add(app, jobs, edited)
+    exports.add(app, jobs, edited)
 
     guarded = Guard(Shares(app, jobs.limits.requests_each), access)
     return Bodies(guarded, patience, unbounded=uploads.PATH)
@@ -87,7 +83,13 @@ def _add_lists(app: FastAPI, jobs: Jobs) -> None:
     @app.get("/api/about")
     def about() -> dict[str, Any]:
         limits = {**jobs.limits.described(), "threshold": BASE_THRESHOLD}
-        return {"version": __version__, "models": jobs.models, "limits": limits, "example": EXAMPLE.is_file()}
+        return {
+            "version": __version__,
+            "models": jobs.models,
+            "limits": limits,
+            "example": EXAMPLE.is_file(),
+            "forms": LABEL_FORMS,
+        }
 
     @app.get("/api/videos")
     def videos() -> list[dict[str, Any]]:
@@ -156,21 +158,10 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
 
     @app.get("/api/jobs/{id}/result")
     def result(id: str, request: Request) -> Response:
-        path = store.job_folder(_finished(jobs, id).id) / "result.json.gz"
+        path = store.job_folder(finished(store, id).id) / documents.RESULT
         if "gzip" in request.headers.get("accept-encoding", ""):
             return FileResponse(path, media_type="application/json", headers={"Content-Encoding": "gzip"})
         return Response(gzip.decompress(path.read_bytes()), media_type="application/json")
-
-    @app.get("/api/jobs/{id}/files/{name}")
-    def download(request: Request, id: str, name: str, threshold: float = 0.5) -> Response:
-        path = _download_file(jobs, _finished(jobs, id), name, threshold, address(request))
-        film = known(store.video(known(store.job(id)).video))
-        return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{_stem(film.name)}-{name}")
-
-    @app.post("/api/jobs/{id}/files/{name}")
-    def prepare(request: Request, id: str, name: str, threshold: float = 0.5) -> dict[str, int]:
-        path = _download_file(jobs, _finished(jobs, id), name, threshold, address(request))
-        return {"bytes": path.stat().st_size}
 
     @app.post("/api/videos/{id}/attention")
     def attention(request: Request, id: str, point: PointRequest) -> dict[str, Any]:
@@ -184,55 +175,6 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         return {"maps": answer["maps"]}
 
 
-def _finished(jobs: Jobs, id: str) -> Job:
-    """The job of this id; refuses the request if it has not finished."""
-    job = known(jobs.store.job(id))
-    if job.state != "done":
-        raise Refusal(409, "this video is not finished")
-    return job
-
-
-def _download_file(jobs: Jobs, job: Job, name: str, threshold: float, client: str) -> Path:
-    """The path of a download, which the worker makes at the first request.
-
-    Only the file of the last threshold is stored. Raises KeyError for an unknown name or a threshold out of range.
-    """
-    if name not in DOWNLOADS or not BASE_THRESHOLD <= threshold <= 1:
-        raise KeyError(name)
-
-    folder = jobs.store.job_folder(job.id)
-    percent = round(threshold * 100)
-    path = folder / f"{percent:03d}-{name}"
-    if path.is_file():
-        return path
-
-    film = known(jobs.store.video(job.video))
-    with jobs.store.scratch() as scratch:
-        order = {
-            "do": "download",
-            "file": name,
-            "name": film.name,
-            "threshold": percent / 100,
-            "source": str(jobs.source(film)),
-            "result": str(folder / "result.json.gz"),
-            "out": str(scratch),
-        }
-        jobs.ask(order, ERRAND_SECONDS, client)
-        known(jobs.store.job(job.id))  # if it was removed meanwhile, its folder must not come back
-
-        for older in folder.glob(f"[0-9][0-9][0-9]-{name}"):
-            older.unlink(missing_ok=True)
-        (scratch / name).replace(path)
-    return path
-
-
 def _job_json(job: Job, jobs: Jobs) -> dict[str, Any]:
     progress, ahead = jobs.progress(job)
     return described(job, progress, ahead, full=jobs.waits_for_space)
-
-
-def _stem(name: str) -> str:
-    """A video's name without suffix, for the name of a download; at most 60 ASCII letters, digits and ._-"""
-    stem = name.rsplit(".", 1)[0]
-    plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)
-    return plain.strip("-.")[:60] or "video"

@@ -1,7 +1,7 @@
-"""The list of videos and jobs: read from memory and written to SQLite, so that a full disk loses no change of state.
+"""The list of videos, jobs and edits: read from memory and written to SQLite, so that a full disk loses no state.
 
 Every change is made in memory first and then in the file. A change that the disk refuses waits in memory, in order,
-until `catch_up` can write it. Only a new row is refused on a full disk, because a restart would forget the job.
+until `catch_up` can write it. Only a new row, a job or an edit, is refused on a full disk: a restart would forget it.
 
 To make this rare, both of SQLite's files have pages in reserve: the database has free pages, and the write-ahead log
 has its full length from the start, because it is copied back before it grows.
@@ -28,6 +28,11 @@ CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, video TEXT NOT NULL REFERENCES videos(id) ON DELETE CASCADE, model TEXT NOT NULL,
     length INTEGER, stride INTEGER, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, objects INTEGER,
     seconds REAL, created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS steps (
+    job TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, number INTEGER NOT NULL, step TEXT NOT NULL,
+    PRIMARY KEY (job, number));
+CREATE TABLE IF NOT EXISTS seen (
+    job TEXT PRIMARY KEY REFERENCES jobs(id) ON DELETE CASCADE, frames TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS reserve (pages BLOB);
 """
 PAGE = 4096  # bytes
@@ -83,7 +88,7 @@ class JobList:
             return self._memory.execute(statement, values).fetchall()
 
     def change(self, statement: str, *values: Any) -> None:
-        """Update or delete rows; on a full disk, the change is valid at once and written later."""
+        """Update, replace or delete rows; on a full disk, the change is valid at once and written later."""
         with self._lock:
             self._memory.execute(statement, values)
             self._unwritten.append((statement, values))

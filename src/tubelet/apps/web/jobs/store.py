@@ -11,6 +11,7 @@ Ids are random and made here: nothing that a browser sends becomes part of a pat
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -190,6 +191,24 @@ class Store:
                 shutil.rmtree(self.job_folder(job.id), ignore_errors=True)
         shutil.rmtree(self.video_folder(id), ignore_errors=True)
         self._list.change("DELETE FROM videos WHERE id = ?", id)  # removes its jobs, too
+
+    def steps(self, job: str) -> list[str]:
+        """The steps in which a result was edited, in order; see edited.py."""
+        rows = self._list.read("SELECT step FROM steps WHERE job = ? ORDER BY number", job)
+        return [row["step"] for row in rows]
+
+    def add_step(self, job: str, number: int, step: str) -> None:
+        """Add a step. Raises sqlite3.IntegrityError if there is one with this number."""
+        self._list.add("INSERT INTO steps VALUES (?, ?, ?)", job, number, step)
+
+    def seen(self, job: str) -> list[tuple[int, int]]:
+        """First and last of each run of frames of a result that a person has looked at."""
+        rows = self._list.read("SELECT frames FROM seen WHERE job = ?", job)
+        return [(first, last) for first, last in json.loads(rows[0]["frames"])] if rows else []
+
+    def set_seen(self, job: str, spans: list[tuple[int, int]]) -> None:
+        """Replace the frames that a person has looked at."""
+        self._list.change("INSERT OR REPLACE INTO seen VALUES (?, ?)", job, json.dumps(spans))
 
     def video_folder(self, id: str) -> Path:
         """The folder of a video's files."""

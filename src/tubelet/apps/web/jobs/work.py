@@ -56,9 +56,13 @@ def segment(model: Model, order: dict[str, Any], check: Callable[[], None], send
 
 
 def download(order: dict[str, Any], check: Callable[[], None]) -> dict[str, Any]:
-    """Write one download into the folder `out`."""
+    """Write one download into the folder `out`: labelled data if the order names a form, of some frames or all."""
     prediction = results.read(Path(order["result"]), Path(order["source"]), order["name"], order["threshold"])
-    downloads.make(order["file"], prediction, Path(order["out"]), check)
+    out = Path(order["out"])
+    if order["form"] is not None:
+        downloads.make_labels(prediction, order["form"], order["frames"], out / order["file"], check)
+    else:
+        downloads.make(order["file"], prediction, out, check)
     return {}
 
 
