@@ -266,7 +266,7 @@ def predicted(model: Any, frames: Tensor) -> prints.Prints:
     }
     recorded = {}
     for way, prediction in ways.items():
-        lines = [f"{track.id} {track.label} {track.score!r} {track.rles!r}" for track in prediction.tracks]
+        lines = [f"{track.id} {track.label} {track.score!r} {tuple(track.rles)!r}" for track in prediction.tracks]
         recorded[f"{way}/objects"] = str(len(prediction.tracks))
         recorded |= {f"{way}/track {n:02d}": prints.of_text(line) for n, line in enumerate(lines)}
         assert prediction.tracks, f"{way}: no objects, so nothing is compared"

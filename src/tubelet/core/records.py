@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from fractions import Fraction
-from typing import TYPE_CHECKING, Any, SupportsIndex, TypeVar
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, NamedTuple, SupportsIndex, TypeVar
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from tubelet.core import masks
 from tubelet.core.arguments import class_labels, fraction, not_negative, short, whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.masks import RLE
+from tubelet.core.masks.sparse import SparseMasks, sparse
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -36,6 +38,7 @@ class Track:
     """One object in a whole video, with one RLE mask per frame.
 
     `frames`, `times`, `boxes` and `areas` have one row for each frame in which the object appears.
+    Only these frames take memory.
 
     Example:
         >>> from tubelet.core import masks
@@ -52,25 +55,31 @@ class Track:
     id: int
     label: int  # position in the class list
     score: float  # 0 to 1; truth has 1
-    # one per frame of the video, None where absent; a tuple or a `masks.packed.Tube`
-    rles: Sequence[RLE | None]
+    rles: Sequence[RLE | None]  # one per frame of the video, None where absent; stored as `SparseMasks`
     ignore: bool = False  # a crowd: metrics neither reward nor punish predicting it
     area: float | None = None  # mean pixels over the object's frames, if the annotation gives areas
     # what `predict` adds, for reading: the class name, and the time of each frame of the video in seconds
     name: str = field(default="", compare=False)
     video_times: Sequence[float] | None = field(default=None, compare=False)
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "rles", sparse(self.rles))
+
     def __repr__(self) -> str:
         name = f", name={self.name!r}" if self.name else ""
         about = f"id={self.id}, label={self.label}{name}, score={self.score:.3g}"
-        frames = f"{sum(rle is not None for rle in self.rles)} of {len(self.rles)}"
+        frames = f"{len(self.entries.frames)} of {len(self.rles)}"
         return f"Track({about}, frames={frames}{', ignore' if self.ignore else ''})"
 
     @property
     def frames(self) -> np.ndarray:
         """Numbers of the n frames in which the object appears, int64 [n]."""
-        present = [t for t, rle in enumerate(self.rles) if rle is not None]
-        return np.array(present, np.int64)
+        return self.entries.frames.astype(np.int64)
+
+    @property
+    def entries(self) -> SparseMasks:
+        """`rles` as (frame, mask) pairs: `entries.items()`, `entries.frames` and `entries.present`."""
+        return sparse(self.rles)
 
     @property
     def times(self) -> np.ndarray:
@@ -87,17 +96,17 @@ class Track:
         if len(times) < 2:
             return 0.0
         duration = (times[-1] - times[0]) / (len(times) - 1)
-        return float(len(self.frames) * duration)
+        return float(len(self.entries.frames) * duration)
 
     @property
     def boxes(self) -> np.ndarray:
         """Tight boxes of the masks (x1, y1, x2, y2) in pixels, float64 [n, 4]."""
-        return masks.boxes(self._present())
+        return masks.boxes(self.entries.present)
 
     @property
     def areas(self) -> np.ndarray:
         """Pixels of the masks, float64 [n]."""
-        return masks.areas(self._present())
+        return masks.areas(self.entries.present)
 
     def mask(self, t: SupportsIndex) -> np.ndarray:
         """The mask in frame t, bool [H, W]; all False where the object is absent.
@@ -109,13 +118,10 @@ class Track:
         if rle is not None:
             return np.ascontiguousarray(masks.decode([rle])[0]).view(bool)
 
-        present = self._present()
+        present = self.entries.present
         if not present:
             raise ConfigError(f"track {self.id} has no mask in any frame")
         return np.zeros(present[0].size, bool)
-
-    def _present(self) -> list[RLE]:
-        return [rle for rle in self.rles if rle is not None]
 
     def _known_times(self) -> np.ndarray:
         if self.video_times is None:
@@ -238,6 +244,26 @@ class Prediction:
         """The tracks' ids, in their order."""
         return tuple(track.id for track in self.tracks)
 
+    def in_frame(self, t: int) -> list[tuple[Track, RLE]]:
+        """The tracks that appear in frame t, each with its mask there, in their order.
+
+        Example:
+            >>> from tubelet.core import masks
+            >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
+            >>> track = tubelet.Track(id=3, label=0, score=0.4, rles=(None, rle))
+            >>> prediction = tubelet.Prediction(video="dog", size=(4, 6), length=2, tracks=(track,))
+            >>> [(track.id, rle.size) for track, rle in prediction.in_frame(1)], prediction.in_frame(0)
+            ([(3, (4, 6))], [])
+        """
+        begin, end = self._appearances.frames.searchsorted(np.array([t, t + 1], np.int32)).tolist()
+        numbers = self._appearances.tracks[begin:end].tolist()
+        rows = self._appearances.rows[begin:end].tolist()
+        return [(self.tracks[n], self.tracks[n].entries.present[row]) for n, row in zip(numbers, rows, strict=True)]
+
+    @cached_property
+    def _appearances(self) -> _Appearances:
+        return _appearances([track.entries for track in self.tracks])
+
     def filter(
         self: AnyPrediction,
         *,
@@ -278,7 +304,7 @@ class Prediction:
                 (labels is None or track.label in labels)
                 and (ids is None or track.id in ids)
                 and track.score >= min_score
-                and len(track.frames) >= min_frames
+                and len(track.entries.frames) >= min_frames
                 and (not min_seconds or track.seconds >= min_seconds)
             )
 
@@ -292,6 +318,24 @@ class Prediction:
         threshold = fraction("threshold", threshold)
         tracks = tuple(track for track in self.tracks if track.score >= threshold)
         return replace(self, tracks=tracks)
+
+
+class _Appearances(NamedTuple):
+    """Every (object, frame) of a prediction, by frame; so a frame is found without asking each track."""
+
+    frames: np.ndarray  # int32 [M], ascending
+    tracks: np.ndarray  # int32 [M], position of the track
+    rows: np.ndarray  # int32 [M], position of the mask among those of its track
+
+
+def _appearances(entries: Sequence[SparseMasks]) -> _Appearances:
+    counts = [len(masks.frames) for masks in entries]
+    nothing = np.zeros(0, np.int32)
+    frames = np.concatenate([nothing, *(masks.frames for masks in entries)])
+    tracks = np.repeat(np.arange(len(entries), dtype=np.int32), counts)
+    rows = np.concatenate([nothing, *(np.arange(count, dtype=np.int32) for count in counts)])
+    by_frame = np.argsort(frames, kind="stable")
+    return _Appearances(frames[by_frame], tracks[by_frame], rows[by_frame])
 
 
 def _abbreviated(items: Sequence[object]) -> str:

@@ -150,14 +150,9 @@ def to_pandas(prediction: Prediction, source: Video) -> Any:
 
 
 def _detections(detections: Any, prediction: Prediction, t: int) -> Any:
-    tracks: list[Track] = []
-    rles: list[RLE] = []
-    for track in prediction.tracks:
-        rle = track.rles[t]
-        if rle is not None:
-            tracks.append(track)
-            rles.append(rle)
-
+    seen = prediction.in_frame(t)
+    tracks = [track for track, _ in seen]
+    rles = [rle for _, rle in seen]
     binary = masks.decode(rles) if rles else np.zeros((0, *prediction.size), np.uint8)
     names = [prediction.classes[track.label] for track in tracks]
     return detections(
@@ -173,9 +168,8 @@ def _detections(detections: Any, prediction: Prediction, t: int) -> Any:
 def _visible(prediction: Prediction) -> Iterator[tuple[Track, int, RLE]]:
     """Each track, frame and mask where the track has one: tracks in their order, frames in time."""
     for track in prediction.tracks:
-        for t, rle in enumerate(track.rles):
-            if rle is not None:
-                yield track, t, rle
+        for t, rle in track.entries.items():
+            yield track, t, rle
 
 
 def _xywh(rle: RLE) -> list[float]:

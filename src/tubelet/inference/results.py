@@ -18,8 +18,7 @@ from tubelet.core import masks
 from tubelet.core.arguments import short, whole_between
 from tubelet.core.atomic import new_folder, together
 from tubelet.core.errors import ConfigError
-from tubelet.core.masks import RLE
-from tubelet.core.types import Frame, Prediction, Track, Video
+from tubelet.core.types import Frame, Prediction, Video
 from tubelet.core.untrusted.files import as_path
 from tubelet.drawing.contact_sheet import caption, contact_sheet
 from tubelet.drawing.counts import draw_shape
@@ -96,10 +95,10 @@ class VideoPrediction(Prediction):
         """Count objects that cross lines, and the seconds that each identity spends in zones; nothing is decoded."""
         counter = self._counter(_checked_counting(counting))
         for t in range(self.length):
-            present = [track for track in self.tracks if track.rles[t] is not None]
-            boxes = masks.boxes([rle for track in present if (rle := track.rles[t]) is not None])
-            names = [track.name for track in present]
-            counter.add(t, self.source.time(t), [track.id for track in present], names, boxes)
+            seen = self.in_frame(t)
+            names = [track.name for track, _ in seen]
+            boxes = masks.boxes([rle for _, rle in seen])
+            counter.add(t, self.source.time(t), [track.id for track, _ in seen], names, boxes)
         return counts_of(counter)
 
     def draw(self, t: int, style: OverlayStyle | None = None) -> np.ndarray:
@@ -182,14 +181,9 @@ class VideoPrediction(Prediction):
         return conversions.to_pandas(self, self.source)
 
     def _frame(self, t: int, image: Tensor) -> Frame:
-        tracks: list[Track] = []
-        rles: list[RLE] = []
-        for track in self.tracks:
-            rle = track.rles[t]
-            if rle is not None:
-                tracks.append(track)
-                rles.append(rle)
-
+        seen = self.in_frame(t)
+        tracks = [track for track, _ in seen]
+        rles = [rle for _, rle in seen]
         binary = np.ascontiguousarray(masks.decode(rles)) if rles else np.zeros((0, *self.size), np.uint8)
         return Frame(
             index=t,
@@ -224,7 +218,7 @@ class VideoPrediction(Prediction):
 
     def _follow(self, trails: Trails, t: int) -> None:
         """Add the boxes of frame t to the trails, without decoding it."""
-        present = {track.id: rle for track in self.tracks if (rle := track.rles[t]) is not None}
+        present = {track.id: rle for track, rle in self.in_frame(t)}
         trails.add(self.source.time(t), list(present), masks.boxes(list(present.values())))
 
     def _counter(self, counting: Counting) -> ObjectCounter:

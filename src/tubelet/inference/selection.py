@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from tubelet.core import masks
 from tubelet.core.arguments import class_labels
 from tubelet.core.polygons import Points, centres, inside, polygon
 from tubelet.core.types import Track
@@ -43,17 +42,11 @@ class Selection:
         chosen = [track for track in tracks if self.has_class(track.label)]
         if self.region is not None:
             chosen = [self._cut(track) for track in chosen]
-            chosen = [track for track in chosen if any(rle is not None for rle in track.rles)]
+            chosen = [track for track in chosen if len(track.entries.frames)]
         return tuple(chosen)
 
     def _cut(self, track: Track) -> Track:
-        rles = list(track.rles)
-        present = [t for t, rle in enumerate(rles) if rle is not None]
-        boxes = masks.boxes([rle for rle in rles if rle is not None])
-        for t, is_inside in zip(present, self.in_region(boxes), strict=True):
-            if not is_inside:
-                rles[t] = None
-        return replace(track, rles=tuple(rles))
+        return replace(track, rles=track.entries.where(self.in_region(track.boxes)))
 
 
 def selection_of(names: Collection[str] | None, roi: Points | None, classes: tuple[str, ...]) -> Selection:

@@ -75,10 +75,12 @@ def test_intersections_that_are_counted_while_packing_are_the_same(seed: int) ->
     partners = [[truth for truth in truths if rng.random() < 0.9] for _ in tracks]
 
     known = overlaps.KnownIntersections(least=0.0)
+    lengths = [np.array([len(frame) for frame in track]) for track in counts]
     packed = tubes.pack_counts(
-        [b"".join(track) for track in counts],
-        [np.array([len(frame) for frame in track]) for track in counts],
-        [size] * len(tracks),
+        [
+            tubes.TrackCounts.dense(b"".join(track), of_track, size)
+            for track, of_track in zip(counts, lengths, strict=True)
+        ],
         lambda first, batch, decoded: known.add(batch, partners[first : first + len(batch)], decoded),
     )
     pairs = [(tube, truth) for tube, of_tube in zip(packed, partners, strict=True) for truth in of_tube]
@@ -91,9 +93,7 @@ def test_known_intersections_are_forgotten_in_another_process() -> None:
     (second,) = tubes.pack([[rle]], (4, 6))
     known = overlaps.KnownIntersections()
     (packed,) = tubes.pack_counts(
-        [rle.counts],
-        [np.array([len(rle.counts)])],
-        [(4, 6)],
+        [tubes.TrackCounts.dense(rle.counts, np.array([len(rle.counts)]), (4, 6))],
         lambda _, batch, decoded: known.add(batch, [[second]], decoded),
     )
     assert known.get(packed, second) == 24

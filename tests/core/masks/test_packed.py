@@ -64,7 +64,7 @@ def test_broken_counts_are_refused_exactly_where_the_single_check_refuses_them(
 ) -> None:
     whole = masks.encode(np.ones((1, *size), bool))[0].counts
     lengths = np.array([len(whole), len(counts), len(whole)])
-    packed = tubes.pack_counts([whole + counts + whole], [lengths], [size])[0]
+    packed = tubes.pack_counts([tubes.TrackCounts.dense(whole + counts + whole, lengths, size)])[0]
     try:
         masks.check_counts(counts, size)
     except FormatError:
@@ -82,7 +82,7 @@ def test_broken_counts_are_refused_exactly_where_the_single_check_refuses_them(
 )
 def test_runs_that_are_negative_or_do_not_fill_the_mask_are_refused(runs: list[int], size: tuple[int, int]) -> None:
     counts = _as_counts(runs)
-    packed = tubes.pack_counts([counts], [np.array([len(counts)])], [size])[0]
+    packed = tubes.pack_counts([tubes.TrackCounts.dense(counts, np.array([len(counts)]), size)])[0]
     assert isinstance(packed, tubes.Broken) == (min(runs) < 0 or sum(runs) != size[0] * size[1])
 
 
@@ -104,7 +104,8 @@ def test_one_broken_track_does_not_spoil_its_neighbours() -> None:
     good = masks.encode(np.ones((2, *size), bool))
     data = [b"".join(rle.counts for rle in good), b"\xff", good[0].counts]
     lengths = [np.array([len(rle.counts) for rle in good]), np.array([0, 1]), np.array([0, len(good[0].counts)])]
-    packed = tubes.pack_counts(data, lengths, [size] * 3)
+    tracks = [tubes.TrackCounts.dense(*track, size) for track in zip(data, lengths, strict=True)]
+    packed = tubes.pack_counts(tracks)
     assert [isinstance(tube, tubes.Broken) for tube in packed] == [False, True, False]
     assert packed[2].areas.tolist() == [0, 20]
 

@@ -1,4 +1,4 @@
-"""Masks as run-length codes (`rle`), whole packed tracks (`packed`), and their intersections (`overlaps`)."""
+"""Masks as run-length codes (`rle`), whole tracks (`sparse`, `packed`), and their intersections (`overlaps`)."""
 
 from tubelet.core.masks.rle import (
     MAX_PIXELS,
@@ -11,13 +11,14 @@ from tubelet.core.masks.rle import (
     encode,
     from_json,
     runs,
-    spatio_temporal_iou,
     to_json,
 )
+from tubelet.core.masks.sparse import SparseMasks, spatio_temporal_iou
 
 __all__ = [
     "MAX_PIXELS",
     "RLE",
+    "SparseMasks",
     "areas",
     "as_coco",
     "boxes",

@@ -59,12 +59,13 @@ def strokes(tubes: Sequence[Tube], begin: int = 0, end: int | None = None) -> St
         >>> strokes(pack([[rle, rle]], size=(4, 3)), begin=1).bounds.tolist()
         [0, 3]
     """
-    data, starts = _bytes_of(tubes, begin, end)
-    lengths = np.concatenate([each[1:] - each[:-1] for each in starts])  # bytes of each mask
+    spans = [tube.spans(min(begin, len(tube)), len(tube) if end is None else min(end, len(tube))) for tube in tubes]
+    data = b"".join([counts for counts, _ in spans])
+    lengths = np.concatenate([track_lengths for _, track_lengths in spans])  # bytes of each mask
     present = lengths > 0
     runs, _ = decode(np.frombuffer(data, np.uint8), lengths[present])
     assert runs is not None, "the masks of a tube are valid"
-    num_frames = [len(each) - 1 for each in starts]
+    num_frames = [len(track_lengths) for _, track_lengths in spans]
     return strokes_of(DecodedTracks(runs, present, num_frames, tubes[0].size))
 
 
@@ -104,22 +105,6 @@ def strokes_of(tracks: DecodedTracks) -> Strokes:
         frames.tolist(),
         bounds[frames].tolist(),
     )
-
-
-def _bytes_of(tubes: Sequence[Tube], begin: int, end: int | None) -> tuple[bytes, list[np.ndarray]]:
-    """The joined counts of some frames of all tracks, and where each frame begins in the counts of its track."""
-    if begin == 0 and end is None:
-        return b"".join([tube.data for tube in tubes]), [tube.starts for tube in tubes]
-
-    data = []
-    starts = []
-    for tube in tubes:
-        stop = len(tube) if end is None else min(end, len(tube))
-        track_starts = tube.starts[min(begin, stop) : stop + 1]
-        first = tube.starts[0]
-        data.append(tube.data[track_starts[0] - first : track_starts[-1] - first])
-        starts.append(track_starts)
-    return b"".join(data), starts
 
 
 def _positions(runs: Runs, offsets: np.ndarray, pixels: int) -> np.ndarray:

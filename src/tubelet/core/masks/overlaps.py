@@ -14,6 +14,7 @@ from tubelet.core.masks.packed import DecodedTracks, Tube
 from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, RIGHT, keep_freed_memory
 
 AT_ONCE = 4096  # pairs per batch of `shared_at_most`
+FRAMES_AT_ONCE = 1 << 20  # frames of all pairs of such a batch
 MOST_PAIRS = 64  # per batch of `intersections`
 MOST_BYTES = 4 * BATCH_BYTES  # of tracks that are decoded at once
 MOST_COLUMNS = 1 << 24  # of the frames of tracks that are decoded at once
@@ -114,17 +115,34 @@ def shared_at_most(pairs: TrackPairs) -> np.ndarray:
         >>> shared_at_most([(first, second)])
         array([24])
     """
-    bounds = [np.zeros(0, np.int64)]
-    for begin in range(0, len(pairs), AT_ONCE):
-        batch = pairs[begin : begin + AT_ONCE]
+    shared = np.zeros(len(pairs), np.int64)
+    for numbers in _batches_in_time(pairs):
+        batch = [pairs[k] for k in numbers]
         first = np.concatenate([first.facts for first, _ in batch])  # [frames of all pairs, 3]
         second = np.concatenate([second.facts for _, second in batch])
 
         columns_meet = (first[:, LEFT] <= second[:, RIGHT]) & (second[:, LEFT] <= first[:, RIGHT])
         smaller = np.minimum(first[:, AREA], second[:, AREA])
         starts = np.cumsum([0, *(len(tube) for tube, _ in batch[:-1])])
-        bounds.append(np.add.reduceat(smaller * columns_meet, starts, dtype=np.int64))
-    return np.concatenate(bounds)
+        shared[numbers] = np.add.reduceat(smaller * columns_meet, starts, dtype=np.int64)
+    return shared
+
+
+def _batches_in_time(pairs: TrackPairs) -> Iterator[list[int]]:
+    """The numbers of the pairs that may have a frame in common, up to AT_ONCE pairs and FRAMES_AT_ONCE at a time."""
+    batch: list[int] = []
+    num_frames = 0
+    for k, (first, second) in enumerate(pairs):
+        if not first.may_meet(second):
+            continue
+        batch.append(k)
+        num_frames += len(first)
+        if len(batch) == AT_ONCE or num_frames >= FRAMES_AT_ONCE:
+            yield batch
+            batch = []
+            num_frames = 0
+    if batch:
+        yield batch
 
 
 def may_overlap(pairs: TrackPairs, least: float) -> np.ndarray:

@@ -7,7 +7,7 @@ evaluating them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, overload
@@ -18,14 +18,17 @@ from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.masks import RLE
 from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, Runs, keep_freed_memory, measure
+from tubelet.core.masks.sparse import FRAME, SparseMasks, sparse
+
+OFTEN = 4  # an object that is in a frame of so many, or in more, is often present
 
 
 class Broken(NamedTuple):
     """Why a track cannot be packed: its first invalid mask.
 
     Example:
-        >>> from tubelet.core.masks.packed import pack_counts
-        >>> pack_counts([b"0h1"], [np.array([3])], [(4, 6)])[0].frame
+        >>> from tubelet.core.masks.packed import TrackCounts, pack_counts
+        >>> pack_counts([TrackCounts.dense(b"0h1", np.array([3]), (4, 6))])[0].frame
         0
     """
 
@@ -33,9 +36,37 @@ class Broken(NamedTuple):
     reason: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Tube(Sequence[RLE | None]):
-    """One object's masks in all T frames of a video, packed.
+@dataclass(frozen=True, slots=True)
+class PackedMasks(Sequence[RLE]):
+    """The n masks of a track in one byte string.
+
+    Example:
+        >>> from tubelet.core.masks.packed import PackedMasks
+        >>> PackedMasks((4, 6), b"0h00h0", np.array([0, 3, 6]))[1]
+        RLE(size=(4, 6), counts=b'0h0')
+    """
+
+    size: tuple[int, int]  # height, width
+    data: bytes  # compressed counts of all masks, joined
+    starts: np.ndarray  # int [n + 1], where the counts of each mask begin in `data`
+
+    def __len__(self) -> int:
+        return len(self.starts) - 1
+
+    @overload
+    def __getitem__(self, n: int) -> RLE: ...
+    @overload
+    def __getitem__(self, n: slice) -> tuple[RLE, ...]: ...
+    def __getitem__(self, n: int | slice) -> RLE | tuple[RLE, ...]:
+        rows = range(len(self))[n]
+        if isinstance(rows, range):
+            return tuple(self[row] for row in rows)
+        return RLE(self.size, self.data[self.starts[rows] : self.starts[rows + 1]])
+
+
+@dataclass(frozen=True, slots=True, eq=False, repr=False)
+class Tube(SparseMasks):
+    """One object's masks in all T frames of a video, packed and measured.
 
     It is a sequence of RLEs, or None for frames without the object, and can be used as `Track.rles`.
 
@@ -50,44 +81,71 @@ class Tube(Sequence[RLE | None]):
         (True, [24, 0])
     """
 
-    size: tuple[int, int]  # height, width
-    data: bytes  # compressed counts of all frames, joined
-    # int [T + 1], frame t's counts are data[starts[t] - starts[0] : starts[t + 1] - starts[0]]
-    starts: np.ndarray
-    facts: np.ndarray  # int32 [T, 3]: area, first and last image column; 0, 1, 0 for an empty mask
+    present: PackedMasks
+    measured: np.ndarray  # the facts of all T frames, or of the n frames with a mask where these are few
     pixels: int  # total area
     held: int  # number of frames with a pixel of the object
-
-    def __len__(self) -> int:
-        return len(self.starts) - 1
-
-    @overload
-    def __getitem__(self, t: int) -> RLE | None: ...
-    @overload
-    def __getitem__(self, t: slice) -> tuple[RLE | None, ...]: ...
-    def __getitem__(self, t: int | slice) -> RLE | tuple[RLE | None, ...] | None:
-        if isinstance(t, slice):
-            return tuple(self[n] for n in range(len(self))[t])
-
-        n = range(len(self))[t]
-        begin = self.starts[n] - self.starts[0]
-        end = self.starts[n + 1] - self.starts[0]
-        counts = self.data[begin:end]
-        return RLE(self.size, counts) if counts else None
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Sequence) and tuple(self) == tuple(other)
-
-    def __hash__(self) -> int:
-        return hash(tuple(self))
 
     def __repr__(self) -> str:
         return f"Tube(size={self.size}, frames={self.held} of {len(self)})"
 
     @property
+    def size(self) -> tuple[int, int]:
+        """Height and width."""
+        return self.present.size
+
+    @property
+    def data(self) -> bytes:
+        """The compressed counts of all its masks, joined."""
+        return self.present.data
+
+    @property
+    def facts(self) -> np.ndarray:
+        """Area, first and last image column in each frame, int32 [T, 3]; 0, 1, 0 where absent or empty."""
+        return self.measured if len(self.measured) == len(self) else _in_all_frames(self)
+
+    @property
     def areas(self) -> np.ndarray:
         """Number of pixels in each frame, int64 [T]; 0 where absent or empty."""
         return self.facts[:, AREA].astype(np.int64)
+
+    def may_meet(self, other: Tube) -> bool:
+        """False if both are seen for a short part of the video, and the parts have no frame in common."""
+        if len(self.measured) == len(self) or len(other.measured) == len(other):
+            return True
+        if not len(self.frames) or not len(other.frames):
+            return False
+        return bool(self.frames[0] <= other.frames[-1] and other.frames[0] <= self.frames[-1])
+
+    def spans(self, begin: int, end: int) -> tuple[bytes, np.ndarray]:
+        """The counts of the frames from `begin` up to `end`, joined, and the bytes of each frame, int [end - begin]."""
+        first, last = np.searchsorted(self.frames, np.array([begin, end], FRAME)).tolist()
+        starts = self.present.starts[first : last + 1]
+        lengths = np.zeros(end - begin, np.int64)
+        lengths[self.frames[first:last] - begin] = starts[1:] - starts[:-1]
+        return self.data[starts[0] : starts[-1]], lengths
+
+
+class TrackCounts(NamedTuple):
+    """The compressed counts of a track's n masks, joined, as they come from outside: not checked yet.
+
+    Example:
+        >>> from tubelet.core.masks.packed import TrackCounts
+        >>> TrackCounts.dense(b"0h0", np.array([0, 3]), (4, 6)).frames
+        array([1], dtype=int32)
+    """
+
+    data: bytes
+    frames: np.ndarray  # int32 [n], the frames with a mask, ascending
+    lengths: np.ndarray  # int64 [n], bytes of each mask in `data`, at least 1
+    length: int  # frames of the video
+    size: tuple[int, int]  # height and width that the masks must have
+
+    @classmethod
+    def dense(cls, data: bytes, lengths: np.ndarray, size: tuple[int, int]) -> TrackCounts:
+        """From the bytes of every frame, int64 [T], 0 where the object is absent."""
+        frames = np.flatnonzero(lengths)
+        return cls(data, frames.astype(FRAME), lengths[frames], len(lengths), size)
 
 
 class DecodedTracks(NamedTuple):
@@ -122,35 +180,30 @@ def pack(tracks: Sequence[Sequence[RLE | None]], size: tuple[int, int]) -> list[
         >>> pack([rles], size=(4, 6))
         [Tube(size=(4, 6), frames=3 of 3)]
     """
-    counts = []
-    for rles in tracks:
-        for t, rle in enumerate(rles):
-            if rle is not None and tuple(rle.size) != tuple(size):
-                raise FormatError(f"frame {t}: expected a mask of size {list(size)} (height, width), got {rle.size}")
-        counts.append([b"" if rle is None else rle.counts for rle in rles])
-
-    joined = [b"".join(track) for track in counts]
-    lengths = [np.fromiter(map(len, track), np.int64, len(track)) for track in counts]
-    packed = pack_counts(joined, lengths, [size] * len(counts))
-
+    packed = pack_counts([_track_counts(sparse(rles), size) for rles in tracks])
     for tube in packed:
         if isinstance(tube, Broken):
             raise FormatError(f"frame {tube.frame}: {tube.reason}")
     return [tube for tube in packed if isinstance(tube, Tube)]
 
 
-def pack_counts(
-    data: Sequence[bytes],
-    lengths: Sequence[np.ndarray],
-    sizes: Sequence[tuple[int, int]],
-    compare: Compare | None = None,
-) -> list[Tube | Broken]:
+def _track_counts(rles: SparseMasks, size: tuple[int, int]) -> TrackCounts:
+    counts = []
+    for t, rle in rles.items():
+        if tuple(rle.size) != tuple(size):
+            raise FormatError(f"frame {t}: expected a mask of size {list(size)} (height, width), got {rle.size}")
+        counts.append(rle.counts)
+
+    lengths = np.fromiter(map(len, counts), np.int64, len(counts))
+    is_present = lengths > 0  # counts of no bytes are no mask
+    return TrackCounts(b"".join(counts), rles.frames[is_present], lengths[is_present], len(rles), size)
+
+
+def pack_counts(tracks: Sequence[TrackCounts], compare: Compare | None = None) -> list[Tube | Broken]:
     """Pack N tracks whose compressed counts are joined already.
 
     Args:
-        data: For each track, the compressed counts of all its frames, joined.
-        lengths: For each track, how many bytes of `data` each frame has, int64 [T]; 0 where absent.
-        sizes: For each track, height and width of the masks.
+        tracks: Their counts.
         compare: Called with tracks that are packed together, if they are of one size and all valid:
             with the number of the first, the tracks, and their masks as just decoded.
 
@@ -158,109 +211,121 @@ def pack_counts(
         For each track a Tube, or a Broken if it has an invalid mask.
 
     Example:
-        >>> from tubelet.core.masks.packed import pack_counts
-        >>> pack_counts([b"0h0"], [np.array([3, 0])], [(4, 6)])
+        >>> from tubelet.core.masks.packed import TrackCounts, pack_counts
+        >>> pack_counts([TrackCounts.dense(b"0h0", np.array([3, 0]), (4, 6))])
         [Tube(size=(4, 6), frames=1 of 2)]
     """
     keep_freed_memory()
     tubes: list[Tube | Broken] = []
     start = 0
-    while start < len(data):
-        stop = _batch_end(data, lengths, sizes, start)
+    while start < len(tracks):
+        stop = _batch_end(tracks, start)
         compare_batch = None if compare is None else partial(compare, start)
-        tubes.extend(_pack_batch(data[start:stop], lengths[start:stop], sizes[start:stop], compare_batch))
+        tubes.extend(_pack_batch(tracks[start:stop], compare_batch))
         start = stop
     return tubes
 
 
-def _batch_end(
-    data: Sequence[bytes], lengths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], start: int
-) -> int:
+def _batch_end(tracks: Sequence[TrackCounts], start: int) -> int:
     """The end of the batch that begins with track `start`: one track or more."""
     stop = start
     num_bytes = 0
     num_pixels = 0
-    while stop < len(data) and (stop == start or (num_bytes < BATCH_BYTES and num_pixels < BATCH_PIXELS)):
-        height, width = sizes[stop]
-        num_bytes += len(data[stop])
-        num_pixels += len(lengths[stop]) * height * width
+    while stop < len(tracks) and (stop == start or (num_bytes < BATCH_BYTES and num_pixels < BATCH_PIXELS)):
+        height, width = tracks[stop].size
+        num_bytes += len(tracks[stop].data)
+        num_pixels += tracks[stop].length * height * width
         stop += 1
     return stop
 
 
 def _pack_batch(
-    data: Sequence[bytes],
-    lengths: Sequence[np.ndarray],
-    sizes: Sequence[tuple[int, int]],
-    compare: Callable[[Sequence[Tube], DecodedTracks], None] | None,
+    tracks: Sequence[TrackCounts], compare: Callable[[Sequence[Tube], DecodedTracks], None] | None
 ) -> list[Tube | Broken]:
-    all_lengths = np.concatenate(lengths)  # [T of all tracks]
-    num_frames = [len(track_lengths) for track_lengths in lengths]
-    present = all_lengths > 0
-    height = np.repeat([size[0] for size in sizes], num_frames)[present]
-    pixels = np.repeat([size[0] * size[1] for size in sizes], num_frames)[present]
+    lengths = np.concatenate([track.lengths for track in tracks])  # [masks of all tracks]
+    num_masks = [len(track.lengths) for track in tracks]
+    sizes = [track.size for track in tracks]
+    height = np.repeat([size[0] for size in sizes], num_masks)
+    pixels = np.repeat([size[0] * size[1] for size in sizes], num_masks)
 
-    measured, valid, runs = measure(np.frombuffer(b"".join(data), np.uint8), all_lengths[present], height, pixels)
+    symbols = np.frombuffer(b"".join([track.data for track in tracks]), np.uint8)
+    measured, valid, runs = measure(symbols, lengths, height, pixels)
     if not valid.all():
-        suspect = np.zeros(len(all_lengths), bool)
-        suspect[present] = ~valid
-        return _pack_one_by_one(data, lengths, sizes, suspect)
+        return _pack_one_by_one(tracks, ~valid)
 
-    facts = np.zeros((len(all_lengths), 3), np.int32)
-    facts[:, LEFT] = 1
-    facts[present] = measured
-
-    starts = np.concatenate([[0], np.cumsum(all_lengths)])
-    bounds = np.concatenate([[0], np.cumsum(num_frames)]).tolist()
-    area = _sums_between(bounds, facts[:, AREA])
-    num_present = _sums_between(bounds, facts[:, AREA] > 0)
+    starts = np.concatenate([[0], np.cumsum(lengths)])
+    bounds = np.concatenate([[0], np.cumsum(num_masks)]).tolist()
+    area = _sums_between(bounds, measured[:, AREA])
+    num_held = _sums_between(bounds, measured[:, AREA] > 0)
 
     tubes: list[Tube] = []
     for n, (begin, end) in enumerate(pairwise(bounds)):
-        track_starts = starts[begin : end + 1]
-        tubes.append(Tube(sizes[n], data[n], track_starts, facts[begin:end], area[n], num_present[n]))
+        track = tracks[n]
+        present = PackedMasks(track.size, track.data, starts[begin : end + 1] - starts[begin])
+        facts = measured[begin:end]
+        tube = Tube(track.length, track.frames, present, facts, area[n], num_held[n])
+        tubes.append(replace(tube, measured=_in_all_frames(tube)) if _is_often_present(track) else tube)
 
-    if compare is not None and len(set(sizes)) == 1 and max(num_frames) * sizes[0][0] * sizes[0][1] <= BATCH_PIXELS:
+    longest = max(track.length for track in tracks)
+    if compare is not None and len(set(sizes)) == 1 and longest * sizes[0][0] * sizes[0][1] <= BATCH_PIXELS:
         assert runs is not None, "all masks are valid"
-        compare(tubes, DecodedTracks(runs, present, num_frames, sizes[0]))
+        is_present = np.concatenate([_is_present(track) for track in tracks])
+        compare(tubes, DecodedTracks(runs, is_present, [track.length for track in tracks], sizes[0]))
     return list[Tube | Broken](tubes)
 
 
+def _is_often_present(track: TrackCounts) -> bool:
+    """Whether the facts of all frames take little more memory than those of its masks; they are faster to use."""
+    return OFTEN * len(track.frames) >= track.length
+
+
+def _in_all_frames(tube: Tube) -> np.ndarray:
+    """The facts of a track's masks -> those of all frames, int32 [T, 3]."""
+    if len(tube.frames) == tube.length:
+        return tube.measured
+    facts = np.zeros((tube.length, 3), np.int32)
+    facts[:, LEFT] = 1
+    facts[tube.frames] = tube.measured
+    return facts
+
+
+def _is_present(track: TrackCounts) -> np.ndarray:
+    present = np.zeros(track.length, bool)
+    present[track.frames] = True
+    return present
+
+
 def _sums_between(bounds: list[int], values: np.ndarray) -> list[int]:
-    """Sum the values of each track, whose frames are from one bound to the next."""
-    running = np.concatenate([[0], np.cumsum(values)])
+    """Sum the values of each track, whose masks are from one bound to the next."""
+    running = np.concatenate([[0], np.cumsum(values, dtype=np.int64)])
     sums: list[int] = np.diff(running[bounds]).tolist()
     return sums
 
 
-def _pack_one_by_one(
-    data: Sequence[bytes], lengths: Sequence[np.ndarray], sizes: Sequence[tuple[int, int]], suspect: np.ndarray
-) -> list[Tube | Broken]:
+def _pack_one_by_one(tracks: Sequence[TrackCounts], suspect: np.ndarray) -> list[Tube | Broken]:
     """Check suspect masks one by one: rewrite those in an unusual but valid encoding, report the others.
 
     A run may for example be encoded with more symbols than it needs.
     """
     packed: dict[int, Tube | Broken] = {}
-    rewritten: list[tuple[int, bytes, np.ndarray]] = []
+    rewritten: dict[int, TrackCounts] = {}
     first = 0
-    for n, (joined, track_lengths, size) in enumerate(zip(data, lengths, sizes, strict=True)):
-        bounds = np.concatenate([[0], np.cumsum(track_lengths)])
-        counts = [joined[begin:end] for begin, end in pairwise(bounds)]
+    for n, track in enumerate(tracks):
+        bounds = np.concatenate([[0], np.cumsum(track.lengths)])
+        counts = [track.data[begin:end] for begin, end in pairwise(bounds)]
         try:
-            for t in np.flatnonzero(suspect[first : first + len(counts)]).tolist():
-                counts[t] = _rewrite(counts[t], size)
+            for row in np.flatnonzero(suspect[first : first + len(counts)]).tolist():
+                counts[row] = _rewrite(counts[row], track.size)
         except FormatError as error:
-            packed[n] = Broken(t, str(error))
+            packed[n] = Broken(int(track.frames[row]), str(error))
         else:
-            new_lengths = np.array([len(frame_counts) for frame_counts in counts], np.int64)
-            rewritten.append((n, b"".join(counts), new_lengths))
+            lengths = np.array([len(mask_counts) for mask_counts in counts], np.int64)
+            rewritten[n] = track._replace(data=b"".join(counts), lengths=lengths)
         first += len(counts)
 
     if rewritten:
-        numbers, new_data, all_new_lengths = zip(*rewritten, strict=True)
-        tubes = _pack_batch(new_data, all_new_lengths, [sizes[n] for n in numbers], None)
-        packed.update(zip(numbers, tubes, strict=True))
-    return [packed[n] for n in range(len(data))]
+        packed.update(zip(rewritten, _pack_batch(list(rewritten.values()), None), strict=True))
+    return [packed[n] for n in range(len(tracks))]
 
 
 def _rewrite(counts: bytes, size: tuple[int, int]) -> bytes:

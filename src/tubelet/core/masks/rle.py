@@ -1,4 +1,4 @@
-"""Run-length encoded masks in COCO's compressed format: encode, decode, areas, boxes and track IoU."""
+"""Run-length encoded masks in COCO's compressed format: encode, decode, areas and boxes."""
 
 from __future__ import annotations
 
@@ -199,36 +199,6 @@ def check_counts(counts: bytes, size: tuple[int, int], where: str = "segmentatio
     except ValueError as error:
         raise FormatError(f"{where}: counts cannot be decoded ({error})") from None
     _checked_runs(lengths, size, where)
-
-
-def spatio_temporal_iou(first: Sequence[RLE | None], second: Sequence[RLE | None]) -> float:
-    """Compute the IoU of two tracks: intersections over unions, each summed over all frames.
-
-    A frame without the object is None. The result is 0 if both tracks are empty. Raises FormatError
-    if the tracks differ in length or mask size. Source: the YouTube-VIS evaluation.
-
-    Example:
-        >>> from tubelet.core import masks
-        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
-        >>> masks.spatio_temporal_iou([rle, rle], [rle, None])
-        0.5
-    """
-    if len(first) != len(second):
-        raise FormatError(f"tracks disagree on length: {len(first)} and {len(second)} frames")
-
-    both = [(a, b) for a, b in zip(first, second, strict=True) if a is not None and b is not None]
-    for a, b in both:
-        if a.size != b.size:
-            raise FormatError(f"tracks disagree on mask size: {a.size} and {b.size}")
-
-    intersections = [coco.merge(as_coco(pair), intersect=True) for pair in both]
-    intersection = float(coco.area(intersections).sum()) if intersections else 0.0
-    union = _total_area(first) + _total_area(second) - intersection
-    return intersection / union if union else 0.0
-
-
-def _total_area(track: Sequence[RLE | None]) -> float:
-    return float(areas([rle for rle in track if rle is not None]).sum())
 
 
 def _check_size(size: tuple[int, int], where: str) -> None:

@@ -24,7 +24,7 @@ from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
 from tubelet.core.masks.overlaps import KnownIntersections
-from tubelet.core.masks.packed import Broken, DecodedTracks, Tube, pack_counts
+from tubelet.core.masks.packed import Broken, DecodedTracks, TrackCounts, Tube, pack_counts
 from tubelet.core.untrusted.archives import read_anywhere
 from tubelet.core.untrusted.documents import decode_json, decode_json_as, spell_out_nan
 
@@ -200,11 +200,9 @@ def unpack(
         [Tube(size=(4, 6), frames=1 of 2)]
     """
     for batch in _batches(tracks, faults):
-        parsed = [track for track, _, _ in batch]
-        data = [counts for _, counts, _ in batch]
-        lengths = [track_lengths for _, _, track_lengths in batch]
+        parsed = [track for track, _ in batch]
         compare = None if known is None else partial(_compare, known, parsed)
-        tubes = pack_counts(data, lengths, [track.size for track in parsed], compare)
+        tubes = pack_counts([counts for _, counts in batch], compare)
 
         for track, tube in zip(parsed, tubes, strict=True):
             if isinstance(tube, Broken):
@@ -224,14 +222,12 @@ def _compare(
     known.add(tubes, partners, decoded)
 
 
-def _batches(
-    tracks: Iterable[UnpackedTrack], faults: Faults
-) -> Iterator[list[tuple[UnpackedTrack, bytes, np.ndarray]]]:
-    """Up to BATCH tracks at a time, each with its joined counts and their length in each frame."""
-    batch: list[tuple[UnpackedTrack, bytes, np.ndarray]] = []
+def _batches(tracks: Iterable[UnpackedTrack], faults: Faults) -> Iterator[list[tuple[UnpackedTrack, TrackCounts]]]:
+    """Up to BATCH tracks at a time, each with its counts."""
+    batch: list[tuple[UnpackedTrack, TrackCounts]] = []
     for track in tracks:
         try:
-            batch.append((track, *_counts(track)))
+            batch.append((track, _counts(track)))
         except _MaskError as error:
             faults.note(error.kind, str(error))
         track.entry.segmentations = msgspec.Raw()
@@ -243,8 +239,8 @@ def _batches(
         yield batch
 
 
-def _counts(track: UnpackedTrack) -> tuple[bytes, np.ndarray]:
-    """Compressed counts of all frames, joined, and their length in each frame, int64 [T], 0 if absent.
+def _counts(track: UnpackedTrack) -> TrackCounts:
+    """Compressed counts of all frames.
 
     Raises _MaskError. This is the fast path for compressed masks; `_counts_slowly` takes the rest.
     """
@@ -263,7 +259,7 @@ def _counts(track: UnpackedTrack) -> tuple[bytes, np.ndarray]:
     joined = "".join(counts)
     if "" in present_counts or not joined.isascii():
         raise _wrong_counts(track, frames)
-    return joined.encode("ascii"), np.fromiter(map(len, counts), np.int64, len(counts))
+    return TrackCounts.dense(joined.encode("ascii"), np.fromiter(map(len, counts), np.int64, len(counts)), track.size)
 
 
 def _wrong_size(track: UnpackedTrack, frames: list[_Mask | None]) -> _MaskError:
@@ -281,7 +277,7 @@ def _wrong_counts(track: UnpackedTrack, frames: list[_Mask | None]) -> _MaskErro
     return _MaskError("broken mask", f"{track.where}, frame {t}: counts are empty or not ASCII")
 
 
-def _counts_slowly(track: UnpackedTrack) -> tuple[bytes, np.ndarray]:
+def _counts_slowly(track: UnpackedTrack) -> TrackCounts:
     """As `_counts`, also for polygons, plain run lengths and empty objects, with an error for anything else."""
     try:
         frames = decode_json(track.entry.segmentations, track.where)
@@ -300,7 +296,8 @@ def _counts_slowly(track: UnpackedTrack) -> tuple[bytes, np.ndarray]:
         except FormatError as error:
             raise _MaskError("broken mask", str(error)) from None
         counts.append(b"" if rle is None else rle.counts)
-    return b"".join(counts), np.fromiter(map(len, counts), np.int64, len(counts))
+    lengths = np.fromiter(map(len, counts), np.int64, len(counts))
+    return TrackCounts.dense(b"".join(counts), lengths, track.size)
 
 
 def _check_length(track: UnpackedTrack, length: int) -> None:

@@ -12,6 +12,7 @@ from tubelet.core import masks
 from tubelet.core.atomic import new_folder
 from tubelet.core.errors import FormatError, InputError, nearest
 from tubelet.core.masks.packed import Tube, pack
+from tubelet.core.masks.sparse import SparseMasks
 from tubelet.core.records import Prediction, Track, Video, VideoSet
 from tubelet.core.text import plain
 from tubelet.formats import png
@@ -187,7 +188,7 @@ def _results(predictions: Sequence[Prediction], numbers: dict[str, int], truth: 
                 "video_id": numbers[prediction.video],
                 "category_id": categories[track.label],
                 "score": float(track.score),
-                "segmentations": [masks.to_json(rle) for rle in track.rles],
+                "segmentations": _in_all_frames(track.entries, [masks.to_json(rle) for rle in track.entries.present]),
             }
 
 
@@ -216,10 +217,8 @@ def _video(number: int, name: str, size: tuple[int, int], length: int) -> dict[s
 
 def _annotation(number: int, video: int, category: int, track: Track, tube: Tube) -> dict[str, Any]:
     """One object; areas and boxes (x, y, width, height) are null in frames without it."""
-    present = [rle is not None for rle in tube]
-    boxes = masks.boxes([rle for rle in tube if rle is not None])
+    boxes = masks.boxes(tube.present)
     boxes[:, 2:] -= boxes[:, :2]
-    next_box = iter(boxes.tolist())
     return {
         "id": number,
         "video_id": video,
@@ -228,15 +227,23 @@ def _annotation(number: int, video: int, category: int, track: Track, tube: Tube
         "height": tube.size[0],
         "width": tube.size[1],
         "length": len(tube),
-        "segmentations": [masks.to_json(rle) for rle in tube],
-        "bboxes": [next(next_box) if is_present else None for is_present in present],
-        "areas": [area if is_present else None for area, is_present in zip(tube.areas.tolist(), present, strict=True)],
+        "segmentations": _in_all_frames(tube, [masks.to_json(rle) for rle in tube.present]),
+        "bboxes": _in_all_frames(tube, boxes.tolist()),
+        "areas": _in_all_frames(tube, tube.areas[tube.frames].tolist()),
     }
+
+
+def _in_all_frames(rles: SparseMasks, values: Sequence[Any]) -> list[Any]:
+    """A value for each frame, from those of the frames in which the object appears; null in the others."""
+    every: list[Any] = [None] * len(rles)
+    for t, value in zip(rles.frames.tolist(), values, strict=True):
+        every[t] = value
+    return every
 
 
 def _tubes(tracks: Sequence[Track], size: tuple[int, int]) -> list[Tube]:
     """The masks of each track, packed."""
-    all_rles = [track.rles for track in tracks]
+    all_rles = [track.entries for track in tracks]
     return [rles if isinstance(rles, Tube) else pack([rles], size)[0] for rles in all_rles]
 
 
