@@ -37,7 +37,9 @@ def _verb(metavar: str, text: str, *names: str) -> Any:
 
 def edit(
     context: typer.Context,
-    predictions: Annotated[Path, typer.Argument(metavar="PREDICTIONS", help="predictions.json, or its folder.")],
+    predictions: Annotated[
+        Path, typer.Argument(metavar="PREDICTIONS", help="predictions.json or .jsonl, or its folder.")
+    ],
     merge: Annotated[
         list[str] | None, _verb("A,B[:A|B]", "Make one object of A and B; after the colon, whose masks stay.")
     ] = None,
@@ -77,7 +79,8 @@ def edit(
     """
     from tubelet.core.atomic import check_folder
     from tubelet.editing.session import EDITS, Editing
-    from tubelet.inference.reopening import PREDICTIONS, open_prediction
+    from tubelet.formats.results_files import results_name
+    from tubelet.inference.reopening import open_prediction
 
     original = open_prediction(predictions, video, video=name) if video else open_prediction(predictions, video=name)
     editing = Editing(original)
@@ -93,7 +96,7 @@ def edit(
         _do(hand, verb, text)
     _save(editing, folder)
     _show(editing.result)
-    show(*(str(folder / file) for file in (PREDICTIONS, EDITS)))
+    show(*(str(folder / file) for file in (results_name("auto", original.length), EDITS)))
 
 
 class _Hand(NamedTuple):
@@ -206,8 +209,8 @@ def _save(editing: Editing[Any], folder: Path) -> None:
     """Write the edited result and its edits, together."""
     from tubelet.core.atomic import together
     from tubelet.editing.session import EDITS
+    from tubelet.formats.results_files import discard_other_results, results_name
     from tubelet.formats.ytvis import write_predictions
-    from tubelet.inference.reopening import PREDICTIONS
     from tubelet.inference.results import VideoPrediction
 
     result = editing.result
@@ -216,9 +219,11 @@ def _save(editing: Editing[Any], folder: Path) -> None:
             result.save(folder, progress=progress)
         editing.save(folder / EDITS)
         return
+    name = results_name("auto", result.length)
     with together(folder) as scratch:
-        write_predictions(scratch / PREDICTIONS, [result])
+        write_predictions(scratch / name, [result])
         editing.save(scratch / EDITS)
+    discard_other_results(folder, name)
 
 
 def _show(prediction: Prediction) -> None:

@@ -10,6 +10,10 @@ DISTINCT_HELP = "Show each object once: leave out those that overlap a better on
 UNKNOWN_HELP = "Name objects 'unknown' whose score is lower, in place of a doubtful class."
 CUTS_HELP = "Take the video for one shot: objects go on through scene cuts."
 DEVICE_HELP = "auto (CUDA, Apple GPU, else CPU), cpu, cuda, cuda:N or mps."
+RESULTS_HELP = (
+    "json: predictions.json at the end; jsonl: predictions.jsonl, a line per frame as soon as it is finished; "
+    "auto: jsonl from 10,000 frames on."
+)
 OVERLAY_HELP = (
     "What is drawn: masks, outlines, boxes, labels, scores, trails, opacity, crowd, blur; e.g. boxes=true trails=2."
 )

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tubelet.apps.option_texts import DISTINCT_HELP, OVERLAY_HELP, UNKNOWN_HELP
+from tubelet.apps.option_texts import DISTINCT_HELP, OVERLAY_HELP, RESULTS_HELP, UNKNOWN_HELP
 
 if TYPE_CHECKING:
+    from tubelet.formats.results_files import ResultsForm
     from tubelet.inference.counting import Counting
 
 Classes = Annotated[
@@ -68,6 +69,7 @@ Overlay = Annotated[
         show_default="masks, outlines, labels and scores",
     ),
 ]
+Results = Annotated[str, typer.Option("--results", metavar="auto|json|jsonl", help=RESULTS_HELP)]
 Reading = Annotated[
     list[str] | None,
     typer.Option(
@@ -97,6 +99,22 @@ def class_names(text: str | None) -> tuple[str, ...] | None:
     if not names:
         raise ConfigError("--classes: expected class names such as person,dog")
     return names
+
+
+def results_form(text: str) -> ResultsForm:
+    """The form of results that a text names. Raises ConfigError if there is none.
+
+    Example:
+        >>> from tubelet.apps.options import results_form
+        >>> results_form("jsonl")
+        'jsonl'
+    """
+    from tubelet.core.errors import ConfigError
+
+    forms: dict[str, ResultsForm] = {"auto": "auto", "json": "json", "jsonl": "jsonl"}
+    if text not in forms:
+        raise ConfigError(f"--results: expected one of {', '.join(forms)}, got {text!r}")
+    return forms[text]
 
 
 def region(text: str | None) -> tuple[tuple[float, float], ...] | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tubelet.apps.console import progress_bar, rows_of, show, table
+from tubelet.apps.console import progress_bar, rows_of, say, show, table
 from tubelet.apps.option_texts import (
     CUTS_HELP,
     DEVICE_HELP,
@@ -26,12 +26,14 @@ from tubelet.apps.options import (
     Overlay,
     Reading,
     Region,
+    Results,
     Start,
     Unknown,
     Zones,
     class_names,
     counting_of,
     region,
+    results_form,
 )
 
 if TYPE_CHECKING:
@@ -67,6 +69,7 @@ def predict(
     zone: Zones = None,
     anchor: Anchor = "centre",
     overlay: Overlay = None,
+    results: Results = "auto",
     unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
@@ -93,6 +96,7 @@ def predict(
         start=start,
         end=end,
         every=every,
+        results=results_form(results),
         counting=counting_of(line, zone, anchor),
         overlay=tuple(overlay or ()),
         video=not no_video,
@@ -115,7 +119,8 @@ def segment(
     """Predict, save, and say what was found and where it is. Without `out`, results go to runs/ID OF THE VIDEO."""
     from tubelet.core.atomic import check_folder
     from tubelet.drawing.style import OverlayStyle
-    from tubelet.inference.many.batch import predict_as
+    from tubelet.formats.results_files import FRAME_LINES, PREDICTIONS, discard_other_results
+    from tubelet.inference.many.batch import frame_lines_of, predict_as
     from tubelet.models import weights
     from tubelet.video.reader import open_video
 
@@ -126,15 +131,26 @@ def segment(
     folder = out or Path("runs") / opened.id
     check_folder(folder)
 
+    lines = frame_lines_of(settings, opened, folder)
     network = weights.load(settings.model, device=device)
+    if lines is not None and settings.results == "auto":
+        say(f"a long video: each finished frame is added to {lines} at once (--results json: one file at the end)")
     with progress_bar("segmenting") as progress:
-        prediction = predict_as(settings, network, opened, progress)
+        prediction = predict_as(settings, network, opened, progress, results=lines)
     with progress_bar("drawing") as progress:
-        prediction.save(folder, video=settings.video, style=style, counting=settings.counting, progress=progress)
+        prediction.save(
+            folder,
+            video=settings.video,
+            style=style,
+            counting=settings.counting,
+            results="json" if lines is None else None,
+            progress=progress,
+        )
+    discard_other_results(folder, PREDICTIONS if lines is None else FRAME_LINES)
     if semantic:
         window = network.window.override(*settings.window)
         _save_semantic(network, prediction, folder, window, settings.video)
-    _report(prediction, folder, settings)
+    _report(prediction, folder, settings, FRAME_LINES if lines else PREDICTIONS)
     return prediction
 
 
@@ -153,9 +169,9 @@ def _path_or_camera(source: str | Path | list[str]) -> str | Path | list[str] | 
     return source
 
 
-def _report(prediction: VideoPrediction, folder: Path, settings: Settings) -> None:
+def _report(prediction: VideoPrediction, folder: Path, settings: Settings, results: str) -> None:
     from tubelet.inference.counts import CROSSINGS, LINES, ZONES
-    from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS
+    from tubelet.inference.results import CONTACT_SHEET, OVERLAY
 
     summary = prediction.summary()
     rows = [(row.id, row.name, f"{row.score:.2f}", row.frames) for row in summary]
@@ -163,7 +179,7 @@ def _report(prediction: VideoPrediction, folder: Path, settings: Settings) -> No
         show(rows_of(table("#id", "class", "#score", "#frames"), rows), summary.heading)
     else:
         show(f"no object with a score of {settings.threshold:g} or more in {prediction.length} frames")
-    written = [OVERLAY] * settings.video + [PREDICTIONS, CONTACT_SHEET]
+    written = [OVERLAY] * settings.video + [results, CONTACT_SHEET]
     if settings.counting is not None:
         show(str(prediction.count(settings.counting)))
         written += [LINES, CROSSINGS, ZONES]

@@ -145,6 +145,27 @@ def together(folder: str | Path) -> Iterator[Path]:
             raise
 
 
+def append(path: str | Path, data: bytes) -> None:
+    """Add to the end of a file in one piece, so that another process, or a kill, never finds half of it.
+
+    For files that must be readable while they grow. Raises WriteError if the system does not let us write.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.atomic import append
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     for line in (b"dog\\n", b"cat\\n"):
+        ...         append(Path(folder, "out.txt"), line)
+        ...     Path(folder, "out.txt").read_text()
+        'dog\\ncat\\n'
+    """
+    with _plain_errors(Path(path)), open(path, "ab", buffering=0) as file:
+        written = file.write(data)
+        if written != len(data):  # the disk is full: the next call says so
+            file.write(data[written:])
+
+
 def move(source: Path, target: Path) -> None:
     """Rename a scratch file or folder to its target, replacing what is there.
 

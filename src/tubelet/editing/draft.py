@@ -9,9 +9,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
+import numpy as np
+
 from tubelet.core.arguments import short, whole_between
 from tubelet.core.errors import ConfigError
 from tubelet.core.masks import RLE
+from tubelet.core.masks.sparse import FRAME, SparseMasks
 from tubelet.core.records import Prediction, Track
 
 
@@ -113,12 +116,13 @@ class Draft:
 
 
 def _row(track: Track) -> Row:
-    entries = {t: Entry(rle) for t, rle in enumerate(track.rles) if rle is not None}
+    entries = {t: Entry(rle) for t, rle in track.entries.items()}
     return Row(track, track.label, entries)
 
 
 def _track(id: int, row: Row, length: int) -> Track:
-    rles = tuple(entry.mask if (entry := row.entries.get(t)) else None for t in range(length))
-    if (id, row.label) == (row.track.id, row.track.label) and rles == tuple(row.track.rles):
+    frames = sorted(row.entries)
+    rles = SparseMasks(length, np.array(frames, FRAME), tuple(row.entries[t].mask for t in frames))
+    if (id, row.label) == (row.track.id, row.track.label) and rles == row.track.rles:
         return row.track
     return replace(row.track, id=id, label=row.label, rles=rles, name="", area=None)

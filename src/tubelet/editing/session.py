@@ -257,9 +257,8 @@ def fingerprint(prediction: Prediction) -> str:
     digest = hashlib.sha256(repr((prediction.size, prediction.length, prediction.classes)).encode())
     for track in prediction.tracks:
         digest.update(repr((track.id, track.label)).encode())
-        for t, rle in enumerate(track.rles):
-            if rle is not None:
-                digest.update(b"%d:%s;" % (t, rle.counts))
+        for t, rle in track.entries.items():
+            digest.update(b"%d:%s;" % (t, rle.counts))
     return digest.hexdigest()
 
 

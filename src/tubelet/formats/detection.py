@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from tubelet.core.errors import FormatError
 from tubelet.core.untrusted.archives import read_anywhere
 from tubelet.core.untrusted.files import decode_text
-from tubelet.formats import yolo
+from tubelet.formats import frame_lines, frame_lines_reading, yolo
 from tubelet.formats.files import Files, open_files
 
 USUAL = ("instances.json", "annotations.json", "train.json")  # names of annotation files
@@ -31,7 +31,7 @@ def form_of(path: Path) -> str | None:
         'ytvis'
     """
     suffix = path.suffix.lower()
-    if suffix == ".json":
+    if suffix in (".json", frame_lines.SUFFIX):
         return _of_json(path)
     if suffix == ".xml":
         return "cvat"
@@ -137,6 +137,8 @@ def _only_folder(names: Sequence[str]) -> str:
 def _of_json(path: Path) -> str:
     """The format of a JSON file: YouTube-VIS has videos with file_names, COCO has images."""
     data = read_anywhere(path)
+    if frame_lines_reading.are_frame_lines(data):
+        return "ytvis"
     text = "".join(bytes(part).decode("utf-8", errors="replace") for part in (data[:PROBED], data[-PROBED:]))
 
     if re.search(r'"segmentations"\s*:|"file_names"\s*:', text):

@@ -18,6 +18,7 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.polygons import Points
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
+from tubelet.formats.frame_lines import FrameRecord, frame_lines_path
 from tubelet.inference.duplicates import without_duplicates
 from tubelet.inference.modes import device_of, evaluating
 from tubelet.inference.progress import progress_bar
@@ -57,6 +58,7 @@ def predict(
     start: float | None = None,
     end: float | None = None,
     every: int = 1,
+    results: str | Path | None = None,
     progress: ProgressCallback | bool | None = None,
 ) -> VideoPrediction:
     """Find, outline, name and follow every object of a video. Runs on the device of the model's parameters.
@@ -79,12 +81,16 @@ def predict(
         roi: Corners (x, y) in pixels of the region to keep: an object is kept in the frames in which the centre of its
             box lies inside.
         start, end, every: The part of the video to read, as in `tubelet.open_video`.
+        results: A file, such as "film.jsonl", that every finished frame is added to at once, with what was
+            found in it. Masks are not kept in memory then, however long the video is, but read from
+            this file when they are used. A run that is killed leaves the frames up to then, which all
+            commands read.
         progress: Called as `progress(done, total)` as frames are finished; True shows a bar, in notebooks too.
 
     Raises:
-        InputError: if the source cannot be read.
-        ConfigError: for an unknown class, if the model does not support test-time augmentation, or for `top` with
-            `distinct` or `unknown`.
+        InputError: if the source cannot be read, or `results` cannot be written.
+        ConfigError: for an unknown class, if the model does not support test-time augmentation, for `top` with
+            `distinct` or `unknown`, or for `results` that do not end in .jsonl.
 
     Example:
         >>> model = tubelet.load("default", device="cpu")
@@ -107,18 +113,23 @@ def predict(
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress: expected a function of (done, total), got {short(progress)}")
     selection = selection_of(classes, roi, tuple(model.classes))
+    names = tuple(model.classes) if unknown is None else (*model.classes, UNKNOWN)
 
     model = several(model, views)
     video = open_video(source, start=start, end=end, every=every)
     window = window or model.window
     steps = read(video, window, ShotConfig() if cuts else None)
 
-    ledger = Ledger()
+    record = (
+        None if results is None else FrameRecord(frame_lines_path(results), video.id, video.size, len(video), names)
+    )
+    ledger = Ledger(record, model.traits.vote)
+    needs_windows = top is not None or model.traits.vote == "mean"
     shots: list[int] = []
     for result in _run(model, steps):
         if result.step is not None and result.step.clip.shot == len(shots):
             shots.append(min(result.step.pictures()))
-        if result.tracks is not None:
+        if result.tracks is not None and needs_windows:
             ledger.add_window(result.tracks)
         for frame in result.finished:
             ledger.add(frame)
@@ -144,7 +155,11 @@ def predict(
     )
     if unknown is not None:
         prediction = with_unknown(prediction, unknown)
-    return prediction.above(threshold) if top is None else prediction
+    if top is None:
+        prediction = prediction.above(threshold)
+    if record is not None:
+        record.finish(prediction.tracks, ledger.objects, prediction.shots)
+    return prediction
 
 
 def stream(

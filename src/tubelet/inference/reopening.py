@@ -9,12 +9,11 @@ from typing import TYPE_CHECKING, overload
 from tubelet.core.errors import ConfigError, InputError
 from tubelet.core.records import Prediction
 from tubelet.formats import ytvis
+from tubelet.formats.results_files import results_in
 
 if TYPE_CHECKING:
     from tubelet.inference.predict import Stored
     from tubelet.inference.results import VideoPrediction
-
-PREDICTIONS = "predictions.json"
 
 
 @overload
@@ -26,7 +25,7 @@ def open_prediction(path: str | Path, source: Stored, *, video: str | None = Non
 
 
 def open_prediction(path: str | Path, source: Stored | None = None, *, video: str | None = None) -> Prediction:
-    """Open a result that was saved: a file of predictions, or a folder with predictions.json.
+    """Open a result that was saved: a file of predictions, or a folder with predictions.json or .jsonl.
 
     Args:
         path: The file or folder.
@@ -50,7 +49,7 @@ def open_prediction(path: str | Path, source: Stored | None = None, *, video: st
         ...     tubelet.open_prediction(folder, frames)
         VideoPrediction(video='video', size=(48, 64), frames=2, tracks=[])
     """
-    file = Path(path) / PREDICTIONS if Path(path).is_dir() else Path(path)
+    file = results_in(Path(path)) if Path(path).is_dir() else Path(path)
     tables = ytvis.read_tables(file)
     predictions = [
         replace(prediction, video=name)  # in these tables a video is known by its number

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from array import array
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
@@ -26,6 +27,8 @@ from tubelet.drawing.overlay import draw
 from tubelet.drawing.style import OverlayStyle
 from tubelet.drawing.trails import Trails
 from tubelet.editing.session import Editing
+from tubelet.formats.results_files import PREDICTIONS as PREDICTIONS
+from tubelet.formats.results_files import ResultsForm, discard_other_results, results_name
 from tubelet.formats.storing import Omissions
 from tubelet.formats.ytvis import write_predictions
 from tubelet.inference import conversions
@@ -40,7 +43,6 @@ from tubelet.video.writer import VideoWriter
 
 ProgressCallback = Callable[[int, int], None]  # frames done, frames in all
 
-PREDICTIONS = "predictions.json"
 OVERLAY = "overlay.mp4"
 CONTACT_SHEET = "contact_sheet.png"
 SHEET_FRAMES = 12
@@ -63,7 +65,7 @@ class VideoPrediction(Prediction):
     source: Video = field(compare=False)
 
     def __post_init__(self) -> None:
-        times = self.source.times or tuple(self.source.time(t) for t in range(self.length))
+        times = array("d", self.source.times or [self.source.time(t) for t in range(self.length)])  # shared by all
         tracks = [
             replace(track, name=self.classes[track.label] if self.classes else "", video_times=times)
             for track in self.tracks
@@ -119,6 +121,7 @@ class VideoPrediction(Prediction):
         video: bool = True,
         style: OverlayStyle | None = None,
         counting: Counting | None = None,
+        results: ResultsForm | None = "auto",
         threads: int = 0,
         progress: ProgressCallback | None = None,
     ) -> None:
@@ -126,15 +129,22 @@ class VideoPrediction(Prediction):
 
         All files appear at the end, together; an interruption or a full disk leaves the folder unchanged. `style` says
         what is drawn. `counting` draws lines and zones with their numbers, and writes counts.csv, crossings.csv and
-        zones.csv. `threads` is the number of the video encoder's threads (0: one per processor); it changes the
-        bytes of the video.
+        zones.csv. `results` "json" writes predictions.json, "jsonl" predictions.jsonl, a line per frame (of
+        the two, only the new one stays in the folder), "auto" the latter for videos of more than 10,000 frames, None
+        neither. `threads` is the number of the video encoder's threads (0: one per processor); it changes the bytes of
+        the video.
         """
         style = _checked(style)
-        with together(as_path(folder, "the folder of results")) as scratch:
-            write_predictions(scratch / PREDICTIONS, [self])
+        folder = as_path(folder, "the folder of results")
+        name = None if results is None else results_name(results, self.length)
+        with together(folder) as scratch:
+            if name is not None:
+                write_predictions(scratch / name, [self])
             if counting is not None:
                 self.count(counting).write(scratch)
             self._draw(scratch, video, style, counting, threads, progress or (lambda done, total: None))
+        if name is not None:
+            discard_other_results(folder, name)
 
     def crops(self, folder: str | Path, *, transparent: bool = False, every: int = 1) -> int:
         """Cut every object out of every `every`-th frame: `<class>-<id>/00012.png` in a new folder.

@@ -1,19 +1,22 @@
-"""The memory of a whole video: run-length codes, and the class scores of each identity by frame and by window.
+"""What is kept of a whole video: run-length codes, and the class scores of each identity by frame and by window.
 
 `Traits.vote` of the model decides how a track gets its class and score.
 """
 
 from __future__ import annotations
 
+from array import array
 from collections import defaultdict
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from heapq import nsmallest
 from itertools import count as count_from
+from typing import Protocol
 
 import numpy as np
 
 from tubelet.core.masks import RLE, encode
+from tubelet.core.masks.sparse import FRAME, SparseMasks
 from tubelet.core.protocol import Vote
 from tubelet.core.types import Track, Tracks
 from tubelet.inference.stitch import Finished
@@ -32,8 +35,8 @@ class Tally:
 
     frames: int = 0
     total: float = 0.0  # sum of the best score of each frame
-    votes: dict[int, int] = field(default_factory=lambda: defaultdict(int))
-    sums: dict[int, float] = field(default_factory=lambda: defaultdict(float))
+    # of each class that was best in a frame: in how many frames, and the sum of its scores there
+    best: dict[int, tuple[int, float]] = field(default_factory=dict)
     windows: int = 0
     window_sum: np.ndarray | None = None  # sum of the windows' class probabilities, float64 [K]
 
@@ -61,8 +64,8 @@ class Tally:
         confidence = float(scores[label])
         self.frames += 1
         self.total += confidence
-        self.votes[label] += 1
-        self.sums[label] += confidence
+        votes, total = self.best.get(label, (0, 0.0))
+        self.best[label] = (votes + 1, total + confidence)
 
     @property
     def score(self) -> float:
@@ -71,8 +74,8 @@ class Tally:
 
     def label(self, vote: Vote) -> int:
         """The class of most frames ("majority") or of the largest summed score; the smaller index of equal ones."""
-        weights: Mapping[int, float] = self.votes if vote == "majority" else self.sums
-        return min(weights, key=lambda label: (-weights[label], label))
+        by = 0 if vote == "majority" else 1
+        return min(self.best, key=lambda label: (-self.best[label][by], label))
 
 
 class Tallies(defaultdict[int, Tally]):
@@ -97,16 +100,64 @@ class Tallies(defaultdict[int, Tally]):
             self[identity].add(scores)
 
 
+class MaskStore(Protocol):
+    """Where the masks of finished frames are kept: in memory, or in a file (`formats.frame_lines.FrameRecord`)."""
+
+    def add(
+        self, t: int, ids: Sequence[int], labels: Sequence[int], scores: Sequence[float], rles: Sequence[RLE]
+    ) -> None:
+        """Add a frame, later than those before, with its n objects: class and score are those up to this frame."""
+        ...
+
+    def masks(self, id: int, length: int) -> SparseMasks:
+        """The masks of an identity, in a video of `length` frames."""
+        ...
+
+
+class MasksInMemory:
+    """Keeps masks in memory.
+
+    >>> from tubelet.core.masks import RLE
+    >>> from tubelet.inference.tallies import MasksInMemory
+    >>> store = MasksInMemory()
+    >>> store.add(1, ids=[7], labels=[0], scores=[0.5], rles=[RLE((4, 6), b"0h0")])
+    >>> store.masks(7, length=3)
+    SparseMasks(frames=1 of 3)
+    """
+
+    def __init__(self) -> None:
+        self._frames: dict[int, array[int]] = defaultdict(lambda: array("i"))
+        self._rles: dict[int, list[RLE]] = defaultdict(list)
+
+    def add(
+        self, t: int, ids: Sequence[int], labels: Sequence[int], scores: Sequence[float], rles: Sequence[RLE]
+    ) -> None:
+        """Add a frame, later than those before, with its n objects."""
+        for identity, rle in zip(ids, rles, strict=True):
+            self._frames[identity].append(t)
+            self._rles[identity].append(rle)
+
+    def masks(self, id: int, length: int) -> SparseMasks:
+        """The masks of an identity, in a video of `length` frames."""
+        return SparseMasks(length, np.array(self._frames[id], FRAME), tuple(self._rles[id]))
+
+
 class Ledger:
     """The tracks of a video so far, as run-length codes and tallies, without pixels.
+
+    Args:
+        store: Where masks are kept; None: in memory.
+        vote: How the store is told the class and score that each object has so far.
 
     >>> ledger = Ledger()
     >>> ledger.tracks(length=3)
     ()
     """
 
-    def __init__(self) -> None:
-        self._rles: dict[int, dict[int, RLE]] = defaultdict(dict)
+    def __init__(self, store: MaskStore | None = None, vote: Vote = "majority") -> None:
+        self.objects: dict[int, int] = {}  # the identity of each track that was given out, by the track's id
+        self._store = store or MasksInMemory()
+        self._vote = vote
         self._tallies = Tallies()
 
     def add_window(self, tracks: Tracks) -> None:
@@ -116,8 +167,11 @@ class Ledger:
     def add(self, frame: Finished) -> None:
         """Add one finished frame's masks and class probabilities."""
         self._tallies.add(frame)
-        for identity, rle in zip(frame.ids.tolist(), encode(frame.masks), strict=True):
-            self._rles[identity][frame.index] = rle
+        ids = frame.ids.tolist()
+        verdicts = [self._tallies[identity].verdict(self._vote) for identity in ids]
+        labels = [label for label, _ in verdicts]
+        scores = [score for _, score in verdicts]
+        self._store.add(frame.index, ids, labels, scores, encode(frame.masks))
 
     def tracks(self, length: int, *, vote: Vote = "majority", min_frames: int = 1) -> tuple[Track, ...]:
         """Tracks with pixels in at least `min_frames` of the video's `length` frames, ids ascending."""
@@ -142,12 +196,15 @@ class Ledger:
         best = nsmallest(count, pairs)
 
         new_ids = count_from(max((identity for identity, _ in seen), default=0) + 1)
+        first: dict[int, Track] = {}  # of each identity
         tracks: list[Track] = []
-        used: set[int] = set()
         for negative, identity, label in best:
-            track = self._track(identity, label, -negative, length)
-            tracks.append(replace(track, id=next(new_ids)) if identity in used else track)
-            used.add(identity)
+            if identity not in first:
+                first[identity] = track = self._track(identity, label, -negative, length)
+            else:
+                track = replace(first[identity], id=next(new_ids), label=label, score=-negative)
+                self.objects[track.id] = identity
+            tracks.append(track)
         return tuple(tracks)
 
     def _seen(self, min_frames: int) -> list[tuple[int, Tally]]:
@@ -155,5 +212,5 @@ class Ledger:
         return [(i, tally) for i, tally in sorted(self._tallies.items()) if tally.frames >= max(min_frames, 1)]
 
     def _track(self, identity: int, label: int, score: float, length: int) -> Track:
-        rles = self._rles[identity]
-        return Track(id=identity, label=label, score=score, rles=tuple(rles.get(t) for t in range(length)))
+        self.objects[identity] = identity
+        return Track(id=identity, label=label, score=score, rles=self._store.masks(identity, length))

@@ -36,12 +36,14 @@ from tubelet.apps.options import (
     Overlay,
     Reading,
     Region,
+    Results,
     Start,
     Unknown,
     Zones,
     class_names,
     counting_of,
     region,
+    results_form,
 )
 
 if TYPE_CHECKING:
@@ -91,6 +93,7 @@ def batch(
     zone: Zones = None,
     anchor: Anchor = "centre",
     overlay: Overlay = None,
+    results: Results = "auto",
     unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
@@ -118,6 +121,7 @@ def batch(
         start=start,
         end=end,
         every=every,
+        results=results_form(results),
         counting=counting_of(line, zone, anchor),
         video=not no_video,
         overlay=tuple(overlay or ()),

@@ -10,7 +10,9 @@ import io
 import mmap
 import os
 import stat
+import threading
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,6 +56,40 @@ def opened(path: str | Path, *, largest: int = LARGEST) -> Iterator[io.BufferedR
     check_file(path, largest=largest)
     with _explained(path), open(path, "rb") as file:
         yield file
+
+
+class OpenFile:
+    """A regular file that stays open, to read parts of it, in any thread.
+
+    If the path is replaced, the old content stays readable. Raises InputError if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.core.untrusted.files import OpenFile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "classes.txt")
+        ...     _ = path.write_text("dog")
+        ...     OpenFile(path).read(start=1, length=2)
+        b'og'
+    """
+
+    def __init__(self, path: str | Path) -> None:
+        check_file(path)
+        self._path = path
+        self._lock = threading.Lock()
+        with _explained(path):
+            self._file = open(path, "rb", buffering=0)  # noqa: SIM115, closed with this object
+        weakref.finalize(self, self._file.close)
+
+    def read(self, start: int, length: int) -> bytes:
+        """The bytes from `start` on. Raises InputError if there are fewer than `length`."""
+        with self._lock, _explained(self._path):
+            self._file.seek(start)
+            data = self._file.read(length)
+        if len(data) < length:
+            raise InputError(f"{self._path}: expected {length} bytes at byte {start}; the file has become shorter")
+        return data
 
 
 def check_file(path: str | Path, *, largest: int = LARGEST) -> int:

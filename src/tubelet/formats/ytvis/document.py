@@ -8,7 +8,6 @@ packed (`core.masks.packed`). So a large file needs little more memory than its 
 from __future__ import annotations
 
 import math
-import mmap
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -25,10 +24,8 @@ from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
 from tubelet.core.masks.overlaps import KnownIntersections
 from tubelet.core.masks.packed import Broken, DecodedTracks, TrackCounts, Tube, pack_counts
-from tubelet.core.untrusted.archives import read_anywhere
-from tubelet.core.untrusted.documents import decode_json, decode_json_as, spell_out_nan
+from tubelet.core.untrusted.documents import decode_json, decode_json_as
 
-COMPLAINT = "not of the YouTube-VIS form"
 LARGEST_INTEGER = (1 << 63) - 1  # of int64 arrays
 BATCH = 32  # tracks that are parsed and packed together
 
@@ -88,6 +85,18 @@ class AnnotationEntry(msgspec.Struct):
         return f"{file}: video {self.video_id}, track {track}"
 
 
+class RecordedEntry(AnnotationEntry):
+    """One track of frame lines, whose masks are counts already.
+
+    Example:
+        >>> from tubelet.formats.ytvis.document import RecordedEntry
+        >>> RecordedEntry(id=3, video_id=1).counts is None
+        True
+    """
+
+    counts: TrackCounts | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class UnpackedTrack:
     """A track whose masks are not yet parsed, with the size and length that its video demands.
@@ -141,46 +150,6 @@ class _Mask(msgspec.Struct, gc=False):
 _MASKS = list[_Mask | None]
 _SIZE = attrgetter("size")
 _COUNTS = attrgetter("counts")
-_NOT_NUMBERS = (b"NaN", b"Infinity")  # as Python's json module writes them
-
-
-def load(path: Path) -> YtvisDocument:
-    """Parse a file.
-
-    Raises InputError if it cannot be read, FormatError if it is not JSON or not of this format.
-
-    Example:
-        >>> import tempfile
-        >>> from pathlib import Path
-        >>> from tubelet.formats.ytvis.document import load
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = Path(folder, "results.json")
-        ...     _ = path.write_text('[{"video_id": 1, "category_id": 2, "score": 0.5}]')
-        ...     document = load(path)
-        >>> document.bare, document.annotations[0].score
-        (True, 0.5)
-    """
-    data = read_anywhere(path)
-    try:
-        document = _parse(data, path)
-    except FormatError:
-        if not any(data.find(word) >= 0 for word in _NOT_NUMBERS):
-            raise
-        document = _parse(spell_out_nan(data, str(path)), path)  # so that the track with the NaN can be named
-
-    for position, entry in enumerate(document.annotations or (), start=1):
-        entry.position = position
-    return document
-
-
-def _parse(data: bytes | mmap.mmap, path: Path) -> YtvisDocument:
-    beginning = bytes(data[:1024]).lstrip(b"\xef\xbb\xbf \t\r\n")
-    if beginning[:1] == b"[":
-        entries = decode_json_as(list[AnnotationEntry], data, str(path), complaint=COMPLAINT)
-        return YtvisDocument(annotations=entries, bare=True)
-
-    document: YtvisDocument = decode_json_as(YtvisDocument, data, str(path), complaint=COMPLAINT)
-    return document
 
 
 def unpack(
@@ -244,6 +213,8 @@ def _counts(track: UnpackedTrack) -> TrackCounts:
 
     Raises _MaskError. This is the fast path for compressed masks; `_counts_slowly` takes the rest.
     """
+    if isinstance(track.entry, RecordedEntry) and track.entry.counts is not None:
+        return _checked_extent(track, track.entry.counts)
     try:
         frames: list[_Mask | None] = decode_json_as(_MASKS, track.entry.segmentations, "masks")
     except FormatError:
@@ -260,6 +231,14 @@ def _counts(track: UnpackedTrack) -> TrackCounts:
     if "" in present_counts or not joined.isascii():
         raise _wrong_counts(track, frames)
     return TrackCounts.dense(joined.encode("ascii"), np.fromiter(map(len, counts), np.int64, len(counts)), track.size)
+
+
+def _checked_extent(track: UnpackedTrack, counts: TrackCounts) -> TrackCounts:
+    _check_length(track, counts.length)
+    if counts.size != track.size:
+        expected = f"expected masks of size {list(track.size)} (height, width), got {list(counts.size)}"
+        raise _MaskError("wrong mask size", f"{track.where}: {expected}")
+    return counts
 
 
 def _wrong_size(track: UnpackedTrack, frames: list[_Mask | None]) -> _MaskError:

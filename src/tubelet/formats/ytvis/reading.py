@@ -3,7 +3,8 @@
 A data set is {"videos", "categories", "annotations"}. An annotation is one object through one
 video, with one segmentation per frame: compressed or plain run lengths, polygons, or null where the
 object is absent. Predictions are either a bare list of results with the video_id and category_id of
-the truth, as the servers take it, or a data set whose annotations have scores.
+the truth, as the servers take it, or a data set whose annotations have scores. Frame lines
+(`formats.frame_lines`) are read like the latter.
 
 Nothing here imports torch before a frame is decoded, so evaluating a file starts fast.
 """
@@ -24,13 +25,14 @@ from tubelet.core.untrusted.files import as_path
 from tubelet.formats.ytvis.document import (
     AnnotationEntry,
     Faults,
+    RecordedEntry,
     UnpackedTrack,
     YtvisDocument,
     finite,
-    load,
     unpack,
     whole,
 )
+from tubelet.formats.ytvis.loading import load
 from tubelet.formats.ytvis.numbering import AnnotatedSet as AnnotatedSet
 from tubelet.formats.ytvis.numbering import Frames, category_numbers, video_names, video_numbers
 from tubelet.formats.ytvis.tables import ListedVideo, categories_of, inferred, name_of, shots_of, videos_of
@@ -168,7 +170,7 @@ def _truth(
             continue
 
         seen.add(number)
-        area = _stated_area(entry, len(tube), path)
+        area = _stated_area(entry, tube, path)
         tracks[n].append(Track(id=number, label=label, score=1.0, rles=tube, ignore=bool(entry.iscrowd), area=area))
         if entry.occlusion is not None:
             occlusion[str(listed[n].id), number] = _occlusion(entry, path)
@@ -189,7 +191,7 @@ def read_predictions(
     by name. A video that the file leaves out has no tracks. An empty list is valid, with a warning.
 
     Args:
-        path: The JSON file.
+        path: The JSON file, or a file of frame lines.
         truth: The set that the predictions are for.
         faults: If lenient, invalid tracks are left out and counted there.
         known: Gets the pixels that predictions share with truths of their video and class, for
@@ -376,11 +378,14 @@ def _usual_folders(path: Path) -> tuple[Path, ...]:
     return tuple(root / name for root in roots for name in ("JPEGImages", "JPEGImages.zip"))
 
 
-def _stated_area(entry: AnnotationEntry, length: int, path: Path) -> float | None:
+def _stated_area(entry: AnnotationEntry, tube: Tube, path: Path) -> float | None:
     """Mean of the areas in the file that are not 0, as in the official evaluation; None without areas."""
+    if isinstance(entry, RecordedEntry):
+        return tube.pixels / tube.held if tube.held else 0.0
     if entry.areas is None:
         return None
 
+    length = len(tube)
     areas = [0.0 if area is None else finite(area) for area in entry.areas] if isinstance(entry.areas, list) else []
     if len(areas) != length or any(area is None or area < 0 for area in areas):
         raise FormatError(f"{entry.where(path.name)}: expected {length} areas, numbers or null, one per frame")

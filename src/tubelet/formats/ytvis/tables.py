@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 from tubelet.core.errors import FormatError
 from tubelet.core.masks import MAX_PIXELS
+from tubelet.formats.frame_lines import LONGEST
 from tubelet.formats.ytvis.document import YtvisDocument, shape, whole
-
-LONGEST = 1_000_000  # frames; a file whose video claims more is refused
 
 
 class ListedVideo(NamedTuple):

@@ -15,7 +15,7 @@ from tubelet.core.masks.packed import Tube, pack
 from tubelet.core.masks.sparse import SparseMasks
 from tubelet.core.records import Prediction, Track, Video, VideoSet
 from tubelet.core.text import plain
-from tubelet.formats import png
+from tubelet.formats import frame_lines, png
 from tubelet.formats.ytvis.document import save
 from tubelet.formats.ytvis.numbering import Frames, category_numbers, numbers_of, video_names, video_numbers
 
@@ -103,6 +103,7 @@ def write_folder(out: str | Path, videos: VideoSet, progress: Callable[[int], No
 def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> None:
     """Write predictions as a data set: annotations have a score and a track_id, classes have names.
 
+    Into a path that ends in .jsonl, they are written as frame lines (`formats.frame_lines`).
     An annotation's id is its track_id if no track_id occurs twice in the file, else its position from
     1. A video whose shots are known has their first frames as `shots`. Raises ValueError if two
     predictions are of the same video or have different classes.
@@ -125,6 +126,9 @@ def write_predictions(path: Path | str, predictions: Iterable[Prediction]) -> No
     classes = next((prediction.classes for prediction in predictions if prediction.classes), ())
     if any(prediction.classes not in ((), classes) for prediction in predictions):
         raise ValueError("predictions of one file must share their classes")
+    if Path(path).suffix == frame_lines.SUFFIX:
+        frame_lines.write(Path(path), predictions)
+        return
 
     track_ids = [track.id for prediction in predictions for track in prediction.tracks]
     unique = len(set(track_ids)) == len(track_ids)

@@ -31,10 +31,11 @@ from tubelet.core.types import Video, VideoSet
 from tubelet.core.untrusted.documents import read_json
 from tubelet.drawing.style import OverlayStyle
 from tubelet.formats.registry import open_set
+from tubelet.formats.results_files import FRAME_LINES, PREDICTIONS, ResultsForm, results_name
 from tubelet.inference.counting import Counting
 from tubelet.inference.counts import CROSSINGS, LINES, ZONES
 from tubelet.inference.predict import Model, predict
-from tubelet.inference.results import CONTACT_SHEET, OVERLAY, PREDICTIONS, ProgressCallback, VideoPrediction
+from tubelet.inference.results import CONTACT_SHEET, OVERLAY, ProgressCallback, VideoPrediction
 from tubelet.video.reader import open_video
 
 OpenModel = Callable[[str], Model]  # given a device
@@ -43,7 +44,7 @@ Status = Literal["done", "skipped", "failed"]
 
 MARKER, TRIES = "finished.json", ".tries"
 MOST_TRIES = 3
-_OURS = (MARKER, PREDICTIONS, OVERLAY, CONTACT_SHEET, LINES, CROSSINGS, ZONES)
+_OURS = (MARKER, PREDICTIONS, FRAME_LINES, OVERLAY, CONTACT_SHEET, LINES, CROSSINGS, ZONES)
 
 log = logging.getLogger("tubelet.batch")
 
@@ -69,6 +70,7 @@ class Settings(Config):
     end: float | None = None
     every: int = 1  # read every n-th frame
     video: bool = True  # write overlay.mp4
+    results: ResultsForm = "auto"  # which file of results is written
     counting: Counting | None = None  # lines and zones to count at
     overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
     device: str = "cpu"  # without its number: "cpu" or "cuda"
@@ -169,9 +171,14 @@ def earlier(job: VideoJob, out: Path, settings: Settings) -> Earlier:
 
 
 def predict_as(
-    settings: Settings, model: Model, video: Video, progress: ProgressCallback | None = None
+    settings: Settings,
+    model: Model,
+    video: Video,
+    progress: ProgressCallback | None = None,
+    *,
+    results: Path | None = None,
 ) -> VideoPrediction:
-    """Predict a video as the settings say.
+    """Predict a video as the settings say; `results` as in `predict`.
 
     >>> from tubelet.inference.many.batch import Settings, predict_as
     >>> video = tubelet.open_video(np.zeros((4, 48, 64, 3), np.uint8))
@@ -193,8 +200,22 @@ def predict_as(
         start=settings.start,
         end=settings.end,
         every=settings.every,
+        results=results,
         progress=progress,
     )
+
+
+def frame_lines_of(settings: Settings, video: Video, folder: Path) -> Path | None:
+    """Where frames are written as they are finished; None if the settings want one file at the end.
+
+    >>> from tubelet.inference.many.batch import Settings, frame_lines_of
+    >>> video = tubelet.open_video(np.zeros((4, 48, 64, 3), np.uint8))
+    >>> frame_lines_of(Settings(model="default", results="jsonl"), video, Path("out")).name
+    'predictions.jsonl'
+    """
+    part = open_video(video, start=settings.start, end=settings.end, every=settings.every)
+    is_long = results_name(settings.results, len(part)) == FRAME_LINES
+    return folder / FRAME_LINES if is_long else None
 
 
 def segment(model: Model, job: VideoJob, out: Path, settings: Settings) -> VideoOutcome:
@@ -276,10 +297,17 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
     _clear(folder)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        prediction = predict_as(settings, model, job.video())
-        style = OverlayStyle().override(*settings.overlay)
-        # the encoder's threads decide the bytes
-        prediction.save(folder, video=settings.video, style=style, counting=settings.counting, threads=1)
+        video = job.video()
+        lines = frame_lines_of(settings, video, folder)
+        prediction = predict_as(settings, model, video, results=lines)
+        prediction.save(
+            folder,
+            video=settings.video,
+            style=OverlayStyle().override(*settings.overlay),
+            counting=settings.counting,
+            results="json" if lines is None else None,
+            threads=1,  # they decide the bytes
+        )
     outcome = VideoOutcome(
         video=job.title,
         folder=job.name,
