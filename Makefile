@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 JOBS ?= 2
 NEW_ENOUGH = $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "tubelet needs Python >= 3.11; name one with make PYTHON=python3.12"; exit 2; }
-PACKAGES = -e ".[export,hub,ray,web]" --group dev -c constraints.txt
+PACKAGES = -e ".[export,hub,onnx,openvino,ray,web]" --group dev -c constraints.txt
 
 # where there is no NVIDIA device, PyTorch without CUDA, which is a fraction of the size; if it cannot be had, the usual one
 UV = VIRTUAL_ENV=$(CURDIR)/$(VENV) uv pip install --quiet

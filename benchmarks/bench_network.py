@@ -55,7 +55,8 @@ def main() -> None:
         model.precision = precision
         ours[f"MaskTrack R-CNN R50, {str(precision).removeprefix('torch.')}"] = stepper(model, frame)
     for precision in ("fp32", "bf16"):
-        ours[f"default, {precision}"] = stepper(weights.load("default", device="cpu", precision=precision), frame)
+        model = weights.load("default", device="cpu", precision=precision, engine="torch")
+        ours[f"default, {precision}"] = stepper(model, frame)
     runs = torchvision_runs(frame / 255) | ours
     with torch.inference_mode():
         print_table(measure(runs, arguments.frames), arguments.threads)

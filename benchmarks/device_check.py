@@ -92,7 +92,7 @@ def _train(model: Any, clip: Any, device: torch.device) -> None:
 def _default(device: torch.device, precision: str, frames: int) -> Row:
     """The bundled model on the demo video."""
     pictures = _demo(frames)
-    expected = predict(weights.load("default", device="cpu", precision=precision), pictures)
+    expected = predict(weights.load("default", device="cpu", precision=precision, engine="torch"), pictures)
     model = weights.load("default", device=device, precision=precision)
     _reset_memory(device)
     found = predict(model, pictures)

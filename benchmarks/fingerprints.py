@@ -54,6 +54,7 @@ def record(file: Path, names: list[str]) -> None:
     if unknown:
         sys.exit(f"no part {unknown[0]!r}; there are {', '.join(parts)}")
 
+    os.environ["TUBELET_ENGINE"] = "torch"  # equal to the last bit whatever else is installed
     print(f"recording the package in {home()}")
     recorded: Recording = {}
     for name in names or parts:

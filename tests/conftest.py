@@ -13,6 +13,9 @@ from jaxtyping import install_import_hook
 _hook = install_import_hook(["tubelet.core", "tubelet.attention"], "beartype.beartype")
 torch.set_num_threads(1)
 
+# many small models are loaded: an engine would export each of them
+os.environ["TUBELET_ENGINE"] = "torch"
+
 # the same examples in every run; HYPOTHESIS_PROFILE=explore looks for new ones
 settings.register_profile("steady", derandomize=True, deadline=None)
 settings.register_profile("explore", deadline=None)

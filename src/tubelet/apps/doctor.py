@@ -19,6 +19,8 @@ EXTRAS = {  # of pyproject.toml: what each brings, and what it is for
     "web": (("fastapi", "uvicorn"), "the page: serve, stream"),
     "hub": (("huggingface_hub",), "models of the hub"),
     "export": (("onnx", "onnxruntime", "onnxscript"), "export to ONNX"),
+    "onnx": (("onnx", "onnxruntime", "onnxscript"), "--engine onnx"),
+    "openvino": (("onnx", "onnxscript", "openvino"), "--engine openvino, the fastest on a CPU"),
     "ray": (("ray",), "batch on a cluster"),
     "log": (("tensorboard",), "curves of a training"),
 }
@@ -39,7 +41,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a report of a fault.")] = False,
 ) -> None:
     """Show versions, devices, codecs and extras, and what is missing. Exit code 1 if tubelet cannot work."""
-    findings = [*_programs(), *_devices(), *_video(), *_model(), *_extras()]
+    findings = [*_programs(), *_devices(), *_video(), *_model(), *_engines(), *_extras()]
     missing = [finding for finding in findings if finding.is_missing]
     if as_json:
         from tubelet.core.text import to_json
@@ -105,6 +107,21 @@ def _model() -> Iterator[Checked]:
         yield Checked("bundled model", str(weights.find("default")))
     except TubeletError as error:
         yield Checked("bundled model", str(error), is_missing=True)
+
+
+def _engines() -> Iterator[Checked]:
+    """What computes the network on the CPU, and what `auto` takes."""
+    if "torch" not in sys.modules:
+        return
+    import torch
+
+    from tubelet.engines.choice import fastest, found
+    from tubelet.models.weights import computes_bf16
+
+    bf16 = computes_bf16(torch.device("cpu"))
+    automatic = next(iter(fastest(torch.bfloat16 if bf16 else torch.float32)), "torch")
+    names = ", ".join(found())
+    yield Checked("engines", f"{names}; auto takes {automatic} for {'bf16' if bf16 else 'fp32'} on the CPU")
 
 
 def _extras() -> Iterator[Checked]:

@@ -16,7 +16,7 @@ from tubelet.apps.console import say, show
 from tubelet.apps.numbers import check_outputs, print_sheets
 from tubelet.apps.opening import load_model
 from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, TOP_HELP, VIEWS_HELP
-from tubelet.apps.options import Classes, class_names
+from tubelet.apps.options import Classes, Engine, class_names
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
@@ -62,6 +62,7 @@ def model(
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     classes: Classes = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    engine: Engine = "auto",
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there too.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of a table.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX rows in place of a table.")] = False,
@@ -92,8 +93,10 @@ def model(
         classes=class_names(classes),
         video=False,
         device=devices[0].partition(":")[0],
+        engine=engine,
         threads=threads,
     )
+    open_model = partial(load_model, model, engine=engine)
     jobs = jobs_of_set(data, form, frames)
     check(model, data, jobs)
     with _folder(out) as folder, videos_progress(len(jobs), count_finished(jobs, folder)) as tell:
@@ -101,7 +104,7 @@ def model(
             jobs,
             folder,
             settings,
-            partial(_outcomes, partial(load_model, model), folder, settings, devices, ray),
+            partial(_outcomes, open_model, folder, settings, devices, ray),
             metrics=asked,
             resume=resume,
             tell=tell,

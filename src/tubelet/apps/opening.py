@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Any
 
 
-def load_model(name: str, device: str) -> Any:
+def load_model(name: str, device: str, engine: str = "auto") -> Any:
     """Load a model by name, file or run folder onto a device; see `tubelet.load`."""
     from tubelet.models import weights
 
-    return weights.load(name, device=device)
+    return weights.load(name, device=device, engine=engine)

@@ -14,6 +14,7 @@ RESULTS_HELP = (
     "json: predictions.json at the end; jsonl: predictions.jsonl, a line per frame as soon as it is finished; "
     "auto: jsonl from 10,000 frames on."
 )
+ENGINE_HELP = "What computes the network: auto (the fastest that is installed and agrees), torch, onnx or openvino."
 OVERLAY_HELP = (
     "What is drawn: masks, outlines, boxes, labels, scores, trails, opacity, crowd, blur; e.g. boxes=true trails=2."
 )

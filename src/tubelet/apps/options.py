@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tubelet.apps.option_texts import DISTINCT_HELP, OVERLAY_HELP, RESULTS_HELP, UNKNOWN_HELP
+from tubelet.apps.option_texts import DISTINCT_HELP, ENGINE_HELP, OVERLAY_HELP, RESULTS_HELP, UNKNOWN_HELP
 
 if TYPE_CHECKING:
     from tubelet.formats.results_files import ResultsForm
@@ -60,6 +60,7 @@ Distinct = Annotated[
 Unknown = Annotated[
     float | None, typer.Option("--unknown", min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
 ]
+Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help=ENGINE_HELP)]
 Overlay = Annotated[
     list[str] | None,
     typer.Option(

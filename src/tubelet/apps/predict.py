@@ -21,6 +21,7 @@ from tubelet.apps.options import (
     Classes,
     Distinct,
     End,
+    Engine,
     Every,
     Lines,
     Overlay,
@@ -72,6 +73,7 @@ def predict(
     results: Results = "auto",
     unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    engine: Engine = "auto",
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     semantic: Annotated[
@@ -100,6 +102,7 @@ def predict(
         counting=counting_of(line, zone, anchor),
         overlay=tuple(overlay or ()),
         video=not no_video,
+        engine=engine,
     )
     if is_data_set(sources[0]) or not is_one_video(sources):
         folder = out or Path("runs") / (Path(sources[0]).resolve().stem if len(sources) == 1 else "predictions")
@@ -132,7 +135,7 @@ def segment(
     check_folder(folder)
 
     lines = frame_lines_of(settings, opened, folder)
-    network = weights.load(settings.model, device=device)
+    network = weights.load(settings.model, device=device, engine=settings.engine)
     if lines is not None and settings.results == "auto":
         say(f"a long video: each finished frame is added to {lines} at once (--results json: one file at the end)")
     with progress_bar("segmenting") as progress:

@@ -18,6 +18,7 @@ import typer
 
 from tubelet.apps.console import say, show
 from tubelet.apps.option_texts import DEVICE_HELP, MODEL_HELP
+from tubelet.apps.options import Engine
 
 if TYPE_CHECKING:
     import uvicorn
@@ -61,6 +62,7 @@ def serve(
         float, typer.Option(metavar="SECONDS", min=1, help="Without news of a job, until it is given up.")
     ] = 900,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    engine: Engine = "auto",
 ) -> None:
     """Serve the page: drop a video, watch its objects, compare models, download results."""
     require_web()
@@ -74,8 +76,9 @@ def serve(
         megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep, requests_each=each, silence=silence
     )
     access = choose_access(host, public)
+    open_model = partial(load_model, device=device, engine=engine)
     with closing(listen(host, port)) as listener, closing(Store(data)) as store:
-        jobs = Jobs(store, limits, partial(load_model, device=device), list(dict.fromkeys(model or ["default"])))
+        jobs = Jobs(store, limits, open_model, list(dict.fromkeys(model or ["default"])))
         with closing(jobs):
             say("loading the model")
             jobs.open()

@@ -23,6 +23,7 @@ from tubelet.apps.options import (
     Anchor,
     Classes,
     End,
+    Engine,
     Every,
     Lines,
     Reading,
@@ -68,6 +69,7 @@ def stream(
     zone: Zones = None,
     anchor: Anchor = "centre",
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    engine: Engine = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per frame; no page.")] = False,
     with_masks: Annotated[bool, typer.Option("--masks", help="With --json: masks too, as RLE.")] = False,
@@ -99,7 +101,7 @@ def stream(
         if page or not (as_json or show):
             sinks.append(stack.enter_context(_page(host, port)))
         live = opened(source, stack)
-        network = weights.load(model, device=device)
+        network = weights.load(model, device=device, engine=engine)
         reading = network.window.override(*(window or ()))
         frames = inference.stream(
             network,

@@ -7,7 +7,8 @@
         │   └── WriteError      a file or folder that the system does not let us write
         ├── FormatError         invalid content of a file (JSON, RLE, checkpoint)
         ├── ConfigError         an unknown recipe, field or value; the message names the nearest one
-        └── WeightsError        weights that are missing, unsafe or of another model
+        ├── WeightsError        weights that are missing, unsafe or of another model
+        └── EngineError         an engine that is not installed, cannot run a model, or differs from torch
 
 On the command line each becomes one line on stderr and exit code 2. Errors that only tubelet itself
 can cause are assertions.
@@ -106,6 +107,18 @@ class WeightsError(TubeletError):
         Traceback (most recent call last):
         ...
         tubelet.core.errors.WeightsError: missing.safetensors: no such file
+    """
+
+
+class EngineError(TubeletError):
+    """An engine that is not installed, cannot run a model, or disagrees with torch.
+
+    Example:
+        >>> from tubelet.engines.choice import use_engine
+        >>> use_engine([], "onnx", torch.float32, torch.device("cpu"))
+        Traceback (most recent call last):
+        ...
+        tubelet.core.errors.EngineError: engine onnx: this kind of model runs with torch only; use engine torch
     """
 
 

@@ -17,7 +17,6 @@ import copy
 import io
 import json
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,15 +28,17 @@ from torch.export import ExportedProgram
 from tubelet.core.atomic import replacing
 from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError, InputError
+from tubelet.engines.choice import absent
+from tubelet.engines.engine import TOLERANCE, difference
+from tubelet.engines.onnx_file import write
+from tubelet.engines.onnx_runtime import OnnxRuntime
 from tubelet.export.parts import ResizeFrames
 from tubelet.models.inputs import Images
 from tubelet.models.mask2former.model import Mask2Former
 from tubelet.models.rcnn.heads.sockets import View
 from tubelet.models.rcnn.model import MaskTrackRCNN
 
-OPSET = 18
 OBJECTS = ("boxes", "scores", "regions", "masks", "descriptors")
-TOLERANCE = 1e-3  # largest relative difference between ONNX Runtime and PyTorch
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,37 +172,24 @@ def write_onnx(export: Exportable, path: str | Path) -> float:
     Raises InputError, and writes no file, if the extra `export` is not installed, if ONNX lacks an
     operator, or if the difference is more than TOLERANCE.
     """
-    missing = [name for name in ("onnx", "onnxruntime", "onnxscript") if find_spec(name) is None]
+    missing = absent("onnx")
     if missing:
         raise InputError(f"ONNX needs {', '.join(missing)}: install the extra, pip install 'tubelet[export]'")
     with replacing(path) as partial:
-        _to_onnx(export, partial)
-        largest = difference(export, partial)
+        with torch.no_grad():
+            write(export.trace(), partial, export.about(), inputs=["frames"], outputs=export.outputs)
+        largest = _difference(export, partial)
         if not largest <= TOLERANCE:
             raise InputError(f"{path}: not written, ONNX Runtime differs by {largest:.2g} from PyTorch")
     return largest
 
 
-def difference(export: Exportable, path: Path) -> float:
-    """Run the example with ONNX Runtime and PyTorch, and return the largest difference.
-
-    Differences are relative to the largest value of each output, or to 1 if that is smaller.
-    """
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    outputs = session.run(None, {session.get_inputs()[0].name: export.example.numpy()})
+def _difference(export: Exportable, path: Path) -> float:
+    """Run the example with ONNX Runtime and PyTorch, and return the largest relative difference."""
+    compiled = OnnxRuntime().compile(path, [tuple(export.example.shape)])
     with torch.no_grad():
         expected = export.network(export.example)
-
-    differences = []
-    for ours, theirs in zip(expected, map(torch.from_numpy, outputs), strict=True):
-        scale = ours.abs().max().clamp(min=1)
-        differences.append(float((ours - theirs).abs().max() / scale))
-    return max(differences)
+    return difference(compiled(export.example), tuple(expected))
 
 
 class ObjectsOfFrame(nn.Module):
@@ -272,31 +260,3 @@ def _test_pattern(size: tuple[int, int], shift: int = 0) -> Tensor:
     chessboard = ((x // 40 + y // 40) % 2) * 1.4 - 0.7
     waves = torch.stack([coarse, diagonal, chessboard])
     return (waves.clamp(-1, 1) * 100 + 128).round()
-
-
-def _to_onnx(export: Exportable, path: Path) -> None:
-    import onnx
-
-    from tubelet.export.onnx_operators import TRANSLATIONS, quietly
-
-    with quietly(), torch.no_grad():
-        try:
-            program = torch.onnx.export(
-                export.trace(),
-                (export.example,),
-                input_names=["frames"],
-                output_names=list(export.outputs),
-                opset_version=OPSET,
-                custom_translation_table=TRANSLATIONS,
-                dynamo=True,
-                verbose=False,
-            )
-        except torch.onnx.OnnxExporterError as error:
-            reason = " ".join(str(error).split())[-200:]
-            raise InputError(f"ONNX lacks an operator of this model: ...{reason}") from None
-    assert program is not None
-
-    model = program.model_proto
-    metadata = {entry.key: entry.value for entry in model.metadata_props}
-    onnx.helper.set_model_props(model, {**metadata, **export.about()})
-    onnx.save(model, path)

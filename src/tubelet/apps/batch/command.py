@@ -31,6 +31,7 @@ from tubelet.apps.options import (
     Classes,
     Distinct,
     End,
+    Engine,
     Every,
     Lines,
     Overlay,
@@ -96,6 +97,7 @@ def batch(
     results: Results = "auto",
     unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
+    engine: Engine = "auto",
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
 ) -> None:
@@ -126,9 +128,11 @@ def batch(
         video=not no_video,
         overlay=tuple(overlay or ()),
         device=devices[0].partition(":")[0],
+        engine=engine,
         threads=threads,
     )
-    failed = work(inputs or (), lists or (), out, partial(load_model, model), settings, devices, ray=ray)
+    open_model = partial(load_model, model, engine=engine)
+    failed = work(inputs or (), lists or (), out, open_model, settings, devices, ray=ray)
     if failed:
         raise Leave(SOME_FAILED)
 

@@ -80,5 +80,5 @@ def predict_many(
 
     devices = places(device, 1, 1)
     settings = settings.but(model=fingerprint(model), device=devices[0].partition(":")[0])
-    if work_through(jobs, out, partial(load_model, model), settings, devices):
+    if work_through(jobs, out, partial(load_model, model, engine=settings.engine), settings, devices):
         raise Leave(SOME_FAILED)

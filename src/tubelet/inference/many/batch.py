@@ -74,6 +74,7 @@ class Settings(Config):
     counting: Counting | None = None  # lines and zones to count at
     overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
     device: str = "cpu"  # without its number: "cpu" or "cuda"
+    engine: str = "auto"  # what computes the network
     threads: int = Field(default=1, ge=1, le=1024)  # of each worker; they change the last bits of sums
     version: str = __version__
 

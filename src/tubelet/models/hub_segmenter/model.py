@@ -22,6 +22,7 @@ from tubelet.core.config import Config
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.engines.graph import Graph
 from tubelet.models.frames import join_frames
 from tubelet.models.hub_segmenter.answers import SegmenterAnswer, SegmenterFamily, mask_confidence
 from tubelet.models.hub_segmenter.pictures import PictureConfig, cut_to_frame, to_frame
@@ -109,6 +110,10 @@ class HubSegmenter(nn.Module):
         self.traits = Traits(vote="score")
         birth = family.threshold if config.birth is None else config.birth
         self.association = config.association.but(birth=birth)
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute: none, the layers are those of another library."""
+        return []
 
     def forward(self, clips: list[Clip]) -> Losses:
         """Raise ConfigError: a segmenter of the hub is not trained here."""

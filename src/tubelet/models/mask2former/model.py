@@ -20,6 +20,7 @@ from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.engines.graph import Graph
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig, KeepRatio
 from tubelet.models.mask2former import inter_frame  # noqa: F401 (a decoder that configs name by `kind`)
@@ -94,6 +95,10 @@ class Mask2Former(nn.Module):
             self.decoder.cross_frame,
             all_layers=self.decoder.cross_all_layers,
         )
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute: none yet."""
+        return []
 
     # training
 

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from tubelet.core.config import Config
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.engines.graph import Graph
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.context import Context, FrameFeatures
 from tubelet.models.rcnn.detectors import nanodet, ssdlite  # noqa: F401 (register detectors, by `kind`)
@@ -116,6 +117,10 @@ class MaskTrackRCNN(nn.Module):
     def regions(self) -> RegionsPlug | None:
         """Object-level attention; part of the detector, because the box head reads its output."""
         return self.detector.attention
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute; attention and propagation are torch's."""
+        return [*self.detector.graphs(), *self.mask.graphs(), *self.match.graphs()]
 
     # training
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.engines.graph import Graph
 from tubelet.models.tags.clustering import ClusteringConfig, cluster
 from tubelet.models.tags.config import NetworkConfig
 from tubelet.models.tags.glances import Point, glances, has_attention, inputs_of_attentions
@@ -112,6 +113,10 @@ class TagModel(nn.Module):
             average="logits" if blends_distances else "probabilities",
             attention=has_attention(self.network),
         )
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute: none yet."""
+        return []
 
     # training
 

@@ -19,6 +19,7 @@ from tubelet.core.config import Config
 from tubelet.core.errors import InputError
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
+from tubelet.engines.graph import Graph
 from tubelet.models.frames import join_frames
 from tubelet.models.inputs import Fit, Images, InputConfig
 from tubelet.models.queries.criterion import CriterionConfig
@@ -96,6 +97,10 @@ class VidEoMT(nn.Module):
         self.traits = Traits(vote="mean", average="logits", attention=True)
         self.network = VidEoMTNetwork(config.encoder, config.queries, len(classes), config.masking)
         self.criterion = ClipCriterion(config.criterion.build("ce"))
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute: none yet."""
+        return []
 
     # training
 

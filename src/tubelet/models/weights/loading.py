@@ -27,6 +27,7 @@ from tubelet.core.untrusted import tensors as stored
 from tubelet.core.untrusted.documents import decode_json
 from tubelet.core.untrusted.files import is_file, is_folder
 from tubelet.core.untrusted.tensors import read_metadata
+from tubelet.engines.choice import use_engine
 from tubelet.models.hub_segmenter.loading import is_segmenter, load_segmenter
 from tubelet.models.hub_segmenter.model import HubSegmenter
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
@@ -122,6 +123,7 @@ def load(
     *,
     device: str | torch.device = "auto",
     precision: Literal["auto", "fp32", "bf16"] = "auto",
+    engine: str = "auto",
 ) -> AnyModel:
     """Load a model that is ready to predict.
 
@@ -130,8 +132,12 @@ def load(
             model.safetensors (of a training run or a published model).
         device: "auto", or a torch device.
         precision: Of the network's layers; "auto" is bf16 if the processor computes in it, else fp32.
+        engine: What computes the network in `predict` and `stream`: "torch", "onnx" (ONNX Runtime,
+            always fp32), "openvino", or "auto", the fastest that is installed and agrees with torch
+            (docs/engines.md).
 
     Raises:
+        EngineError: if the engine is not installed or cannot run this model.
         WeightsError: if the name is unknown, or the file is no safetensors file (a pickle is never
             read) or belongs to another model.
 
@@ -146,6 +152,7 @@ def load(
     path = find(name)
     model = load_segmenter(path.parent) if is_segmenter(path) else _built(path)
     ready_to_predict(model, target, precision)
+    use_engine(model.graphs(), engine, model.precision, target)
     return model.to(target)
 
 

@@ -85,7 +85,7 @@ def test_only_channels_in_the_order_blue_green_red_reach_the_network() -> None:
     detector = built().eval()
     images = blank()
     with torch.no_grad():
-        expected = detector._pyramid(detector._trunk(images.pixels[:, [2, 1, 0]]))
+        expected = detector._fused(detector._trunk(images.pixels[:, [2, 1, 0]]))
         assert torch.equal(detector.extract(images).taps[0], expected[0])
 
 

@@ -22,6 +22,7 @@ from torchvision.ops import roi_align
 from tubelet.core.errors import ConfigError
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.inputs import Images, InputConfig
 from tubelet.models.rcnn.context import Support
 from tubelet.models.rcnn.regions import RegionsPlug
@@ -194,6 +195,10 @@ class Detector(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.attention: RegionsPlug | None = None  # object level
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute; none by default."""
+        return []
 
     @abstractmethod
     def extract(self, images: Images) -> Features:

@@ -31,6 +31,7 @@ from torchvision.ops import generalized_box_iou_loss
 
 from tubelet.core import boxes as box_ops
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.backbones import hold_norms
 from tubelet.models.inputs import Images, InputConfig, KeepArea
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
@@ -106,6 +107,8 @@ class NanoDet(Detector):
         # the heads see maps of unit variance, whatever the detector's scale
         self.standardise = nn.ModuleList(nn.BatchNorm2d(channels, affine=False) for _ in STRIDES)
 
+        self.pyramid = Graph("pyramid", self, self._levels)
+        self.raw_boxes = Graph("boxes", self, self._logits)
         if config.frozen:
             self.requires_grad_(False)
 
@@ -115,12 +118,21 @@ class NanoDet(Detector):
             hold_norms(self.standardise)  # maps that change must not move under the heads as well
         return self
 
+    def graphs(self) -> list[Graph]:
+        return [self.pyramid, self.raw_boxes]
+
     def extract(self, images: Images) -> Features:
         """Compute the pyramid: `taps` are the levels as the detector reads them, `maps` the same at unit variance."""
+        levels = self.pyramid(images.pixels)
+        count = len(STRIDES)
+        return Features(maps=list(levels[count:]), taps=list(levels[:count]))
+
+    def _levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The levels as the detector reads them, then the same at unit variance."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            levels = self._pyramid(self._trunk(images.pixels.flip(1)))  # the network reads blue, green, red
-            maps = [norm(level) for norm, level in zip(self.standardise, levels, strict=True)]
-        return Features(maps=maps, taps=levels)
+            levels = self._fused(self._trunk(pixels.flip(1)))  # the network reads blue, green, red
+            standardised = [norm(level) for norm, level in zip(self.standardise, levels, strict=True)]
+        return (*levels, *standardised)
 
     def _trunk(self, pixels: Tensor) -> list[Tensor]:
         x = F.max_pool2d(self.stem(pixels), 3, 2, 1)
@@ -130,7 +142,7 @@ class NanoDet(Detector):
             maps.append(x)
         return maps
 
-    def _pyramid(self, maps: list[Tensor]) -> list[Tensor]:
+    def _fused(self, maps: list[Tensor]) -> list[Tensor]:
         fine, middle, coarse = (reduce(m) for reduce, m in zip(self.reduce, maps, strict=True))
 
         middle = self.top_down[0](torch.cat([_resized(coarse, middle), middle], 1))
@@ -142,18 +154,28 @@ class NanoDet(Detector):
 
     def predict(self, features: Features) -> CellPrediction:
         """Class logits, distances and boxes of all cells."""
-        classes, distances, points, strides = [], [], [], []
-        for level, stride in enumerate(STRIDES):
-            x = self.heads[level](features.taps[level])
-            classes.append(self.classes[level](x).flatten(2))
-            distances.append(self.distances[level](x).flatten(2))
-            grid = _grid(x, stride)
+        points = []
+        strides = []
+        for level, stride in zip(features.taps, STRIDES, strict=True):
+            grid = _grid(level, stride)
             points.append(grid)
             strides.append(grid.new_full((len(grid), 1), stride))
 
-        logits = torch.cat(classes, 2).transpose(1, 2).float()
-        bins = torch.cat(distances, 2).transpose(1, 2).unflatten(-1, (4, BINS)).float()
-        return CellPrediction(logits, bins, torch.cat(points), torch.cat(strides))
+        logits, bins = self.raw_boxes(*features.taps)
+        return CellPrediction(logits.float(), bins.float(), torch.cat(points), torch.cat(strides))
+
+    def _logits(self, *levels: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits of classes [B, A, K] and of distances [B, A, 4, 8] of the cells of all levels."""
+        classes = []
+        distances = []
+        for number, level in enumerate(levels):
+            x = self.heads[number](level)
+            classes.append(self.classes[number](x).flatten(2))
+            distances.append(self.distances[number](x).flatten(2))
+
+        logits = torch.cat(classes, 2).transpose(1, 2)
+        bins = torch.cat(distances, 2).transpose(1, 2).unflatten(-1, (4, BINS))
+        return logits, bins
 
     def detect(self, features: Features, images: Images) -> list[Detections]:
         prediction = self.predict(features)

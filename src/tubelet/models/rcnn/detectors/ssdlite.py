@@ -25,6 +25,7 @@ from torchvision.ops import FeaturePyramidNetwork, sigmoid_focal_loss
 
 from tubelet.core import boxes as box_ops
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.backbones import hold_norms
 from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
@@ -93,6 +94,8 @@ class SSDLite(Detector):
         self.fpn = FeaturePyramidNetwork(widths, config.channels)
         self.fpn.layer_blocks[-1] = nn.Identity()  # no box of a 300 x 300 image is large enough to be cut from it
 
+        self.pyramid = Graph("pyramid", self, self._levels)
+        self.raw_boxes = Graph("boxes", self, self._predictions)
         if config.frozen:
             for part in self._detector_parts():
                 part.requires_grad_(False)
@@ -109,10 +112,19 @@ class SSDLite(Detector):
             hold_norms(self.standardise)
         return self
 
+    def graphs(self) -> list[Graph]:
+        return [self.pyramid, self.raw_boxes]
+
     def extract(self, images: Images) -> Features:
         """Compute the features: `taps` are the six maps that predict boxes, `maps` the pyramid."""
+        maps = self.pyramid(images.pixels)
+        count = len(self.strides)
+        return Features(maps=list(maps[:count]), taps=list(maps[count:]))
+
+    def _levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        """The pyramid, then the six maps that predict boxes."""
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen):
-            trunk_maps, head_map = self._trunk(images.pixels)
+            trunk_maps, head_map = self._trunk(pixels)
             taps = [trunk_maps[16], head_map]
             for layer in self.extra:
                 taps.append(layer(taps[-1]))
@@ -123,7 +135,7 @@ class SSDLite(Detector):
             levels[str(stride)] = norm(trunk_maps[stride])
 
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.frozen_pyramid):
-            return Features(maps=list(self.fpn(levels).values())[:-1], taps=taps)
+            return (*list(self.fpn(levels).values())[:-1], *taps)
 
     def _trunk(self, pixels: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """Compute the trunk's maps by stride (4, 8 and 16), and the map of the head convolution at stride 32.
@@ -147,8 +159,12 @@ class SSDLite(Detector):
 
     def predict(self, features: Features) -> tuple[Tensor, Tensor]:
         """Predict class logits [B, A, K] and box codes [B, A, 4] for all anchors."""
-        logits = [_per_anchor(head(tap), self.num_classes) for head, tap in zip(self.cls, features.taps, strict=True)]
-        codes = [_per_anchor(head(tap), 4) for head, tap in zip(self.box, features.taps, strict=True)]
+        logits, codes = self.raw_boxes(*features.taps)
+        return logits, codes
+
+    def _predictions(self, *taps: Tensor) -> tuple[Tensor, Tensor]:
+        logits = [_per_anchor(head(tap), self.num_classes) for head, tap in zip(self.cls, taps, strict=True)]
+        codes = [_per_anchor(head(tap), 4) for head, tap in zip(self.box, taps, strict=True)]
         return torch.cat(logits, 1), torch.cat(codes, 1)
 
     def detect(self, features: Features, images: Images) -> list[Detections]:

@@ -24,6 +24,7 @@ from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from tubelet.core import boxes as box_ops
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.inputs import Images, InputConfig
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, DetectorConfig, Features, Samples, Targets
@@ -94,15 +95,24 @@ class TwoStage(Detector):
         nn.init.normal_(self.box_predictor.bbox_pred.weight, std=0.001)
         nn.init.zeros_(self.box_predictor.bbox_pred.bias)
 
+        self.pyramid = Graph("pyramid", self, self._levels)
+        self.box_codes = Graph("boxes", self, self._logits_and_codes, rows=True)
+
         self.coder = BoxCoder((10.0, 10.0, 5.0, 5.0))  # 1 / the stds (0.1, 0.1, 0.2, 0.2)
         self.matcher = Matcher(config.positive_overlap, config.positive_overlap, allow_low_quality_matches=False)
         self.sampler = BalancedPositiveNegativeSampler(config.regions_sampled, config.regions_positive)
 
+    def graphs(self) -> list[Graph]:
+        return [self.pyramid, self.rpn.head.graph, self.box_codes]
+
     def extract(self, images: Images) -> Features:
         """Compute the pyramid P2 to P6; `taps` are the same maps."""
-        levels = {str(i): level for i, level in enumerate(self.backbone(images.pixels))}
-        maps = list(self.fpn(levels).values())
+        maps = list(self.pyramid(images.pixels))
         return Features(maps=maps, taps=maps)
+
+    def _levels(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        levels = {str(i): level for i, level in enumerate(self.backbone(pixels))}
+        return tuple(self.fpn(levels).values())
 
     def propose(self, features: Features, images: Images) -> list[Tensor]:
         """Propose regions of each image as at test, best first: corners in input pixels, [P, 4] per image."""
@@ -115,8 +125,11 @@ class TwoStage(Detector):
     def classify(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict class logits [P, K + 1] and box codes [P, 4 (K + 1)] for the boxes of all images, in order."""
         cells = self.cells(features, boxes, 7)
-        logits, codes = self.box_predictor(self.box_head(cells))
+        logits, codes = self.box_codes(cells)
         return logits.float(), codes.float()
+
+    def _logits_and_codes(self, cells: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.box_predictor(self.box_head(cells)))
 
     def detect(self, features: Features, images: Images) -> list[Detections]:
         """Detect the boxes of each image, best first; a row of scores has one class above 0, its label."""
@@ -293,9 +306,17 @@ class _BoxHead(TwoMLPHead):
 class _Head(RPNHead):
     """torchvision's head with float32 outputs: in bfloat16 a coordinate of 600 is off by up to two pixels."""
 
+    def __init__(self, channels: int, anchors: int) -> None:
+        super().__init__(channels, anchors)
+        self.graph = Graph("proposals", self, self._levels)
+
     def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        scores, codes = super().forward(x)
-        return [level.float() for level in scores], [level.float() for level in codes]
+        levels = [level.float() for level in self.graph(*x)]
+        return levels[: len(x)], levels[len(x) :]
+
+    def _levels(self, *maps: Tensor) -> tuple[Tensor, ...]:
+        scores, codes = super().forward(list(maps))
+        return (*scores, *codes)
 
 
 class _Anchors(AnchorGenerator):

@@ -26,6 +26,7 @@ from torchvision.ops import roi_align
 from tubelet.core import boxes as box_ops
 from tubelet.core.boxes import grow
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.backbones import hold_norms
 from tubelet.models.rcnn.detectors.detector import Detections, Samples
 from tubelet.models.rcnn.heads.paste import paste
@@ -108,6 +109,7 @@ class CropMaskHead(MaskPlug):
         self.up4 = _Up(coarse, TRUNK[1], middle)
         self.up2 = _Up(middle, TRUNK[0], fine)
         self.logits = nn.Conv2d(fine, 1, 1)
+        self.network = Graph("masks", self, self._logits, rows=True)
 
     def forward(self, cells: Tensor, crops: Tensor) -> Tensor:
         stride2, stride4, stride8, stride16, stride32 = self.encoder(crops)
@@ -117,6 +119,13 @@ class CropMaskHead(MaskPlug):
         x = self.up4(x, stride4)
         x = self.up2(x, stride2)
         return self.logits(x)
+
+    def _logits(self, cells: Tensor, crops: Tensor) -> tuple[Tensor]:
+        logits: Tensor = self(cells, crops)
+        return (logits,)
+
+    def graphs(self) -> list[Graph]:
+        return [self.network]
 
     def losses(self, batch: Batch) -> Losses:
         """Compute cross-entropy plus Dice, over at most `sampled` regions of each image."""
@@ -183,7 +192,7 @@ class CropMaskHead(MaskPlug):
         """Compute the mask probabilities [N, s/2, s/2] in regions [N, 4], in input pixels."""
         cells = view.cells(regions, self.config.resolution)
         crops = cut([view.frame], [regions / view.scale], self.config.size)
-        logits = self(cells, crops)
+        (logits,) = self.network(cells, crops)
         return logits[:, 0].float().sigmoid()
 
     def reach(self, boxes: Tensor) -> Tensor:

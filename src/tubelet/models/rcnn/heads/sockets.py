@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.protocol import Glance
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.rcnn.context import FrameFeatures
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
 from tubelet.models.rcnn.heads.paste import paste
@@ -154,6 +155,10 @@ class MaskPlug(nn.Module, ABC):
         """Return the detections with scores adapted to their masks [N, H, W]; by default unchanged."""
         return found
 
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute; none by default."""
+        return []
+
 
 class MatchConfig(PlugConfig):
     """The socket `match`: base of the configs of match heads.
@@ -191,6 +196,10 @@ class MatchPlug(nn.Module, ABC):
 
     resolution: int  # cells of a region's side
     has_glances: bool = False  # whether `glances` returns anything
+
+    def graphs(self) -> list[Graph]:
+        """Return the parts that an engine can compute; none by default."""
+        return []
 
     @abstractmethod
     def describe(self, regions: Tensor) -> Tensor:

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from tubelet.core.boxes import grow
 from tubelet.core.types import Losses
+from tubelet.engines.graph import Graph
 from tubelet.models.rcnn.detectors.detector import Features
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MaskPlug, MatchConfig, MatchPlug, View
 
@@ -80,6 +81,7 @@ class MaskHead(MaskPlug):
         self.convs = nn.Sequential(*layers)
         self.deconv = nn.ConvTranspose2d(channels, channels, 2, stride=2)
         self.logits = nn.Conv2d(channels, num_logits, 1)
+        self.network = Graph("masks", self, self._logits, rows=True)
 
         for module in self.modules():
             if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
@@ -100,6 +102,13 @@ class MaskHead(MaskPlug):
         x = self.convs(regions)
         x = F.relu(self.deconv(x))
         return self.logits(x)
+
+    def _logits(self, regions: Tensor) -> tuple[Tensor]:
+        logits: Tensor = self(regions)
+        return (logits,)
+
+    def graphs(self) -> list[Graph]:
+        return [self.network]
 
     def of_class(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Select the channel of each region's class: [N, K + 1 or 1, h, w], [N] -> [N, h, w].
@@ -136,7 +145,7 @@ class MaskHead(MaskPlug):
         """Compute regions [N, 4] and the mask probabilities [N, 2r, 2r] in them."""
         regions = self.reach(boxes)
         cells = view.cells(regions, self.config.resolution)
-        logits = self(cells)
+        (logits,) = self.network(cells)
         return regions, self.of_class(logits, labels).float().sigmoid()
 
     def reach(self, boxes: Tensor) -> Tensor:
@@ -197,17 +206,25 @@ class FullyConnectedMatch(MatchPlug):
 
         # a learned logit of the "new object" column makes sense only where similarities are bounded
         self.new = nn.Parameter(torch.zeros(())) if config.cosine is not None else None
+        self.network = Graph("descriptors", self, self._descriptors, rows=True)
 
     def describe(self, regions: Tensor) -> Tensor:
         """Compute descriptors [N, D] of regions [N, C, r, r]; no activation after the last layer."""
+        (descriptors,) = self.network(regions)
+        return descriptors
+
+    def graphs(self) -> list[Graph]:
+        return [self.network]
+
+    def _descriptors(self, regions: Tensor) -> tuple[Tensor]:
         x = regions.flatten(1)
         for i, layer in enumerate(self.layers):
             x = layer(F.relu(x) if i else x)
 
         normalise_now = self.config.normalise_at_test and not self.training
         if self.config.cosine is not None or normalise_now:
-            return F.normalize(x, dim=1)
-        return x
+            x = F.normalize(x, dim=1)
+        return (x,)
 
     def forward(self, current: Tensor, known: Tensor) -> Tensor:
         """Compute match logits: [N, D], [M, D] -> [N, M + 1].

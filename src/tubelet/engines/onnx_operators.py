@@ -62,11 +62,11 @@ def quietly() -> Iterator[None]:
 
     Example:
         >>> import warnings
-        >>> from tubelet.export.onnx_operators import quietly
+        >>> from tubelet.engines.onnx_operators import quietly
         >>> with quietly():
         ...     warnings.warn("not shown")
     """
-    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "torch._export", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
     try:
         for logger in loggers:
