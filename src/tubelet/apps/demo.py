@@ -18,7 +18,7 @@ VIDEO = Path(__file__).with_name("demo.mp4")
 def demo(
     out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go.")] = Path("runs/demo"),
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
-    engine: Engine = "auto",
+    engine: Engine = "torch",
 ) -> None:
     """Segment and track the bundled video with the bundled model."""
     from tubelet.inference.many.batch import Settings
