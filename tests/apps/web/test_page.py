@@ -3,39 +3,27 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 
-import web_models
+from page_fixtures import CHROMIUM, COLOURS, FPS, NAMELESS, OVERFLOW, SIZE, chromium, opened, serving, shoot, write_film
 from toy import moving_patches
-from tubelet.apps import serve
-from tubelet.apps.web import server
-from tubelet.apps.web.guard import Access
 from tubelet.apps.web.jobs.queue import Jobs
-from tubelet.apps.web.jobs.store import Store
-from tubelet.apps.web.limits import Limits
 from tubelet.core import masks
 from tubelet.video.writer import VideoWriter
 
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium on this machine")
 playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 
-LENGTH, SIZE, FPS = 50, (180, 320), 25
-COLOURS = ("red", "blue", "green")
-SECONDS = 20_000  # that anything may take, in milliseconds: machines that run tests are busy
-SHOTS = os.environ.get("TUBELET_SCREENSHOTS")  # a folder, to look at each state
+LENGTH = 50
 
 # the left edge of red pixels in the film and of any in the mask, in the upper third, as shares of the width
 EDGES = """() => {
@@ -57,52 +45,20 @@ EDGES = """() => {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """A server in a thread, at a free port."""
-    store = Store(tmp_path_factory.mktemp("page"))
-    jobs = Jobs(store, Limits(), web_models.open_model, ["slow", "attending", "stuck", "attending-everywhere"])
-    jobs.open()
-    listener = serve.listen("127.0.0.1", 0)
-    running = serve.configured(server.build(jobs, Access()))
-    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{listener.getsockname()[1]}"
-    jobs.end_streams()
-    running.should_exit = True
-    thread.join(5)
-    jobs.close()
-    store.close()
+    models = ["slow", "attending", "stuck", "attending-everywhere"]
+    with serving(tmp_path_factory.mktemp("page"), models) as (address, _):
+        yield address
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Browser]:
-    with playwright.sync_playwright() as started:
-        chromium = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
-        yield chromium
-        chromium.close()
+    with chromium() as started:
+        yield started
 
 
 @pytest.fixture(scope="module")
 def film(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("film") / "three patches.mp4"
-    with VideoWriter(path, SIZE, FPS) as writer:
-        for frame in moving_patches(LENGTH, SIZE, COLOURS, patch=40):
-            writer.write(frame)
-    return path
-
-
-def opened(browser: Browser, address: str, **settings: Any) -> Page:
-    """A page that fails its test on any error and any request elsewhere."""
-    page = browser.new_context(**settings).new_page()
-    page.set_default_timeout(SECONDS)
-    faults: list[str] = []
-    page.on("pageerror", lambda error: faults.append(str(error)))
-    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
-    page.on(
-        "request", lambda asked: None if asked.url.startswith((address, "blob:", "data:")) else faults.append(asked.url)
-    )
-    page.faults = faults  # type: ignore[attr-defined]
-    page.goto(address)
-    return page
+    return write_film(tmp_path_factory.mktemp("film") / "three patches.mp4", LENGTH)
 
 
 @pytest.fixture(scope="module")
@@ -121,11 +77,6 @@ def seen(browser: Browser, address: str, film: Path) -> Iterator[Page]:
     )
     yield page
     assert page.faults == []  # type: ignore[attr-defined]
-
-
-def shoot(page: Page, name: str) -> None:
-    if SHOTS:
-        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
 
 
 def frame(page: Page) -> int:
@@ -417,15 +368,14 @@ def test_on_a_phone_in_the_dark_nothing_is_cut_off(browser: Browser, address: st
     page = opened(
         browser, address, viewport={"width": 375, "height": 760}, color_scheme="dark", is_mobile=True, has_touch=True
     )
-    wide = "() => document.documentElement.scrollWidth - innerWidth"
     page.locator(".film").first.wait_for()
-    assert page.evaluate(wide) <= 0
+    assert page.evaluate(OVERFLOW) <= 0
     shoot(page, "phone-start")
     page.locator(".film").first.tap()
     for tab, part in (("watch", ".tracks li"), ("compare", ".side .stage"), ("attention", ".aim")):
         page.locator(f"#tab-{tab}").tap()
         page.locator(part).first.wait_for()
-        assert page.evaluate(wide) <= 0, tab
+        assert page.evaluate(OVERFLOW) <= 0, tab
         shoot(page, f"phone-{tab}")
     assert page.evaluate("() => getComputedStyle(document.body).backgroundColor") == "rgb(18, 19, 21)"
     assert page.faults == []  # type: ignore[attr-defined]
@@ -435,7 +385,4 @@ def test_every_control_has_a_name_for_screen_readers(seen: Page, address: str) -
     seen.goto(address)
     seen.locator(".film").first.click()
     seen.locator(".tracks li").first.wait_for()
-    nameless = """() => [...document.querySelectorAll("button, input, select, a, video, [role=img], progress")]
-        .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.innerText || e.labels?.length))
-        .map((e) => e.outerHTML.slice(0, 80))"""
-    assert seen.evaluate(nameless) == []
+    assert seen.evaluate(NAMELESS) == []

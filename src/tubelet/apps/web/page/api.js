@@ -7,8 +7,8 @@ export class ApiError extends Error {
   }
 }
 
-async function ask(method, path, body) {
-  const options = { method, headers: body ? { "Content-Type": "application/json" } : {}, body: body && JSON.stringify(body) };
+async function ask(method, path, body, more = {}) {
+  const options = { ...more, method, headers: body ? { "Content-Type": "application/json" } : {}, body: body && JSON.stringify(body) };
   let answer;
   try {
     answer = await fetch(path, options);
@@ -31,8 +31,19 @@ export const cancel = (id) => ask("DELETE", `/api/jobs/${id}`);
 export const result = (id) => ask("GET", `/api/jobs/${id}/result`);
 export const attention = (video, point) => ask("POST", `/api/videos/${video}/attention`, point);
 export const filmAddress = (video) => `/api/videos/${video}/film`;
-export const fileAddress = (job, name, threshold) => `/api/jobs/${job}/files/${name}?threshold=${threshold.toFixed(2)}`;
-export const prepareFile = (job, name, threshold) => ask("POST", fileAddress(job, name, threshold));
+const fileAddress = (job, name, wish) => `/api/jobs/${job}/files/${name}?${new URLSearchParams(wish)}`;
+export const prepareFile = async (job, name, wish) => {
+  await ask("POST", fileAddress(job, name, wish));
+  return fileAddress(job, name, wish);
+};
+
+export const STALE = 409; // another tab was faster
+export const edits = (job) => ask("GET", `/api/jobs/${job}/edits`);
+export const edit = (job, revision, change) => ask("POST", `/api/jobs/${job}/edits?revision=${revision}`, change);
+export const undo = (job, revision) => ask("POST", `/api/jobs/${job}/undo?revision=${revision}`);
+export const redo = (job, revision) => ask("POST", `/api/jobs/${job}/redo?revision=${revision}`);
+export const doubts = (job, threshold) => ask("GET", `/api/jobs/${job}/doubts?threshold=${threshold.toFixed(2)}`);
+export const see = (job, frames) => ask("PUT", `/api/jobs/${job}/seen`, { frames }, { keepalive: true });
 
 /** Sends a file as it is; `progress` gets shares 0..1. Returns { done, abort }. */
 export function upload(file, progress) {

@@ -13,7 +13,21 @@ export class Result {
     this.length = told.length;
     this.times = told.times;
     this.shots = told.shots ?? [];
-    this.tracks = told.tracks.map((track) => new Track(track, this.height));
+    this.classes = told.classes;
+    this.found = told.tracks.map((track) => new Track(track, this.height)); // by the model
+    this.tracks = this.found;
+  }
+
+  /** What people have made of it, as the server tells: the tracks that have changed, and which there are. */
+  update({ classes, ids, tracks }) {
+    const now = new Map(this.tracks.map((track) => [track.id, track]));
+    for (const track of tracks) now.set(track.id, new Track(track, this.height));
+    this.tracks = ids.map((id) => now.get(id));
+    this.classes = classes;
+  }
+
+  track(id) {
+    return this.tracks.find((track) => track.id === id) ?? null;
   }
 
   /** The last frame that is shown at or before a time. */
@@ -40,7 +54,7 @@ export class Result {
 
 class Track {
   constructor(told, height) {
-    Object.assign(this, told);
+    Object.assign(this, { drawn: [] }, told); // drawn: frames in which a person drew it
     this.height = height;
     this.pixel = abgr(this.colour, 255);
     this.decoded = { frame: -1 };
@@ -69,9 +83,9 @@ class Track {
 }
 
 /** The objects of a frame that are to be drawn, largest first so that small ones lie on top. */
-export function visible(result, frame, { threshold, alone }) {
+export function visible(result, frame, { threshold, alone, hidden }) {
   return result.tracks
-    .filter((track) => track.score >= threshold && (alone === null || track.id === alone) && track.at(frame))
+    .filter((track) => track.score >= threshold && (alone === null || track.id === alone) && track.id !== hidden && track.at(frame))
     .sort((a, b) => b.at(frame).area - a.at(frame).area);
 }
 

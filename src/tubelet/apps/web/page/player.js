@@ -12,14 +12,17 @@ export class Stage {
     this.picture = picture;
     this.masks = new MaskCanvas(el("canvas", { class: "layer", "aria-hidden": "true" }));
     this.marks = el("canvas", { class: "layer", "aria-hidden": "true" });
-    this.element = el("div", { class: "stage", role: "group", "aria-label": label }, picture, this.masks.canvas, this.marks);
+    this.sheet = el("div", { class: "sheet" }, picture, this.masks.canvas);
+    this.element = el("div", { class: "stage", role: "group", "aria-label": label }, this.sheet, this.marks);
     this.element.style.setProperty("--ratio", result.width / result.height);
-    this.options = { masks: true, boxes: false, labels: true, threshold: 0.5, alone: null };
+    this.view = { scale: 1, x: 0, y: 0 }; // how the sheet is enlarged, and where its corner is
+    this.options = { masks: true, boxes: false, labels: true, threshold: 0.5, alone: null, chosen: null, hidden: null };
     this.frame = 0;
     this.observer = new ResizeObserver(() => this.draw());
     this.observer.observe(this.element);
     this.element.addEventListener("click", (event) => this.picked(event));
     this.onpick = null; // called with a track or null, and the pixel
+    this.ondraw = null; // called with the context of the marks, and where a pixel is on it
   }
 
   show(frame) {
@@ -36,7 +39,9 @@ export class Stage {
     const { clientWidth: width, clientHeight: height } = this.element;
     if (!width) return;
     const ratio = window.devicePixelRatio || 1;
-    this.masks.paint(this.result, this.frame, this.options, width * ratio);
+    const { scale, x, y } = this.view;
+    this.sheet.style.transform = scale === 1 ? "" : `translate(${x}px, ${y}px) scale(${scale})`;
+    this.masks.paint(this.result, this.frame, this.options, width * ratio * scale);
     this.drawMarks(width, height, ratio);
   }
 
@@ -48,19 +53,26 @@ export class Stage {
     const context = this.marks.getContext("2d");
     context.setTransform(ratio, 0, 0, ratio, 0, 0);
     context.clearRect(0, 0, width, height);
-    const scale = width / this.result.width;
+    const scale = (width / this.result.width) * this.view.scale;
+    const at = (x, y) => [x * scale + this.view.x, y * scale + this.view.y];
     const drawn = visible(this.result, this.frame, this.options);
-    if (this.options.boxes) drawn.forEach((track) => drawBox(context, track.at(this.frame).box, track.colour, scale));
-    if (this.options.labels) drawLabels(context, drawn, this.frame, scale, width, height);
+    const chosen = drawn.find((track) => track.id === this.options.chosen);
+    if (this.options.boxes) drawn.forEach((track) => drawBox(context, track.at(this.frame).box, at, track.colour, 2));
+    if (chosen) drawChoice(context, chosen.at(this.frame).box, at);
+    if (this.options.labels) drawLabels(context, drawn, this.frame, at, width, height);
+    this.ondraw?.(context, at);
+  }
+
+  /** The pixel of the video under a pointer, with its fraction. */
+  pixel({ clientX, clientY }) {
+    const place = this.sheet.getBoundingClientRect();
+    return [((clientX - place.left) / place.width) * this.result.width, ((clientY - place.top) / place.height) * this.result.height];
   }
 
   picked(event) {
-    const place = this.element.getBoundingClientRect();
-    const x = Math.floor(((event.clientX - place.left) / place.width) * this.result.width);
-    const y = Math.floor(((event.clientY - place.top) / place.height) * this.result.height);
+    const [x, y] = this.pixel(event).map(Math.floor);
     // a click beside the followed object lets go of it; on another one changes over
-    const track = objectAt(this.result, this.frame, { ...this.options, alone: null }, x, y);
-    this.onpick?.(track, x, y);
+    this.onpick?.(objectAt(this.result, this.frame, { ...this.options, alone: null }, x, y), x, y);
   }
 
   close() {
@@ -68,22 +80,32 @@ export class Stage {
   }
 }
 
-function drawBox(context, [x1, y1, x2, y2], colour, scale) {
+function drawBox(context, [x1, y1, x2, y2], at, colour, width, dashes = []) {
+  const [left, top] = at(x1, y1), [right, bottom] = at(x2, y2);
   context.strokeStyle = colour;
-  context.lineWidth = 2;
-  context.strokeRect(x1 * scale, y1 * scale, (x2 - x1) * scale, (y2 - y1) * scale);
+  context.lineWidth = width;
+  context.setLineDash(dashes);
+  context.strokeRect(left, top, right - left, bottom - top);
+  context.setLineDash([]);
 }
 
-function drawLabels(context, drawn, frame, scale, width, height) {
+/** A frame that is seen over any picture. */
+function drawChoice(context, box, at) {
+  drawBox(context, box, at, "#000", 3);
+  drawBox(context, box, at, "#fff", 1.5, [6, 4]);
+}
+
+function drawLabels(context, drawn, frame, at, width, height) {
   context.font = `600 ${FONT}px system-ui, sans-serif`;
   context.textBaseline = "middle";
   const taken = [], tall = FONT + 8;
   for (const track of drawn) {
-    const [x1, y1, , y2] = track.at(frame).box;
+    const box = track.at(frame).box, [x1, y1] = at(box[0], box[1]), [x2, y2] = at(box[2], box[3]);
+    if (x2 < 0 || y2 < 0 || x1 > width || y1 > height) continue; // beside an enlarged picture
     const text = `${track.name} ${track.id}`;
     const wide = context.measureText(text).width + 12;
-    const left = Math.min(Math.max(x1 * scale, 0), Math.max(width - wide, 0));
-    const tops = [y1 * scale - tall, y1 * scale, y2 * scale, y1 * scale + tall, y1 * scale + 2 * tall];
+    const left = Math.min(Math.max(x1, 0), Math.max(width - wide, 0));
+    const tops = [y1 - tall, y1, y2, y1 + tall, y1 + 2 * tall];
     const places = tops.map((top) => Math.min(Math.max(top, 0), height - tall));
     const free = (top) => taken.every((other) => left >= other[0] + other[2] || other[0] >= left + wide || top >= other[1] + tall || other[1] >= top + tall);
     const top = places.find(free) ?? places[0];

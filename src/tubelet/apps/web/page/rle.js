@@ -25,6 +25,22 @@ export function runEnds(counts) {
   return ends.subarray(0, number);
 }
 
+/** The code of runs of pixels, column by column: background first, then object, in turn. */
+export function encode(runs) {
+  let counts = "";
+  runs.forEach((run, number) => {
+    let value = number > 2 ? run - runs[number - 2] : run, more;
+    do {
+      let symbol = value & 31;
+      value >>= 5;
+      more = symbol & 16 ? value !== -1 : value !== 0;
+      if (more) symbol |= 32;
+      counts += String.fromCharCode(symbol + 48);
+    } while (more);
+  });
+  return counts;
+}
+
 /** Whether the pixel is in the mask. */
 export function covers(ends, height, x, y) {
   const pixel = x * height + y;

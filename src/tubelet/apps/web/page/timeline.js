@@ -1,6 +1,9 @@
-// A line per identity: when it is seen, how sure the model is, and where it is missing; and the film's cuts.
+// A line per identity: when it is seen, how sure the model is, where it is missing, and where a person drew it; the
+// film's cuts; and while editing, what was looked at and where to look.
 
 import { clock, el, percent } from "/page/dom.js";
+
+const LOW = 0.6; // a score at which the model is often wrong
 
 export class Timeline {
   /** `onseek(frame)`, `onfollow(id or null)`. */
@@ -13,12 +16,12 @@ export class Timeline {
     this.rows = el("ol", { class: "tracks", "aria-label": "Objects" });
     this.nothing = el("p", { class: "soft", textContent: "No object reaches this threshold.", hidden: true });
     this.element = el("section", { class: "timeline", "aria-label": "Time line" },
-      el("div", { class: "ruler" }, el("span"), this.range, el("span")), this.rows, this.nothing, this.cuts(), this.head);
+      el("div", { class: "ruler" }, el("span"), this.range, el("span")), this.guide(), this.rows, this.nothing, this.cuts(), this.head);
     this.rows.addEventListener("click", (event) => this.jump(event));
   }
 
-  /** Rows for the objects that reach the threshold; `alone` is the followed one. */
-  set({ threshold, alone }) {
+  /** Rows for the objects that reach the threshold; `alone` is the followed one, `chosen` the one that is edited. */
+  set({ threshold, alone, chosen }) {
     const shown = this.shown(threshold);
     if (threshold !== this.threshold) {
       this.threshold = threshold;
@@ -27,10 +30,45 @@ export class Timeline {
       this.head.hidden = !shown.length;
     }
     [...this.rows.children].forEach((row, place) => {
-      const followed = shown[place].id === alone;
+      const { id } = shown[place], followed = id === (alone ?? chosen);
       row.classList.toggle("faded", alone !== null && !followed);
+      if (followed && row.firstChild.getAttribute("aria-pressed") === "false") reveal(this.rows, row);
       row.firstChild.setAttribute("aria-pressed", followed);
     });
+  }
+
+  /** The tracks have changed: all rows are made anew. */
+  renew(options) {
+    this.threshold = null;
+    this.set(options);
+  }
+
+  /** Two lines that are seen while editing: what was looked at, and the doubtful places. */
+  guide() {
+    const line = (name) => {
+      const bar = el("div", { class: "bar", role: "img" }), number = el("span", { class: "score" });
+      return { bar, number, element: el("div", { class: "ruler" }, el("span", { class: "what soft", textContent: name }), bar, number) };
+    };
+    this.looked = line("Seen");
+    this.places = line("Doubtful places");
+    this.guides = el("div", { class: "guide", hidden: true }, this.looked.element, this.places.element);
+    this.guides.addEventListener("click", (event) => this.jump(event));
+    return this.guides;
+  }
+
+  /** `spans`: first and last frame of each run that was looked at. */
+  seen(spans) {
+    const total = spans.reduce((sum, [first, last]) => sum + last - first + 1, 0);
+    this.looked.bar.replaceChildren(...spans.map(([first, last]) => this.place(el("i"), first, last)));
+    this.looked.bar.setAttribute("aria-label", `${total} of ${this.result.length} frames were looked at`);
+    this.looked.number.textContent = percent(total / this.result.length);
+  }
+
+  doubts(places) {
+    const frames = [...new Set(places.map(({ frame }) => frame))];
+    this.places.bar.replaceChildren(...frames.map((frame) => this.place(el("i", { class: "doubt", title: `Frame ${frame}` }), frame, frame)));
+    this.places.bar.setAttribute("aria-label", `doubtful: frames ${frames.join(", ")}`);
+    this.places.number.textContent = places.length;
   }
 
   shown(threshold) {
@@ -60,20 +98,26 @@ export class Timeline {
     swatch.style.background = track.colour;
     const spans = track.spans();
     const told = spans.map(([first, last]) => (first === last ? `${first}` : `${first} to ${last}`)).join(", ");
-    const bar = el("div", { class: "bar", role: "img", "aria-label": `seen in frames ${told}` },
-      ...spans.map(([first, last]) => this.piece(track, first, last)));
+    const drawn = track.drawn.length ? `; drawn by hand in ${track.drawn.join(", ")}` : "";
+    const bar = el("div", { class: "bar", role: "img", "aria-label": `seen in frames ${told}${drawn}` },
+      ...spans.map(([first, last]) => this.piece(track, first, last)),
+      ...track.drawn.map((frame) => this.place(el("i", { class: "drawn", title: `Drawn by hand in frame ${frame}` }), frame, frame)));
     const seen = spans.reduce((sum, [first, last]) => sum + last - first + 1, 0);
-    const name = el("button", { class: "name", "aria-pressed": "false", title: place < 9 ? `Follow alone (${place + 1})` : "Follow alone", onclick: () => this.onfollow(track.id) },
+    const name = el("button", { class: "name", "aria-pressed": "false", title: place < 9 ? `Choose (${place + 1})` : "Choose", onclick: () => this.onfollow(track.id) },
       swatch, el("span", { class: "what", textContent: track.name }), el("span", { class: "soft", textContent: track.id }));
-    return el("li", {}, name, bar, el("span", { class: "score", title: `Score; seen in ${seen} of ${this.result.length} frames`, textContent: percent(track.score) }));
+    return el("li", {}, name, bar, el("span", { class: track.score < LOW ? "score low" : "score", title: `${track.score < LOW ? "Low score" : "Score"}; seen in ${seen} of ${this.result.length} frames`, textContent: percent(track.score) }));
   }
 
   piece(track, first, last) {
-    const piece = el("i");
+    const piece = this.place(el("i"), first, last);
     piece.style.background = track.colour;
-    piece.style.left = `${(first / this.result.length) * 100}%`;
-    piece.style.width = `${((last - first + 1) / this.result.length) * 100}%`;
     return piece;
+  }
+
+  place(element, first, last) {
+    element.style.left = `${(first / this.result.length) * 100}%`;
+    element.style.width = `${((last - first + 1) / this.result.length) * 100}%`;
+    return element;
   }
 
   jump(event) {
@@ -82,4 +126,11 @@ export class Timeline {
     const place = bar.getBoundingClientRect();
     this.onseek(Math.floor(((event.clientX - place.left) / place.width) * this.result.length));
   }
+}
+
+/** Scrolls a list, and nothing else, so that a row is seen. */
+function reveal(list, row) {
+  const over = list.getBoundingClientRect().top - row.getBoundingClientRect().top, under = row.getBoundingClientRect().bottom - list.getBoundingClientRect().bottom;
+  if (over > 0) list.scrollTop -= over;
+  else if (under > 0) list.scrollTop += under;
 }

@@ -1,10 +1,13 @@
-// The first tab: play, look, choose, take home.
+// The first tab: play, look, choose, mend, take home.
 
 import * as api from "/page/api.js";
 import { clock, count, duration, el, icon, notify } from "/page/dom.js";
+import { Editor } from "/page/edit.js";
 import { Player, Stage } from "/page/player.js";
 import { Cancelled, run } from "/page/run.js";
+import { Seen } from "/page/seen.js";
 import { Timeline } from "/page/timeline.js";
+import { Zoom } from "/page/zoom.js";
 
 const FILES = [
   ["overlay.mp4", "Video with overlay", "MP4"],
@@ -12,18 +15,21 @@ const FILES = [
   ["davis.zip", "Masks as DAVIS images", "ZIP"],
   ["tracks.csv", "Tracks, frame by frame", "CSV"],
 ];
+const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
 
 export async function watch(host, { about, film, signal, home }) {
   const wish = { video: film.id, model: about.models[0].name };
-  let job, result;
+  let job, result, edits;
   try {
     ({ job, result } = await run(host, wish, film.name, signal));
+    edits = await api.edits(job.id).catch((error) => ({ refused: error.message }));
+    if (signal.aborted) return;
   } catch (error) {
     if (!(error instanceof Cancelled)) host.replaceChildren(failure(film, error, home));
     else if (!signal.aborted) home();
     return;
   }
-  host.replaceChildren(new View(film, job, result, about, signal).element);
+  host.replaceChildren(new View(film, job, result, edits, about, signal).element);
 }
 
 function failure(film, error, home) {
@@ -34,20 +40,28 @@ function failure(film, error, home) {
 }
 
 class View {
-  constructor(film, job, result, about, signal) {
+  constructor(film, job, result, edits, about, signal) {
     this.result = result;
     this.job = job;
+    this.about = about;
     this.player = new Player(api.filmAddress(film.id), result);
     this.stage = new Stage(this.player.video, result, `${film.name} with what was found in it`);
-    this.timeline = new Timeline(result, { onseek: (frame) => this.player.seek(frame), onfollow: (id) => this.follow(id) });
+    this.timeline = new Timeline(result, { onseek: (frame) => this.player.seek(frame), onfollow: (id) => this.pick(id) });
+    this.zoom = new Zoom(this.stage);
     this.controls(about);
+    this.seen = new Seen(job.id, this.player, edits.seen ?? [], signal);
+    this.seen.onchange = () => this.timeline.seen(this.seen.spans);
+    this.timeline.seen(this.seen.spans);
+    if (edits.refused) this.edit.onclick = () => notify(edits.refused);
+    else this.editor = new Editor(this, edits, signal);
     this.element = el("div", { class: "watch" },
       el("div", { class: "title" },
         el("h1", { textContent: film.name }),
         el("p", { class: "soft", textContent: `${film.width} × ${film.height} · ${count(result.length, "frame")} · found in ${duration(job.seconds)}` })),
-      this.stage.element, this.transport, this.timeline.element,
+      this.stage.element, this.transport, this.editor?.element ?? "", this.timeline.element,
       el("div", { class: "foot" }, this.threshold, this.downloads()));
-    this.stage.onpick = (track) => this.follow(track ? track.id : null);
+    this.element.style.setProperty("--ratio", result.width / result.height);
+    this.stage.onpick = (track) => this.pick(track ? track.id : null);
     this.player.onstate = () => this.showState();
     this.player.onframe((frame) => this.show(frame));
     this.player.video.addEventListener("error", () => notify("This browser cannot play the video."));
@@ -60,10 +74,16 @@ class View {
     this.play = el("button", { class: "play", onclick: () => this.player.toggle() });
     this.time = el("span", { class: "time" });
     const toggle = (name, text, key) => el("button", { class: "toggle", "aria-pressed": "true", "aria-keyshortcuts": key, title: `Show ${name} (${key})`, textContent: text, onclick: () => this.set({ [name]: !this.stage.options[name] }) });
+    const step = (name, text, frames) => el("button", { class: "round", "aria-label": text, title: text, onclick: () => this.player.step(frames) }, icon(name));
+    this.steps = el("div", { class: "steps", role: "group", "aria-label": "Frames" }, step("back", "One frame back", -1), step("on", "One frame on", 1));
+    this.speed = el("select", { "aria-label": "Speed", title: "Speed", onchange: () => { this.player.video.playbackRate = Number(this.speed.value); } },
+      ...SPEEDS.map((speed) => el("option", { value: speed, textContent: `${speed} ×`, selected: speed === 1 })));
+    this.edit = el("button", { class: "button", id: "edit", "aria-pressed": "false", "aria-keyshortcuts": "E", title: "Edit (E)", textContent: "Edit", onclick: () => this.editor.toggle() });
     this.toggles = { masks: toggle("masks", "Masks", "M"), boxes: toggle("boxes", "Boxes", "B"), labels: toggle("labels", "Labels", "L") };
     this.all = el("button", { class: "toggle all", textContent: "Show all", hidden: true, onclick: () => this.follow(null) });
-    this.transport = el("div", { class: "transport" }, this.play, this.time, this.all, el("div", { class: "toggles", role: "group", "aria-label": "Show" }, ...Object.values(this.toggles)));
-    const slider = el("input", { type: "range", id: "threshold", min: Math.round(about.limits.threshold * 100), max: 100, step: 1, value: 50, oninput: () => this.set({ threshold: slider.valueAsNumber / 100, alone: null }) });
+    this.transport = el("div", { class: "transport" }, this.play, this.steps, this.time, this.speed, this.all,
+      el("div", { class: "toggles", role: "group", "aria-label": "Show" }, ...Object.values(this.toggles)), this.edit);
+    const slider = el("input", { type: "range", id: "threshold", min: Math.round(about.limits.threshold * 100), max: 100, step: 1, value: 50, oninput: () => this.set({ threshold: slider.valueAsNumber / 100, alone: null, chosen: null }) });
     this.slider = slider;
     this.shown = el("output", { htmlFor: "threshold" });
     this.threshold = el("section", { class: "threshold" }, el("label", { htmlFor: "threshold", textContent: "Score at least" }), slider, this.shown);
@@ -79,6 +99,33 @@ class View {
     this.shown.textContent = `${Math.round(now.threshold * 100)} % · ${count(this.timeline.shown(now.threshold).length, "object")}`;
     this.slider.setAttribute("aria-valuetext", this.shown.textContent);
     this.slider.style.setProperty("--share", `${((this.slider.value - this.slider.min) / (this.slider.max - this.slider.min)) * 100}%`);
+  }
+
+  pick(id) {
+    if (this.editor?.active) this.editor.choose(id);
+    else this.follow(id);
+  }
+
+  /** Edit mode begins or ends. */
+  editing(active) {
+    this.edit.setAttribute("aria-pressed", active);
+    this.edit.textContent = active ? "Done" : "Edit";
+    this.zoom.wheel = this.seen.editing = active;
+    this.timeline.guides.hidden = !active;
+    if (active) this.seen.shown(this.player.frame);
+    this.set({ alone: null });
+  }
+
+  /** An edit has changed the tracks. */
+  changed() {
+    this.timeline.renew(this.stage.options);
+    this.set({});
+  }
+
+  /** While an outline is drawn, it belongs to the frame that is shown. */
+  locked(is) {
+    for (const part of [this.play, this.timeline.range, ...this.steps.children]) part.disabled = is;
+    this.timeline.element.inert = is;
   }
 
   follow(id) {
@@ -111,17 +158,29 @@ class View {
         icon("down"), el("span", {}, what), el("small", { textContent: form }));
       return el("li", {}, button);
     });
-    return el("section", { class: "downloads", "aria-label": "Downloads" }, el("ul", {}, ...links));
+    return el("section", { class: "downloads", "aria-label": "Downloads" }, el("ul", {}, ...links), this.labels());
+  }
+
+  /** The result as data to train on. */
+  labels() {
+    const forms = Object.entries(this.about.forms).map(([form, name]) => el("option", { value: form, textContent: name }));
+    const form = el("select", { "aria-label": "Form of the labelled data" }, ...forms);
+    const frames = el("select", { "aria-label": "Frames of the labelled data" },
+      el("option", { value: "seen", textContent: "frames you have seen" }), el("option", { value: "all", textContent: "all frames" }));
+    const button = el("button", { class: "download", id: "get-labels", onclick: async () => {
+      await this.seen.send();
+      this.take("labels.zip", button, { form: form.value, frames: frames.value });
+    } }, icon("down"), el("span", {}, "Labelled data"), el("small", { textContent: "ZIP" }));
+    return el("div", { class: "labels" }, button, form, frames);
   }
 
   /** Have the server make the file, then let the browser fetch it. */
-  async take(name, button) {
-    const threshold = this.stage.options.threshold;
+  async take(name, button, wish = {}) {
     button.disabled = true;
     button.classList.add("busy");
     try {
-      await api.prepareFile(this.job.id, name, threshold);
-      el("a", { href: api.fileAddress(this.job.id, name, threshold), download: "" }).click();
+      const address = await api.prepareFile(this.job.id, name, { threshold: this.stage.options.threshold.toFixed(2), ...wish });
+      el("a", { href: address, download: "" }).click();
     } catch (error) {
       notify(error.message);
     } finally {
@@ -131,17 +190,21 @@ class View {
   }
 
   key(event) {
-    if (event.ctrlKey || event.metaKey || event.altKey || document.querySelector("dialog[open]")) return;
+    if (event.altKey || document.querySelector("dialog[open]")) return;
     const own = event.target.closest?.("input, select, textarea"), isScrub = own?.classList.contains("scrub");
     const onButton = event.target.closest?.("button, a, label") && [" ", "Enter"].includes(event.key);
-    if ((own && !isScrub && event.key !== " ") || onButton) return;
-    const action = this.action(event);
+    const isText = own && !["range", "checkbox"].includes(own.type);
+    if (event.key === "Escape" && this.editor?.active) return void (event.preventDefault(), this.editor.escape());
+    if (isText || (own && !isScrub && event.key !== " ") || onButton) return;
+    const action = (this.editor?.active && this.editor.action(event)) || this.action(event);
     if (!action) return;
     event.preventDefault();
     action();
   }
 
-  action({ key, shiftKey }) {
+  action(event) {
+    const { key, shiftKey } = event;
+    if (event.ctrlKey || event.metaKey) return null;
     const step = shiftKey ? 10 : 1;
     const actions = {
       " ": () => this.player.toggle(),
@@ -150,15 +213,16 @@ class View {
       Home: () => this.player.seek(0),
       End: () => this.player.seek(this.result.length - 1),
       Escape: () => this.follow(null),
-      0: () => this.follow(null),
+      0: () => this.pick(null),
+      e: () => this.edit.click(),
       m: () => this.toggles.masks.click(),
       b: () => this.toggles.boxes.click(),
       l: () => this.toggles.labels.click(),
     };
     if (/^[1-9]$/.test(key)) {
       const track = this.timeline.shown(this.stage.options.threshold)[key - 1];
-      return track && (() => this.follow(track.id));
+      return track && (() => this.pick(track.id));
     }
-    return actions[key.length === 1 ? key.toLowerCase() : key];
+    return actions[key.length === 1 ? key.toLowerCase() : key] ?? (() => this.zoom.key(event));
   }
 }

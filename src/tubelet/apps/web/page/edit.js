@@ -1,0 +1,380 @@
+// Edit mode: choose an object, mend it, undo. The server does each edit and answers with the tracks that have changed.
+
+import * as api from "/page/api.js";
+import { count, el, notify } from "/page/dom.js";
+import { Outline } from "/page/outline.js";
+
+const REASONS = {
+  "low score": "the model is not sure",
+  meeting: "two of a class meet; are they exchanged from here on?",
+  twice: "one object found twice?",
+  gap: "comes back after a gap",
+  "same object?": "one object under two numbers?",
+};
+const BEGIN = "Choose an object: click it in the picture or in the list.";
+const DOUBTS_AFTER = 300; // milliseconds of rest after an edit
+
+export class Editor {
+  constructor(view, state, signal) {
+    Object.assign(this, { view, result: view.result, stage: view.stage, player: view.player, job: view.job.id });
+    this.active = false;
+    this.chosen = null; // an id
+    this.doubts = [];
+    this.queue = Promise.resolve(); // edits are sent one after the other
+    this.build();
+    this.take(state, "");
+    addEventListener("focus", () => this.active && this.refresh(), { signal }); // another tab may have edited
+  }
+
+  build() {
+    const tool = (name, text, keys, action) => {
+      const shown = keys.replace(/(Control|Meta)/, "Ctrl");
+      return (this[`${name}Button`] = el("button", { class: "button", id: `edit-${name}`, "aria-keyshortcuts": keys, title: `${text} (${shown})`, textContent: text, onclick: action }));
+    };
+    this.general = el("div", { class: "tools", role: "group", "aria-label": "Result" },
+      tool("doubt", "Next doubtful place", "N", () => this.goOn(1)), tool("add", "Add an object", "A", () => this.add()),
+      tool("undo", "Undo", "Control+Z", () => this.undo()), tool("redo", "Redo", "Control+Shift+Z", () => this.redo()));
+    this.verbs = el("div", { class: "tools", role: "group", "aria-label": "Chosen object", hidden: true },
+      this.name = el("b", { class: "chosen" }),
+      tool("outline", "Redraw", "D", () => this.redraw()), tool("rename", "Rename", "R", () => this.rename()),
+      tool("merge", "Merge with…", "G", () => this.merge()), tool("split", "Split here", "S", () => this.split()),
+      tool("swap", "Swap from here…", "W", () => this.swap()), tool("part", "Delete a part…", "X", () => this.deletePart()),
+      tool("delete", "Delete", "Delete", () => this.delete()), tool("alike", "Wrong everywhere", "Q", () => this.deleteAlike()));
+    this.alikeButton.title = "Delete this object and all of its class that rest at the same place (Q)";
+    this.line = el("p", { class: "soft", role: "status" });
+    this.list = el("ol", {});
+    this.summary = el("summary", {});
+    this.history = el("details", { class: "history" }, this.summary, this.list);
+    this.element = el("section", { class: "edit", "aria-label": "Edit", hidden: true }, this.general, this.verbs, this.line, this.history);
+  }
+
+  // what is shown
+
+  toggle(active = !this.active) {
+    this.active = active;
+    this.element.hidden = !active;
+    this.dismiss();
+    this.choose(null);
+    this.view.editing(active);
+    if (active) {
+      this.player.video.pause();
+      this.line.textContent = BEGIN;
+      this.look();
+    }
+  }
+
+  choose(id) {
+    if (this.other && id !== null && id !== this.chosen) { // a second object is asked for
+      this.other.value = id;
+      this.other.dispatchEvent(new Event("change"));
+      return;
+    }
+    const track = this.result.track(id);
+    if (this.asked && track?.id !== this.chosen) this.dismiss();
+    this.chosen = track?.id ?? null;
+    this.verbs.hidden = track === null;
+    this.name.replaceChildren(...(track ? label(track) : []));
+    this.splitButton.disabled = false;
+    this.view.set({ chosen: this.chosen, alone: null });
+    if (track && track.counts[this.player.target] === null) this.player.seek(nearest(track, this.player.target));
+  }
+
+  /** The state that the server tells after `what`. */
+  take(state, what) {
+    const known = new Set(this.result.tracks.map((track) => track.id));
+    this.result.update(state);
+    this.state = state;
+    this.undoButton.disabled = !state.edits.length;
+    this.redoButton.disabled = state.redo === null;
+    this.summary.textContent = state.edits.length ? `${count(state.edits.length, "edit")}, saved` : "No edits yet";
+    this.list.replaceChildren(...state.edits.map((text) => el("li", { textContent: text })));
+    this.list.lastChild?.scrollIntoView?.({ block: "nearest" });
+    this.line.textContent = what;
+    this.view.changed();
+    const made = state.ids.find((id) => !known.has(id));
+    this.choose(this.result.track(this.chosen) ? this.chosen : null);
+    clearTimeout(this.timer);
+    if (this.active) this.timer = setTimeout(() => this.look(), DOUBTS_AFTER);
+    return made;
+  }
+
+  // talking to the server
+
+  /** Sends one step after those that are under way; resolves to whether it was done, and to the id that it made. */
+  send(request) {
+    const next = this.queue.then(async () => {
+      const before = this.state;
+      try {
+        const state = await request(this.state.revision);
+        return { done: true, made: this.take(state, told(before, state)) };
+      } catch (error) {
+        if (error.status === api.STALE) await this.reload();
+        notify(error.message);
+        return { done: false };
+      }
+    });
+    this.queue = next;
+    return next;
+  }
+
+  edit(change) {
+    return this.send((revision) => api.edit(this.job, revision, change));
+  }
+
+  undo() {
+    if (this.state.edits.length) this.send((revision) => api.undo(this.job, revision));
+  }
+
+  redo() {
+    if (this.state.redo !== null) this.send((revision) => api.redo(this.job, revision));
+  }
+
+  /** Shows the result as it is on the server. */
+  async reload() {
+    const state = await api.edits(this.job);
+    this.dismiss();
+    this.result.tracks = this.result.found;
+    this.take(state, "");
+  }
+
+  async refresh() {
+    const state = await api.edits(this.job).catch(() => this.state);
+    if (state.revision === this.state.revision) return;
+    this.result.tracks = this.result.found;
+    this.take(state, "This result was changed in another tab or window; here it is as it is now.");
+  }
+
+  // where to look
+
+  async look() {
+    this.doubts = await api.doubts(this.job, this.stage.options.threshold).catch(() => []);
+    this.doubtButton.disabled = !this.doubts.length;
+    this.view.timeline.doubts(this.doubts);
+  }
+
+  /** To the next doubtful place, or the one before. */
+  goOn(step) {
+    if (!this.doubts.length) return;
+    const here = this.player.target, at = this.doubts.indexOf(this.place);
+    const after = step > 0 ? this.doubts.findIndex(({ frame }) => frame > here) : this.doubts.findLastIndex(({ frame }) => frame < here);
+    const next = this.place?.frame === here && at >= 0 ? at + step : after < 0 ? (step > 0 ? this.doubts.length : -1) : after;
+    this.place = this.doubts.at(next % this.doubts.length);
+    const { frame, tracks, reason } = this.place;
+    this.player.step(frame - here);
+    this.choose(tracks[0]);
+    const names = tracks.map((id) => nameOf(this.result.track(id))).join(" and ");
+    this.line.textContent = `Doubtful place ${this.doubts.indexOf(this.place) + 1} of ${this.doubts.length}, frame ${frame}: ${names}: ${REASONS[reason] ?? reason}`;
+  }
+
+  /** The other objects, the one of the doubtful place first. */
+  others() {
+    const { tracks } = this.place ?? { tracks: [] };
+    const others = this.view.timeline.shown(this.stage.options.threshold).filter(({ id }) => id !== this.chosen);
+    return others.sort((a, b) => tracks.includes(b.id) - tracks.includes(a.id));
+  }
+
+  // the verbs
+
+  delete() {
+    this.edit({ kind: "delete", track: this.chosen });
+  }
+
+  deleteAlike() {
+    this.edit({ kind: "delete_alike", track: this.chosen });
+  }
+
+  async split() {
+    const { made } = await this.edit({ kind: "split", track: this.chosen, at: this.player.target, new: this.state.next });
+    if (made !== undefined) this.choose(made);
+  }
+
+  deletePart() {
+    const track = this.result.track(this.chosen), here = this.player.target;
+    const [, last] = track.spans().find(([first, end]) => first <= here && here <= end) ?? [here, here];
+    const from = this.frameInput(here), to = this.frameInput(last);
+    this.ask(`Delete ${nameOf(track)}`, [["from frame", from], ["to frame", to]], "Delete", () =>
+      this.edit({ kind: "delete", track: track.id, first: from.valueAsNumber, last: to.valueAsNumber }));
+  }
+
+  rename() {
+    const track = this.result.track(this.chosen), name = this.classInput(track.name);
+    this.ask(`Rename ${nameOf(track)}`, [["to", name]], "Rename", () => this.edit({ kind: "rename", track: track.id, name: name.value.trim() }));
+    name.select();
+  }
+
+  merge() {
+    const track = this.result.track(this.chosen), other = this.otherSelect();
+    if (!other) return;
+    const prefer = el("select", {}), asked = el("label", {}, "where both are seen, keep", prefer);
+    const choose = () => {
+      const second = this.result.track(Number(other.value)), both = second.counts.filter((counts, t) => counts !== null && track.counts[t] !== null).length;
+      asked.hidden = !both;
+      prefer.replaceChildren(...[track, second].map(({ id, name }) => el("option", { value: id, textContent: `${name} ${id} (${count(both, "frame")})` })));
+    };
+    other.addEventListener("change", choose);
+    choose();
+    this.ask(`Merge ${nameOf(track)}`, [["with", other], asked], "Merge", () =>
+      this.edit({ kind: "merge", track: track.id, other: Number(other.value), ...(asked.hidden ? {} : { prefer: Number(prefer.value) }) }));
+  }
+
+  swap() {
+    const track = this.result.track(this.chosen), other = this.otherSelect();
+    if (!other) return;
+    const from = this.frameInput(this.player.target), to = this.frameInput(this.result.length - 1);
+    this.ask(`Swap ${nameOf(track)}`, [["with", other], ["from frame", from], ["to frame", to]], "Swap", () => {
+      const last = to.valueAsNumber === this.result.length - 1 ? {} : { last: to.valueAsNumber };
+      return this.edit({ kind: "swap", track: track.id, other: Number(other.value), first: from.valueAsNumber, ...last });
+    });
+  }
+
+  redraw() {
+    const track = this.result.track(this.chosen), frame = this.player.target;
+    const counts = track.counts[frame], title = `Redraw ${nameOf(track)} in frame ${frame}`;
+    this.draw({ title, counts, box: track.at(frame)?.box, colour: track.colour, tool: counts ? "brush" : "polygon" }, frame,
+      (mask) => this.edit({ kind: "redraw", track: track.id, frame, mask }));
+    this.view.stage.set({ hidden: track.id });
+  }
+
+  add() {
+    const frame = this.player.target, name = this.classInput(this.lastName ?? this.result.track(this.chosen)?.name ?? "");
+    const extra = el("label", {}, "Class", name);
+    this.draw({ title: `Add an object in frame ${frame}`, counts: null, colour: "#00c2ff", tool: "polygon", extra }, frame, async (mask) => {
+      this.lastName = name.value.trim();
+      const answer = await this.edit({ kind: "add", new: this.state.next, name: this.lastName, frame, mask });
+      if (answer.made !== undefined) this.choose(answer.made);
+      return answer;
+    });
+  }
+
+  // asking
+
+  frameInput(value) {
+    return el("input", { type: "number", min: 0, max: this.result.length - 1, value, required: true });
+  }
+
+  classInput(value) {
+    const names = [...new Set([...this.result.tracks.map((track) => track.name), ...this.result.classes])];
+    const list = el("datalist", { id: "classes" }, ...names.map((name) => el("option", { value: name })));
+    const input = el("input", { type: "text", value, required: true, maxLength: 100, autocomplete: "off", placeholder: "class" });
+    input.setAttribute("list", "classes");
+    document.querySelector("#classes")?.remove();
+    this.element.append(list);
+    return input;
+  }
+
+  otherSelect() {
+    const others = this.others();
+    if (!others.length) {
+      notify("There is no other object.");
+      return null;
+    }
+    return (this.picking = el("select", {}, ...others.map((track) => el("option", { value: track.id, textContent: nameOf(track) }))));
+  }
+
+  /** A line of fields below the buttons; a refusal leaves it open. */
+  ask(title, fields, action, send) {
+    const opener = document.activeElement, other = this.picking;
+    this.dismiss();
+    this.other = other;
+    this.opener = opener;
+    const answer = async (event) => {
+      event.preventDefault();
+      if ((await send()).done) this.dismiss();
+    };
+    const hint = other && el("p", { class: "soft", textContent: "Or click the other object in the picture." });
+    this.asked = el("form", { class: "ask", "aria-label": title, onsubmit: answer },
+      el("h2", { textContent: title }),
+      ...fields.map((field) => (Array.isArray(field) ? el("label", {}, ...field) : field)),
+      el("div", { class: "answers" }, el("button", { class: "button primary", textContent: action }),
+        el("button", { class: "button", type: "button", textContent: "Cancel", onclick: () => this.dismiss() })), hint);
+    this.verbs.after(this.asked);
+    this.asked.querySelector("select, input").focus({ preventScroll: true });
+    this.asked.scrollIntoView({ block: "nearest" });
+  }
+
+  draw(wish, frame, send) {
+    this.dismiss();
+    this.player.step(0);
+    this.drawing = new Outline(this.stage, this.view.zoom, {
+      ...wish,
+      onsave: async (mask) => {
+        if (!mask) notify("Nothing is drawn yet.");
+        else if ((await send(mask)).done) this.dismiss();
+      },
+      oncancel: () => this.dismiss(),
+    });
+    this.element.classList.add("drawing");
+    this.line.before(this.drawing.element);
+    this.view.locked(true);
+    this.drawing.element.scrollIntoView({ block: "nearest" });
+    (wish.extra && !this.lastName ? wish.extra.querySelector("input") : this.drawing.surface).focus({ preventScroll: true });
+  }
+
+  /** Closes what is asked or drawn. */
+  dismiss() {
+    const drew = this.drawing;
+    this.drawing?.close();
+    if (this.asked?.contains(document.activeElement)) this.opener?.focus();
+    this.asked?.remove();
+    this.drawing = this.asked = this.other = this.picking = null;
+    if (!drew) return;
+    this.element.classList.remove("drawing");
+    this.stage.set({ hidden: null });
+    this.view.locked(false);
+  }
+
+  // keys
+
+  /** What a key does in edit mode, or null. */
+  action(event) {
+    const { key, shiftKey } = event;
+    if (event.ctrlKey || event.metaKey) {
+      if (key.toLowerCase() === "z" && this.drawing) return () => this.drawing.undo();
+      if (key.toLowerCase() === "z") return () => (shiftKey ? this.redo() : this.undo());
+      return key.toLowerCase() === "y" && !this.drawing ? () => this.redo() : null;
+    }
+    if (key === "Escape") return () => this.escape();
+    if (this.drawing) return () => this.drawing.key(event);
+    const general = { n: () => this.goOn(shiftKey ? -1 : 1), a: () => this.add(), ArrowUp: () => this.next(-1), ArrowDown: () => this.next(1) };
+    const verbs = { d: "outline", r: "rename", g: "merge", s: "split", w: "swap", x: "part", q: "alike", Delete: "delete", Backspace: "delete" };
+    const name = key.length === 1 ? key.toLowerCase() : key;
+    if (verbs[name]) return this.chosen === null ? () => { this.line.textContent = BEGIN; } : () => this[`${verbs[name]}Button`].click();
+    return general[name] ?? null;
+  }
+
+  escape() {
+    if (this.drawing || this.asked) this.dismiss();
+    else if (this.chosen !== null) this.choose(null);
+    else this.toggle(false);
+  }
+
+  /** The object before or after the chosen one in the list. */
+  next(step) {
+    const shown = this.view.timeline.shown(this.stage.options.threshold);
+    const at = shown.findIndex(({ id }) => id === this.chosen);
+    const track = shown[at < 0 ? (step > 0 ? 0 : shown.length - 1) : Math.min(Math.max(at + step, 0), shown.length - 1)];
+    if (track) this.choose(track.id);
+  }
+}
+
+const nameOf = (track) => (track ? `${track.name} ${track.id}` : "a deleted object");
+
+function label(track) {
+  const swatch = el("i", { class: "swatch" });
+  swatch.style.background = track.colour;
+  return [swatch, nameOf(track)];
+}
+
+/** The frame with the object that is nearest to another. */
+function nearest(track, frame) {
+  const frames = track.counts.flatMap((counts, t) => (counts === null ? [] : [t]));
+  return frames.reduce((best, t) => (Math.abs(t - frame) < Math.abs(best - frame) ? t : best), frames[0]);
+}
+
+/** What has been done between two states, in words. */
+function told(before, now) {
+  const gone = before.ids.filter((id) => !now.ids.includes(id)).length;
+  const more = gone > 1 ? ` (${count(gone, "object")})` : "";
+  if (now.edits.length < before.edits.length) return `Undone: ${before.edits.at(-1)}`;
+  return `Done: ${now.edits.at(-1)}${more}`;
+}

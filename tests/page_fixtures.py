@@ -1,0 +1,96 @@
+"""A server with its page, and a browser that opens it; for tests of the page."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+import web_models
+from toy import moving_patches
+from tubelet.apps import serve
+from tubelet.apps.web import server
+from tubelet.apps.web.guard import Access
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.store import Store
+from tubelet.apps.web.limits import Limits
+from tubelet.video.writer import VideoWriter
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+SECONDS = 20_000  # that anything may take, in milliseconds: machines that run tests are busy
+SHOTS = os.environ.get("TUBELET_SCREENSHOTS")  # a folder, to look at each state
+SIZE, FPS = (180, 320), 25
+COLOURS = ("red", "blue", "green")
+
+NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, video, [role=img], progress")]
+    .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.innerText || e.labels?.length))
+    .map((e) => e.outerHTML.slice(0, 80))"""
+OVERFLOW = "() => document.documentElement.scrollWidth - innerWidth"
+
+
+@contextmanager
+def serving(root: Path, models: Sequence[str]) -> Iterator[tuple[str, Jobs]]:
+    """A server in a thread, at a free port: its address and its jobs."""
+    store = Store(root)
+    jobs = Jobs(store, Limits(), web_models.open_model, models)
+    jobs.open()
+    listener = serve.listen("127.0.0.1", 0)
+    running = serve.configured(server.build(jobs, Access()))
+    thread = threading.Thread(target=running.run, kwargs={"sockets": [listener]}, daemon=True)
+    thread.start()
+    yield f"http://127.0.0.1:{listener.getsockname()[1]}", jobs
+    jobs.end_streams()
+    running.should_exit = True
+    thread.join(5)
+    jobs.close()
+    store.close()
+
+
+@contextmanager
+def chromium() -> Iterator[Browser]:
+    """A headless browser; the test is skipped where there is none."""
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+    if CHROMIUM is None:
+        pytest.skip("no Chromium on this machine")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+def opened(browser: Browser, address: str, **settings: Any) -> Page:
+    """A page that notes any error and any request elsewhere in its `faults`."""
+    page = browser.new_context(**settings).new_page()
+    page.set_default_timeout(SECONDS)
+    faults: list[str] = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda said: faults.append(said.text) if said.type == "error" else None)
+    page.on(
+        "request", lambda asked: None if asked.url.startswith((address, "blob:", "data:")) else faults.append(asked.url)
+    )
+    page.faults = faults  # type: ignore[attr-defined]
+    page.goto(address)
+    return page
+
+
+def write_film(path: Path, length: int) -> Path:
+    """A film of three patches that move to the right, three pixels a frame."""
+    with VideoWriter(path, SIZE, FPS) as writer:
+        for frame in moving_patches(length, SIZE, COLOURS, patch=40):
+            writer.write(frame)
+    return path
+
+
+def shoot(page: Page, name: str) -> None:
+    """Store a picture of the page, if a folder for them is given."""
+    if SHOTS:
+        page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
