@@ -18,6 +18,7 @@ absent, so a file grows with its masks alone.
 from __future__ import annotations
 
 from array import array
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate
@@ -72,7 +73,7 @@ class FrameLine(msgspec.Struct, tag_field="line", tag="frame"):
     frame: FrameNumber
     ids: list[int] = []
     labels: list[int] = []
-    scores: list[float] = []
+    scores: list[float | None] = []  # None for what is no number, as JSON has it
     counts: list[str] = []
 
 
@@ -87,7 +88,7 @@ class TrackLine(msgspec.Struct, tag_field="line", tag="track", omit_defaults=Tru
 
     id: int
     label: int
-    score: float
+    score: float | None
     ignore: bool = False
     parts: list[tuple[int, FrameNumber, FrameNumber]] | None = None  # None: the whole object of this id
 
@@ -118,7 +119,8 @@ class _Place(NamedTuple):
 class FrameRecord:
     """A file of one video that grows with each finished frame; masks are read from it when they are used.
 
-    Raises InputError or WriteError if it cannot be written. What was at the path before is replaced at once.
+    What was at the path before is replaced at once. Raises InputError or WriteError if it cannot be written, and
+    ConfigError for a video of more than LONGEST frames.
 
     Example:
         >>> import tempfile
@@ -134,15 +136,17 @@ class FrameRecord:
     """
 
     def __init__(self, path: Path, name: str, size: tuple[int, int], length: int, classes: Sequence[str]) -> None:
+        if length > LONGEST:
+            expected = f"results: expected a video of at most {LONGEST} frames, got {length}"
+            raise ConfigError(f"{expected}; take a part of it, or every n-th frame")
         self.path = path
-        self._size = size
         check_file(path)
         with replacing(path) as temporary:
             temporary.write_bytes(_video_line(name, size, length, classes))
         self._end = path.stat().st_size  # where the next line begins
-        self._file = OpenFile(path)
-        self._frames: dict[int, array[int]] = {}
-        self._masks: dict[int, StoredMasks] = {}
+        file = OpenFile(path)
+        self._frames: defaultdict[int, array[int]] = defaultdict(lambda: array("i"))
+        self._masks: defaultdict[int, StoredMasks] = defaultdict(lambda: StoredMasks(file, size))
 
     def add(
         self, t: int, ids: Sequence[int], labels: Sequence[int], scores: Sequence[float], rles: Sequence[RLE]
@@ -151,17 +155,13 @@ class FrameRecord:
         line, places = _frame_line(t, ids, labels, scores, [rle.counts for rle in rles])
         append(self.path, line)
         for id, place in zip(ids, places, strict=True):
-            self._frames.setdefault(id, array("i")).append(t)
-            self._masks.setdefault(id, StoredMasks(self._file, self._size)).append(
-                self._end + place.start, place.length
-            )
+            self._frames[id].append(t)
+            self._masks[id].append(self._end + place.start, place.length)
         self._end += len(line)
 
     def masks(self, id: int, length: int) -> SparseMasks:
         """The masks of an object, in a video of `length` frames; none if it was never added."""
-        frames = self._frames.get(id, array("i"))
-        present = self._masks.get(id, StoredMasks(self._file, self._size))
-        return SparseMasks(length, np.array(frames, FRAME), present)
+        return SparseMasks(length, np.array(self._frames[id], FRAME), self._masks[id])
 
     def finish(self, tracks: Sequence[Track], objects: Mapping[int, int], shots: Sequence[int]) -> None:
         """Say which objects are results.
@@ -171,8 +171,10 @@ class FrameRecord:
             objects: The object of each track, by the track's id.
             shots: First frame of each shot.
         """
-        counts = {id: len(frames) for id, frames in self._frames.items()}
-        lines = [_track_line(track, objects[track.id], counts.get(objects[track.id], 0)) for track in tracks]
+        lines = []
+        for track in tracks:
+            object_id = objects[track.id]
+            lines.append(_track_line(track, object_id, len(self._frames[object_id])))
         append(self.path, b"".join([*lines, _line(EndLine(len(tracks), list(shots)))]))
 
 

@@ -38,7 +38,7 @@ class RecordedTrack(NamedTuple):
 
     id: int
     label: int
-    score: float
+    score: float | None
     ignore: bool
     counts: TrackCounts
 
@@ -137,15 +137,14 @@ def _lines(data: bytes | mmap.mmap) -> Iterator[Line]:
 
 
 def _warn(where: str, last: _VideoInProgress, problem: str) -> None:
-    if last.end is None and not problem:
-        until = f"after frame {last.frame} of {last.video.length}"
-        _say(f"{where}: ends early, {until}; classes and scores are those of the objects until then")
-    elif problem:
-        _say(f"{where}: damaged, {problem}; what comes before is read, up to frame {last.frame} of {last.video.name!r}")
-
-
-def _say(message: str) -> None:
-    warnings.warn(message, stacklevel=2)
+    """One line about what is missing, if anything is."""
+    until = f"after frame {last.frame}" if last.frame >= 0 else "before the first frame"
+    until += f" of {last.video.length}"
+    if problem:
+        warnings.warn(f"{where}: damaged {until}, {problem}; what comes before is read", stacklevel=3)
+    elif last.end is None:
+        message = f"ends early, {until}; classes and scores are those of the objects until then"
+        warnings.warn(f"{where}: {message}", stacklevel=3)
 
 
 class _VideoInProgress:
@@ -212,12 +211,12 @@ class _Object:
 
     def __init__(self) -> None:
         self.label = 0
-        self.score = 0.0
+        self.score: float | None = None
         self._frames = array("i")
         self._lengths = array("q")
         self._data = bytearray()
 
-    def add(self, frame: int, label: int, score: float, counts: str) -> None:
+    def add(self, frame: int, label: int, score: float | None, counts: str) -> None:
         self.label = label
         self.score = score
         self._frames.append(frame)

@@ -113,6 +113,7 @@ def predict(
     if progress is not None and not callable(progress):
         raise ConfigError(f"progress: expected a function of (done, total), got {short(progress)}")
     selection = selection_of(classes, roi, tuple(model.classes))
+    lines = None if results is None else frame_lines_path(results)
     names = tuple(model.classes) if unknown is None else (*model.classes, UNKNOWN)
 
     model = several(model, views)
@@ -120,9 +121,7 @@ def predict(
     window = window or model.window
     steps = read(video, window, ShotConfig() if cuts else None)
 
-    record = (
-        None if results is None else FrameRecord(frame_lines_path(results), video.id, video.size, len(video), names)
-    )
+    record = None if lines is None else FrameRecord(lines, video.id, video.size, len(video), names)
     ledger = Ledger(record, model.traits.vote)
     needs_windows = top is not None or model.traits.vote == "mean"
     shots: list[int] = []

@@ -70,10 +70,9 @@ def _of_frame_lines(videos: Sequence[RecordedVideo], path: Path) -> YtvisDocumen
 
     track_ids = [track.id for video in videos for track in video.tracks]
     is_unique = len(set(track_ids)) == len(track_ids)
-    document = YtvisDocument(annotations=[])
-    document.categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     entries: list[AnnotationEntry] = []
-    document.annotations = entries
+    document = YtvisDocument(annotations=entries)
+    document.categories = [{"id": number, "name": name} for number, name in enumerate(classes, start=1)]
     for number, video in zip(numbers_of([video.name for video in videos]), videos, strict=True):
         height, width = video.size
         table = {"id": number, "name": video.name, "height": height, "width": width, "length": video.length}
