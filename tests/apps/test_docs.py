@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import json
 import os
 import re
 import shlex
@@ -96,6 +97,15 @@ def test_every_command_that_is_shown_is_understood() -> None:
     assert {line: fault for line, fault in faults.items() if fault} == {}
 
 
+def test_every_command_beside_those_of_other_tools_is_understood() -> None:
+    cells = re.findall(
+        r"\| `(?:torchrun .*-m )?tubelet ([^`]+)` \|$", (DOCS / "coming-from.md").read_text(), re.MULTILINE
+    )
+    assert len(cells) > 20
+    faults = {cell: fault_of(shlex.split(cell)) for cell in cells}
+    assert {cell: fault for cell, fault in faults.items() if fault} == {}
+
+
 def test_a_command_that_does_not_exist_would_be_noticed() -> None:
     assert fault_of(["predcit", "dog.mp4"])
     assert fault_of(["predict", "dog.mp4", "--outt", "out"])
@@ -165,6 +175,27 @@ def test_the_table_of_recipes_is_that_of_the_recipes() -> None:
     assert re.findall(r"^\| `([^`]+)`", written, re.MULTILINE) == recipes.names()
 
 
+def test_the_page_of_commands_is_that_of_the_program() -> None:
+    make_commands = script("make_commands")
+    written = (DOCS / "commands.md").read_text(encoding="utf-8")
+    assert written == make_commands.page(), "run python docs/make_commands.py"
+    assert re.findall(r"^## tubelet (.+)", written, re.MULTILINE) == list(make_commands.EXAMPLES)
+
+
+def test_every_option_has_an_example_that_is_understood() -> None:
+    make_commands = script("make_commands")
+    unused = set(make_commands.VALUES)
+    for name, command in make_commands.commands():
+        line = [*name.split(), *shlex.split(make_commands.EXAMPLES[name])]
+        for option in command.params:
+            if option.param_type_name == "option" and not option.hidden:
+                words = make_commands.example(name, option)
+                assert fault_of([*line, *shlex.split(words)]) is None, f"tubelet {name}: {words}"
+                flag = option.opts[0]
+                unused.discard(f"{name} {flag}" if f"{name} {flag}" in make_commands.VALUES else flag)
+    assert unused == set()
+
+
 def test_the_reference_names_everything_public() -> None:
     headings = set(re.findall(r"heading: (?:tubelet\.)?(\w+)", (DOCS / "api.md").read_text(encoding="utf-8")))
     assert set(tubelet.__all__) - {"__version__"} <= headings
@@ -215,6 +246,10 @@ def test_every_page_can_be_reached_and_found(site: Path) -> None:
     assert built == {page.relative_to(DOCS).with_suffix("").as_posix() for page in DOCS.rglob("*.md")}
     index = (site / "search" / "search_index.json").read_text(encoding="utf-8")
     assert all(f'"location":"{name}.html"' in index for name in built)
+    documents = json.loads(index)["docs"]
+    for words, page in (("--threshold", "commands.html#tubelet-predict"), ("threshold", "api.html")):
+        found = [entry["location"] for entry in documents if words in entry["text"] + entry["title"]]
+        assert any(location.startswith(page) for location in found), words
     home = (site / "index.html").read_text(encoding="utf-8")
     assert all(f'href="{name}.html"' in home for name in built - {"index"})
 
