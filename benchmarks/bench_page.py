@@ -1,4 +1,4 @@
-"""The page in a headless Chromium: first paint, bytes, and masks on a 720p result of 300 frames and 10 objects.
+"""The page in a headless Chromium: first paint, bytes, masks and edits of a 720p result of 300 frames and 10 objects.
 
 python benchmarks/bench_page.py
 """
@@ -55,6 +55,28 @@ SHOW = """async () => {
     const start = performance.now();
     canvas.paint(result, frame, options, 1280);
     times.push(performance.now() - start);
+  }
+  return times;
+}"""
+EDIT = """async (verbs) => {
+  const line = document.querySelector(".edit > p"), times = {};
+  const shown = (text) => new Promise((done) => {
+    const drawn = () => requestAnimationFrame(() => done(performance.now()));
+    const look = () => (line.textContent.startsWith(text) ? drawn() : setTimeout(look));
+    look();
+  });
+  document.querySelector("#edit").click();
+  for (let n = 0; n < 30; n++) for (const [name, button] of Object.entries(verbs)) {
+    document.querySelectorAll(".tracks .name")[n % 10].click();
+    await new Promise((done) => setTimeout(done, 100));
+    for (const [what, text, action] of [[name, "Done", () => document.querySelector(button).click()],
+                                        ["undo", "Undone", () => document.querySelector("#edit-undo").click()]]) {
+      line.textContent = "";
+      const start = performance.now();
+      action();
+      (times[what] ??= []).push(await shown(text) - start);
+      await new Promise((done) => setTimeout(done, 50));
+    }
   }
   return times;
 }"""
@@ -156,6 +178,10 @@ def measure(address: str, chromium: str) -> None:
         told("toggling masks: the page's work", toggled["work"])
         told("toggling masks: to the next frame", toggled["shown"])
         told("decoding and painting a new frame", page.evaluate(SHOW))
+        page.locator(".ruler input").fill(str(FRAMES // 2))
+        verbs = {"delete": "#edit-delete", "split": "#edit-split"}
+        for name, times in page.evaluate(EDIT, verbs).items():
+            told(f"edit: {name}, to the next frame", times)
         browser.close()
 
 

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.responses import JSONResponse, Response
 
 from tubelet.apps.web import documents
 from tubelet.apps.web.faults import Refusal, finished
@@ -37,16 +38,16 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
     store = jobs.store
 
     @app.get("/api/jobs/{id}/edits")
-    def state(id: str) -> dict[str, Any]:
+    def state(id: str) -> Response:
         with results.opened(finished(store, id)) as edited:
-            return described(edited, since=edited.editing.unedited)
+            return JSONResponse(described(edited, since=edited.editing.unedited))
 
     @app.post("/api/jobs/{id}/edits")
-    def edit(id: str, revision: int, edit: dict[str, Any]) -> dict[str, Any]:
+    def edit(id: str, revision: int, edit: dict[str, Any]) -> Response:
         return _do(results, jobs, id, revision, Edit.read(edit))
 
     @app.post("/api/jobs/{id}/{step}")
-    def undo(id: str, step: Literal["undo", "redo"], revision: int) -> dict[str, Any]:
+    def undo(id: str, step: Literal["undo", "redo"], revision: int) -> Response:
         return _do(results, jobs, id, revision, step)
 
     @app.put("/api/jobs/{id}/seen")
@@ -79,7 +80,7 @@ def described(edited: Edited, since: Draft) -> dict[str, Any]:
     }
 
 
-def _do(results: EditedResults, jobs: Jobs, id: str, revision: int, step: Step) -> dict[str, Any]:
+def _do(results: EditedResults, jobs: Jobs, id: str, revision: int, step: Step) -> Response:
     with results.opened(finished(jobs.store, id)) as edited:
         if revision != edited.revision:
             raise Refusal(409, STALE)
@@ -88,7 +89,7 @@ def _do(results: EditedResults, jobs: Jobs, id: str, revision: int, step: Step) 
             edited.do(step)
         except sqlite3.IntegrityError:
             raise Refusal(409, STALE) from None
-        return described(edited, since=before)
+        return JSONResponse(described(edited, since=before))
 
 
 def _track_json(draft: Draft, id: int) -> dict[str, Any]:

@@ -44,7 +44,7 @@ export class Editor {
     this.line = el("p", { class: "soft", role: "status" });
     this.list = el("ol", {});
     this.summary = el("summary", {});
-    this.history = el("details", { class: "history" }, this.summary, this.list);
+    this.history = el("details", { class: "history", ontoggle: () => this.listEdits() }, this.summary, this.list);
     this.element = el("section", { class: "edit", "aria-label": "Edit", hidden: true }, this.general, this.verbs, this.line, this.history);
   }
 
@@ -69,14 +69,24 @@ export class Editor {
       this.other.dispatchEvent(new Event("change"));
       return;
     }
+    if (this.asked && id !== this.chosen) this.dismiss();
+    const track = this.pointAt(id);
+    this.view.set({ chosen: this.chosen, alone: null });
+    if (track && track.counts[this.player.target] === null) this.player.seek(nearest(track, this.player.target));
+  }
+
+  pointAt(id) {
     const track = this.result.track(id);
-    if (this.asked && track?.id !== this.chosen) this.dismiss();
     this.chosen = track?.id ?? null;
     this.verbs.hidden = track === null;
     this.name.replaceChildren(...(track ? label(track) : []));
-    this.splitButton.disabled = false;
-    this.view.set({ chosen: this.chosen, alone: null });
-    if (track && track.counts[this.player.target] === null) this.player.seek(nearest(track, this.player.target));
+    return track;
+  }
+
+  listEdits() {
+    if (!this.history.open) return; // there may be thousands
+    this.list.replaceChildren(...this.state.edits.map((text) => el("li", { textContent: text })));
+    this.list.scrollTop = this.list.scrollHeight;
   }
 
   /** The state that the server tells after `what`. */
@@ -87,15 +97,13 @@ export class Editor {
     this.undoButton.disabled = !state.edits.length;
     this.redoButton.disabled = state.redo === null;
     this.summary.textContent = state.edits.length ? `${count(state.edits.length, "edit")}, saved` : "No edits yet";
-    this.list.replaceChildren(...state.edits.map((text) => el("li", { textContent: text })));
-    this.list.lastChild?.scrollIntoView?.({ block: "nearest" });
+    this.listEdits();
     this.line.textContent = what;
-    this.view.changed();
-    const made = state.ids.find((id) => !known.has(id));
-    this.choose(this.result.track(this.chosen) ? this.chosen : null);
+    this.pointAt(this.chosen);
+    this.view.changed({ chosen: this.chosen });
     clearTimeout(this.timer);
     if (this.active) this.timer = setTimeout(() => this.look(), DOUBTS_AFTER);
-    return made;
+    return state.ids.find((id) => !known.has(id));
   }
 
   // talking to the server

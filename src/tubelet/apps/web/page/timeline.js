@@ -20,6 +20,11 @@ export class Timeline {
     this.rows.addEventListener("click", (event) => this.jump(event));
   }
 
+  /** The tracks have changed: the next `set` makes all rows anew. */
+  forget() {
+    this.threshold = null;
+  }
+
   /** Rows for the objects that reach the threshold; `alone` is the followed one, `chosen` the one that is edited. */
   set({ threshold, alone, chosen }) {
     const shown = this.shown(threshold);
@@ -35,12 +40,6 @@ export class Timeline {
       if (followed && row.firstChild.getAttribute("aria-pressed") === "false") reveal(this.rows, row);
       row.firstChild.setAttribute("aria-pressed", followed);
     });
-  }
-
-  /** The tracks have changed: all rows are made anew. */
-  renew(options) {
-    this.threshold = null;
-    this.set(options);
   }
 
   /** Two lines that are seen while editing: what was looked at, and the doubtful places. */

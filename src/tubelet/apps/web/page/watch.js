@@ -117,9 +117,9 @@ class View {
   }
 
   /** An edit has changed the tracks. */
-  changed() {
-    this.timeline.renew(this.stage.options);
-    this.set({});
+  changed(options) {
+    this.timeline.forget();
+    this.set(options);
   }
 
   /** While an outline is drawn, it belongs to the frame that is shown. */
