@@ -23,7 +23,7 @@ define INSTALL_BY_UV
 	fi
 endef
 
-.PHONY: help setup demo test matrix wheel check bench docs clean
+.PHONY: help setup demo test matrix wheel check bench faults docs clean
 
 help:
 	@echo "make setup   create .venv and install tubelet with its development tools"
@@ -33,6 +33,7 @@ help:
 	@echo "make wheel   build a wheel, install it outside the repository and run its demo"
 	@echo "make check   formatting, lint, types and the layer rule"
 	@echo "make bench   speed and memory, side by side"
+	@echo "make faults  kill commands and fail their writes at every place, and count what was lost"
 	@echo "make docs    the documentation as pages: site/index.html"
 
 setup: $(STAMP)
@@ -68,6 +69,9 @@ check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs/*.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+faults: $(STAMP)
+	@cd tests && ../$(BIN)/python -m faults
 
 bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
