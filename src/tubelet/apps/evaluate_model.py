@@ -16,7 +16,7 @@ from tubelet.apps.console import say, show
 from tubelet.apps.numbers import check_outputs, print_sheets
 from tubelet.apps.opening import load_model
 from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, TOP_HELP, VIEWS_HELP
-from tubelet.apps.options import Classes, Engine, class_names
+from tubelet.apps.options import Classes, Engine, Reading, class_names
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
@@ -52,10 +52,7 @@ def model(
         str | None,
         typer.Option(metavar="ADDRESS", help="Share the work by Ray: local, auto or ray://...", show_default=False),
     ] = None,
-    window: Annotated[
-        list[str] | None,
-        typer.Option(metavar="KEY=VALUE ...", help="How to read, e.g. length=8 stride=4.", show_default="the model's"),
-    ] = None,
+    window: Reading = None,
     views: Annotated[int | None, typer.Option(min=1, metavar="N", help=VIEWS_HELP, show_default=False)] = None,
     top: Annotated[int | None, typer.Option(min=1, metavar="N", help=TOP_HELP, show_default=False)] = None,
     threshold: Annotated[float, typer.Option(min=0, max=1, help="Leave out lower scores; AP wants all.")] = 0.0,

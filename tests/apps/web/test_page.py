@@ -381,6 +381,27 @@ def test_on_a_phone_in_the_dark_nothing_is_cut_off(browser: Browser, address: st
     assert page.faults == []  # type: ignore[attr-defined]
 
 
+def test_classes_are_chosen_and_a_wrong_one_is_told_with_the_nearest(
+    browser: Browser, address: str, film: Path
+) -> None:
+    page = opened(browser, address, viewport={"width": 1280, "height": 900})
+    page.fill("#classes", "green, red")
+    page.set_input_files("#file", film)
+    rows = page.locator(".tracks li .name")
+    playwright.expect(rows).to_have_count(2)
+    assert page.locator("#classes").input_value() == "green, red"
+    shoot(page, "classes")
+    page.fill("#classes", "blu")
+    with page.expect_response(lambda answer: answer.status == 422):
+        page.keyboard.press("Tab")
+    playwright.expect(page.get_by_role("alert").first).to_have_text("No class 'blu'; did you mean 'blue'?")
+    page.fill("#classes", "blue")
+    page.keyboard.press("Tab")
+    playwright.expect(rows).to_have_count(1)
+    assert rows.all_inner_texts()[0].split()[0] == "blue"
+    page.faults.clear()  # type: ignore[attr-defined]  # the browser's word on the refusal
+
+
 def test_every_control_has_a_name_for_screen_readers(seen: Page, address: str) -> None:
     seen.goto(address)
     seen.locator(".film").first.click()

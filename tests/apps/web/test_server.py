@@ -59,7 +59,7 @@ class Served:
         assert answer.status_code == 201, answer.text
         return answer.json()
 
-    def submit(self, video: str, model: str = "toy", **window: int) -> dict[str, Any]:
+    def submit(self, video: str, model: str = "toy", **window: Any) -> dict[str, Any]:
         answer = self.client.post("/api/jobs", json={"video": video, "model": model, **window})
         assert answer.status_code == 201, answer.text
         return answer.json()
@@ -191,6 +191,28 @@ def test_a_download_is_made_once_and_kept_for_the_newest_threshold(served: Serve
     assert [path.name for path in folder.glob("*tracks.csv")] == ["040-0-tracks.csv"]
 
 
+def test_a_wish_may_name_the_classes_to_keep(served: Served, done: dict[str, Any]) -> None:
+    (about,) = [model for model in served.client.get("/api/about").json()["models"] if model["name"] == "toy"]
+    first, second, *_ = about["classes"]
+    body = {"video": done["video"], "model": "toy", "classes": [second, first, second]}
+    job = served.client.post("/api/jobs", json=body).json()
+    assert job["classes"] == sorted([first, second])
+    assert job["id"] != done["id"]
+    assert served.submit(done["video"], classes=[first, second])["id"] == job["id"]
+    alone = served.finish(served.submit(done["video"], classes=[first]))
+    result = served.client.get(f"/api/jobs/{alone['id']}/result").json()
+    everything = served.client.get(f"/api/jobs/{done['id']}/result").json()
+    assert {track["name"] for track in result["tracks"]} == {first}
+    assert len(everything["tracks"]) > len(result["tracks"]) > 0
+
+
+def test_a_class_that_the_model_does_not_know_is_told_with_the_nearest(served: Served, done: dict[str, Any]) -> None:
+    name = served.client.get("/api/about").json()["models"][0]["classes"][0]
+    answer = served.client.post("/api/jobs", json={"video": done["video"], "model": "toy", "classes": [f"{name}x"]})
+    assert answer.status_code == 422
+    assert answer.json()["error"] == f"no class '{name}x'; did you mean '{name}'?"
+
+
 def test_the_same_wish_is_not_computed_twice(served: Served, done: dict[str, Any]) -> None:
     assert served.submit(done["video"])["id"] == done["id"]
     assert served.submit(done["video"], length=2, stride=1)["id"] != done["id"]
@@ -267,7 +289,17 @@ def test_a_download_of_another_name_or_threshold_is_not_there(served: Served, do
 
 
 @pytest.mark.parametrize(
-    "ask", [{}, {"model": "none"}, {"length": 4}, {"length": 2, "stride": 3}, {"length": 1000, "stride": 1}, {"x": 1}]
+    "ask",
+    [
+        {},
+        {"model": "none"},
+        {"length": 4},
+        {"length": 2, "stride": 3},
+        {"length": 1000, "stride": 1},
+        {"x": 1},
+        {"classes": []},
+        {"classes": "dog"},
+    ],
 )
 def test_a_wrong_wish_is_one_line(served: Served, done: dict[str, Any], ask: dict[str, Any]) -> None:
     body = {"video": done["video"], "model": "toy", **ask} if ask else {}

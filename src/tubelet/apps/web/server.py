@@ -8,7 +8,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Annotated, Any
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
@@ -29,19 +29,21 @@ from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
 from tubelet.apps.web.shares import Shares, address
 from tubelet.apps.web.uploads import described_film
+from tubelet.core.arguments import class_labels
 
 EVENT_SECONDS = 0.2  # between two looks at a job's state
 HEARTBEAT_SECONDS = 15.0  # without an event, before a comment is sent
 
 
 class JobRequest(BaseModel):
-    """The body of a request for a job; length and stride replace the model's own window."""
+    """The body of a request for a job; length and stride replace the model's own window, classes are those to keep."""
 
     model_config = ConfigDict(extra="forbid")
     video: str = Field(max_length=64)
     model: str = Field(max_length=1000)
     length: int | None = Field(default=None, ge=1, le=MAX_WINDOW)
     stride: int | None = Field(default=None, ge=1, le=MAX_WINDOW)
+    classes: list[Annotated[str, Field(max_length=200)]] | None = Field(default=None, min_length=1, max_length=1000)
 
     @model_validator(mode="after")
     def _no_gaps(self) -> JobRequest:
@@ -107,9 +109,12 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
     @app.post("/api/jobs", status_code=201)
     def submit(body: JobRequest) -> dict[str, Any]:
         film = known(jobs.store.video(body.video))
-        if body.model not in {model["name"] for model in jobs.models}:
+        model = next((model for model in jobs.models if model["name"] == body.model), None)
+        if model is None:
             raise Refusal(422, "this server does not serve such a model")
-        job = jobs.submit(film, body.model, body.length, body.stride)
+        if body.classes is not None:
+            class_labels(body.classes, model["classes"])  # names the nearest class
+        job = jobs.submit(film, body.model, body.length, body.stride, body.classes)
         return _job_json(job, jobs)
 
     @app.get("/api/jobs/{id}")

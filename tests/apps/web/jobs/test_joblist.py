@@ -175,7 +175,7 @@ def other_texts(path: Path) -> None:
 def orphan(path: Path) -> None:
     jobs = filled(path)
     jobs._file.execute("PRAGMA foreign_keys = OFF")
-    jobs._file.execute("INSERT INTO jobs VALUES ('a', 'none', 'toy', 1, 1, 'queued', NULL, 0, 0, 0, 1)")
+    jobs._file.execute("INSERT INTO jobs VALUES ('a', 'none', 'toy', 1, 1, 'queued', NULL, 0, 0, 0, 1, NULL)")
     jobs.close()
 
 
@@ -213,9 +213,11 @@ def test_a_list_of_an_earlier_version_is_taken_on(tmp_path: Path) -> None:
     jobs.close()
     with sqlite3.connect(tmp_path / "jobs.sqlite") as database:
         database.execute("DROP TABLE reserve")
+        database.execute("ALTER TABLE jobs DROP COLUMN classes")
     database.close()
     jobs = JobList(tmp_path / "jobs.sqlite")
     assert name_in(jobs) == "old"
+    assert "classes" in {row["name"] for row in jobs.read("SELECT name FROM pragma_table_info('jobs')")}
     jobs.close()
 
 

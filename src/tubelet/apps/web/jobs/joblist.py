@@ -27,7 +27,7 @@ CREATE TABLE IF NOT EXISTS videos (
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, video TEXT NOT NULL REFERENCES videos(id) ON DELETE CASCADE, model TEXT NOT NULL,
     length INTEGER, stride INTEGER, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, objects INTEGER,
-    seconds REAL, created REAL NOT NULL);
+    seconds REAL, created REAL NOT NULL, classes TEXT);
 CREATE TABLE IF NOT EXISTS steps (
     job TEXT NOT NULL REFERENCES jobs(id) ON DELETE CASCADE, number INTEGER NOT NULL, step TEXT NOT NULL,
     PRIMARY KEY (job, number));
@@ -35,6 +35,7 @@ CREATE TABLE IF NOT EXISTS seen (
     job TEXT PRIMARY KEY REFERENCES jobs(id) ON DELETE CASCADE, frames TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS reserve (pages BLOB);
 """
+EARLIER = {"jobs": ("classes TEXT",)}  # columns at the end of a table that lists of earlier versions lack
 PAGE = 4096  # bytes
 RESERVED_PAGES = 64
 CHECKPOINT_PAGES = 16  # in the log when it is copied back; far fewer than the reserve
@@ -127,8 +128,18 @@ class JobList:
         execute(f"PRAGMA wal_autocheckpoint = {CHECKPOINT_PAGES}")
         execute("BEGIN IMMEDIATE")
         execute("COMMIT")
+        self._add_columns()
         self._file.executescript(SCHEMA)
         self.catch_up()
+
+    def _add_columns(self) -> None:
+        """Give a list of an earlier version the columns that it lacks."""
+        found = _columns(self._file)
+        for table, columns in EARLIER.items():
+            names = {column[1] for column in found.get(table, ())}
+            for column in columns:
+                if names and column.split()[0] not in names:
+                    self._file.execute(f"ALTER TABLE {table} ADD COLUMN {column}")
 
     def _check_schema(self) -> None:
         """Raise InputError if the file is damaged or has other tables, before anything is changed in it."""
@@ -141,8 +152,11 @@ class JobList:
         empty_list.executescript(SCHEMA)
         expected = _columns(empty_list)
         empty_list.close()
-        if any(expected.get(table) != columns for table, columns in _columns(self._file).items()):
-            raise self._cannot_open("it is the database of another program")
+        for table, columns in _columns(self._file).items():
+            known = expected.get(table, [])
+            earlier = known[: len(known) - len(EARLIER.get(table, ()))]
+            if not columns or columns not in (known, earlier):
+                raise self._cannot_open("it is the database of another program")
 
     def _fill_reserve(self) -> None:
         """Write pages and free them again, which leaves them in both files."""

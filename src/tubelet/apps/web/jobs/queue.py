@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -138,13 +138,20 @@ class Jobs:
         """The id of the worker process; None if there is none."""
         return None if self._worker is None else self._worker.pid
 
-    def submit(self, film: Film, model: str, length: int | None = None, stride: int | None = None) -> Job:
-        """Queue a job, or return the one of the same model, video and window that has not failed.
+    def submit(
+        self,
+        film: Film,
+        model: str,
+        length: int | None = None,
+        stride: int | None = None,
+        classes: Collection[str] | None = None,
+    ) -> Job:
+        """Queue a job, or return the one of the same model, video, window and classes that has not failed.
 
         Raises Busy if the queue is full, Full if the disk is, InputError if the video's file was removed.
         """
         with self._lock:
-            earlier = self.store.find(film.id, model, length, stride)
+            earlier = self.store.find(film.id, model, length, stride, classes)
             if earlier is not None:
                 return earlier
 
@@ -154,7 +161,7 @@ class Jobs:
             if self.disk_is_full():
                 raise Full(FULL)
 
-            job = self.store.add_job(film.id, model, length, stride)
+            job = self.store.add_job(film.id, model, length, stride, classes)
             self._start_next()
             return self.store.job(job.id) or job
 
@@ -409,6 +416,7 @@ class Jobs:
             "model": job.model,
             "length": job.length,
             "stride": job.stride,
+            "classes": job.class_names,
             "source": str(self.source(film)),
             "name": film.name,
             "playable": film.playable,
@@ -470,6 +478,7 @@ def described(job: Job, progress: JobProgress | None, ahead: int, full: bool) ->
         "model": job.model,
         "length": job.length,
         "stride": job.stride,
+        "classes": job.class_names,
         "state": job.state,
         "error": job.error,
         "objects": job.objects,

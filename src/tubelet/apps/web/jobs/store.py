@@ -18,7 +18,7 @@ import secrets
 import shutil
 import sqlite3
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -64,6 +64,12 @@ class Job:
     objects: int | None
     seconds: float | None  # duration of the run
     created: float  # seconds since 1970
+    classes: str | None = None  # names of those to keep, as a JSON list in alphabetical order; None for all
+
+    @property
+    def class_names(self) -> list[str] | None:
+        """The names of the classes to keep; None for all."""
+        return None if self.classes is None else json.loads(self.classes)
 
 
 class Store:
@@ -122,10 +128,13 @@ class Store:
         rows = self._list.read("SELECT * FROM jobs WHERE id = ?", id)
         return _job(rows[0]) if rows else None
 
-    def find(self, video: str, model: str, length: int | None, stride: int | None) -> Job | None:
-        """A job of the same model, video and window that has not failed; None if there is none."""
-        same = "video = ? AND model = ? AND length IS ? AND stride IS ? AND state != 'failed'"
-        rows = self._list.read(f"SELECT * FROM jobs WHERE {same}", video, model, length, stride)
+    def find(
+        self, video: str, model: str, length: int | None, stride: int | None, classes: Collection[str] | None = None
+    ) -> Job | None:
+        """A job of the same model, video, window and classes that has not failed; None if there is none."""
+        same = "video = ? AND model = ? AND length IS ? AND stride IS ? AND classes IS ? AND state != 'failed'"
+        values = (video, model, length, stride, _as_text(classes))
+        rows = self._list.read(f"SELECT * FROM jobs WHERE {same}", *values)
         return _job(rows[0]) if rows else None
 
     def add_video(self, film: Film, scratch: Path) -> None:
@@ -137,7 +146,9 @@ class Store:
             shutil.rmtree(self.video_folder(film.id), ignore_errors=True)
             raise
 
-    def add_job(self, video: str, model: str, length: int | None, stride: int | None) -> Job:
+    def add_job(
+        self, video: str, model: str, length: int | None, stride: int | None, classes: Collection[str] | None = None
+    ) -> Job:
         """Add a job at the end of the queue."""
         job = Job(
             id=new_id(),
@@ -151,6 +162,7 @@ class Store:
             objects=None,
             seconds=None,
             created=time.time(),
+            classes=_as_text(classes),
         )
         self._insert("jobs", job)
         return job
@@ -282,6 +294,11 @@ class Store:
 def new_id() -> str:
     """A random id: 64 bits as 16 hexadecimal digits."""
     return secrets.token_hex(8)
+
+
+def _as_text(classes: Collection[str] | None) -> str | None:
+    """Names of classes as the list stores them, so that the same ones give the same text."""
+    return None if classes is None else json.dumps(sorted(set(classes)))
 
 
 def _film(row: sqlite3.Row) -> Film:

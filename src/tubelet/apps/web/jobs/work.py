@@ -50,7 +50,7 @@ def segment(model: Model, order: dict[str, Any], check: Callable[[], None], send
 
     pace = Pace("segmenting", check, send)
     pace(0, len(video))
-    prediction = predict(model, video, window=window, threshold=BASE_THRESHOLD, progress=pace)
+    prediction = predict(model, video, window=window, threshold=BASE_THRESHOLD, classes=order["classes"], progress=pace)
     num_objects = results.write(out / results.RESULT, prediction)
     return {"objects": num_objects, "seconds": time.monotonic() - started}
 

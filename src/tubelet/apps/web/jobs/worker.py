@@ -172,4 +172,4 @@ def _described(name: str, model: Any) -> Message:
     from tubelet.apps.web.attention import can_attend
 
     window = {"length": model.window.length, "stride": model.window.stride}
-    return {"name": name, "classes": len(model.classes), "attends": can_attend(model), "window": window}
+    return {"name": name, "classes": list(model.classes), "attends": can_attend(model), "window": window}

@@ -34,7 +34,7 @@ async function route() {
     if (signal.aborted) return;
     if (!film) { home(); return; }
     document.title = `${film.name} · tubelet`;
-    await VIEWS[tab](host, { about, film, signal, home });
+    await VIEWS[tab](host, { about, film, signal, home, renew: route });
   } catch (error) {
     if (signal.aborted) return;
     notify(error.message);

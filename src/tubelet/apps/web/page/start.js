@@ -1,6 +1,7 @@
 // The first thing one sees: where to drop a video, and what is there already.
 
 import * as api from "/page/api.js";
+import { classesField } from "/page/classes.js";
 import { clock, count, el, icon, notify } from "/page/dom.js";
 import { ProgressCard } from "/page/run.js";
 
@@ -23,6 +24,7 @@ function dropZone(about, send, tryExample) {
     el("h1", { id: "drop-title", textContent: "Drop a video" }),
     el("p", { class: "soft", textContent: "Every object is found, outlined, named and followed." }),
     el("div", { class: "row" }, input, label, about.example && el("button", { class: "button", id: "example", textContent: "Try the example", onclick: tryExample })),
+    classesField(about.models[0]),
     el("p", { class: "small", id: "limits", textContent: `Up to ${megabytes.toLocaleString("en")} MB and ${count(frames, "frame")} (${Math.round(frames / 180) / 10} minutes at 30 frames a second). Videos stay on this server.` }));
 }
 

@@ -1,6 +1,7 @@
 // The first tab: play, look, choose, mend, take home.
 
 import * as api from "/page/api.js";
+import { chosen, classesField } from "/page/classes.js";
 import { clock, count, duration, el, icon, notify } from "/page/dom.js";
 import { Editor } from "/page/edit.js";
 import { Player, Stage } from "/page/player.js";
@@ -17,30 +18,34 @@ const FILES = [
 ];
 const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
 
-export async function watch(host, { about, film, signal, home }) {
-  const wish = { video: film.id, model: about.models[0].name };
+export async function watch(host, context) {
+  const { about, film, signal, home } = context;
+  const classes = chosen();
+  const wish = { video: film.id, model: about.models[0].name, classes: classes.length ? classes : null };
+  const field = classesField(about.models[0], () => context.renew());
   let job, result, edits;
   try {
     ({ job, result } = await run(host, wish, film.name, signal));
     edits = await api.edits(job.id).catch((error) => ({ refused: error.message }));
     if (signal.aborted) return;
   } catch (error) {
-    if (!(error instanceof Cancelled)) host.replaceChildren(failure(film, error, home));
+    if (!(error instanceof Cancelled)) host.replaceChildren(failure(film, error, field, home));
     else if (!signal.aborted) home();
     return;
   }
-  host.replaceChildren(new View(film, job, result, edits, about, signal).element);
+  host.replaceChildren(new View(film, job, result, edits, field, about, signal).element);
 }
 
-function failure(film, error, home) {
+function failure(film, error, field, home) {
   return el("section", { class: "card" },
     el("h2", { textContent: film.name }),
     el("p", { role: "alert", textContent: error.message }),
+    field,
     el("button", { class: "button", textContent: "Back", onclick: home }));
 }
 
 class View {
-  constructor(film, job, result, edits, about, signal) {
+  constructor(film, job, result, edits, field, about, signal) {
     this.result = result;
     this.job = job;
     this.about = about;
@@ -59,7 +64,7 @@ class View {
         el("h1", { textContent: film.name }),
         el("p", { class: "soft", textContent: `${film.width} × ${film.height} · ${count(result.length, "frame")} · found in ${duration(job.seconds)}` })),
       this.stage.element, this.transport, this.editor?.element ?? "", this.timeline.element,
-      el("div", { class: "foot" }, this.threshold, this.downloads()));
+      el("div", { class: "foot" }, this.threshold, field, this.downloads()));
     this.element.style.setProperty("--ratio", result.width / result.height);
     this.stage.onpick = (track) => this.pick(track ? track.id : null);
     this.player.onstate = () => this.showState();
