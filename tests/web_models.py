@@ -66,7 +66,29 @@ class AttendingEverywhere(Attending):
         return [Glance(name="wide gaze, 7 %", frame=5, values=torch.ones(9, 16))]
 
 
+class Following(Toy):
+    """Follows the object that is given, whose colour it knows by the class, in every frame; slowly if it is blue."""
+
+    def __init__(self, *, shrink: int = 2) -> None:
+        super().__init__(shrink=shrink)
+        self.traits = Traits(guided=True)
+
+    def introduce(self, state: Seen, clip: Clip, objects: Tracks) -> Seen:
+        return Seen(labels=(-1, int(objects.scores[0].argmax())))
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        if state.labels[:1] != (-1,):
+            return super().step(state, clip)
+        label = state.labels[1]
+        if self.classes[label] == "blue":
+            time.sleep(0.2)
+        scores = torch.eye(len(self.classes))[[label]]
+        masks = self._soft(clip.frames)[[label]]
+        return state, Tracks(ids=torch.tensor([1]), scores=scores, masks=masks, index=clip.index)
+
+
 MODELS = {
+    "following": Following,
     "toy": Toy,
     "slow": Slow,
     "stuck": Stuck,

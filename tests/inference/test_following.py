@@ -13,9 +13,9 @@ from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Traits, Window
 from tubelet.core.records import Prediction
 from tubelet.core.types import Clip, Tracks
-from tubelet.editing.draft import Draft
+from tubelet.editing.draft import Draft, reach
 from tubelet.editing.session import Editing
-from tubelet.inference.following import filled, follow, reach
+from tubelet.inference.following import filled, follow
 from tubelet.inference.results import VideoPrediction
 
 SIZE = (24, 40)

@@ -167,7 +167,8 @@ def _add(hand: _Hand, m: Match) -> None:
 
 def _follow(hand: _Hand, m: Match) -> None:
     from tubelet.core.errors import ConfigError
-    from tubelet.inference.following import filled, reach
+    from tubelet.editing.draft import reach
+    from tubelet.inference.following import filled
     from tubelet.inference.results import VideoPrediction
     from tubelet.models import weights
 

@@ -115,6 +115,29 @@ class Draft:
         return tuple(_track(id, row, self.length) for id, row in self.rows.items())
 
 
+def reach(draft: Draft, shots: tuple[int, ...], track: int, start: int) -> tuple[int, int]:
+    """How far to follow a track from frame `start`, backwards and forwards: first and last frame.
+
+    To the ends of the shot, but not beyond the next frame in which a person drew the object.
+
+    Example:
+        >>> from tubelet.editing.draft import Draft, reach
+        >>> mask, = tubelet.core.masks.encode(np.ones((1, 4, 6), bool))
+        >>> track = tubelet.Track(id=3, label=0, score=0.9, rles=(mask,) * 9)
+        >>> draft = Draft.of(
+        ...     tubelet.Prediction(video="dog", size=(4, 6), length=9, tracks=(track,), classes=("dog",))
+        ... )
+        >>> reach(draft, (0, 6), 3, start=2)
+        (0, 5)
+    """
+    first = max([t for t in shots if t <= start], default=0)
+    last = min([t for t in shots if t > start], default=draft.length) - 1
+    drawn = [t for t, entry in draft.row(track).entries.items() if entry.drawn]
+    first = max([first, *(t + 1 for t in drawn if t < start)])
+    last = min([last, *(t - 1 for t in drawn if t > start)])
+    return first, last
+
+
 def _row(track: Track) -> Row:
     entries = {t: Entry(rle) for t, rle in track.entries.items()}
     return Row(track, track.label, entries)

@@ -27,7 +27,7 @@ RED = (25, 30)  # x and y of a pixel of the red patch in frame 0; its id is 0, g
 
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Jobs]]:
-    with serving(tmp_path_factory.mktemp("page"), ["toy"]) as server:
+    with serving(tmp_path_factory.mktemp("page"), ["following"]) as server:
         yield server
 
 
@@ -318,6 +318,43 @@ def test_an_outline_of_two_points_is_refused_in_one_line_and_stays_to_be_finishe
     page.faults.clear()  # type: ignore[attr-defined]  # the browser notes the refusal
 
 
+def test_a_drawn_outline_is_followed_both_ways_and_that_is_undone_in_one_step(page: Page) -> None:
+    goto(page, 10)
+    page.keyboard.press("1")
+    page.keyboard.press("x")
+    page.locator(".ask input").first.fill("0")
+    page.locator(".ask input").nth(1).fill("20")
+    page.locator(".ask .primary").click()
+    told(page, "Done: delete 0 in frames 0 to 20")
+    goto(page, 10)
+    page.keyboard.press("d")
+    page.keyboard.press("x")
+    for _ in range(2):
+        page.keyboard.press("Space")
+        page.keyboard.press("Shift+ArrowRight")
+        page.keyboard.press("Shift+ArrowDown")
+    shoot(page, "edit-box")
+    page.get_by_role("button", name="Save and follow").click()
+    told(page, f"Done: follow 0 in frames 0 to {LENGTH - 1}")
+    assert spans(page, 0) == f"0 to {LENGTH - 1}; drawn by hand in 10"
+    page.click("#edit-undo")
+    told(page, re.compile("^Undone: follow"))
+    assert spans(page, 0) == f"10, 21 to {LENGTH - 1}; drawn by hand in 10"
+
+
+def test_following_shows_how_far_it_is_and_is_stopped(page: Page) -> None:
+    page.keyboard.press("3")  # blue: slow
+    page.keyboard.press("t")
+    page.locator(".ask select").select_option("on")
+    shoot(page, "edit-follow")
+    page.locator(".ask .primary").click()
+    expect(page.locator(".ask p")).to_have_text(re.compile(r"^[2-9] of 23 frames · [\d.]+ frames/s$"))
+    shoot(page, "edit-following")
+    page.keyboard.press("Escape")
+    told(page, re.compile(r"^Done: follow 2 in frames 0 to \d+$"))
+    assert spans(page, 2) == f"0 to {LENGTH - 1}"
+
+
 def test_two_fingers_enlarge_while_drawing_and_leave_no_stroke(page: Page) -> None:
     page.keyboard.press("a")
     touch = """([points]) => {
@@ -449,7 +486,7 @@ def test_on_a_full_disk_the_page_says_so_and_shows_what_is_stored(
 
 def test_every_control_has_a_name_in_every_state(page: Page) -> None:
     page.keyboard.press("1")
-    for key in ("g", "w", "x", "r", "d", "a"):
+    for key in ("g", "w", "x", "r", "d", "a", "t"):
         page.keyboard.press(key)
         page.locator(".ask").wait_for()
         assert page.evaluate(NAMELESS) == [], key

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,12 +38,12 @@ class Served:
         self.root = root
         self.open()
         video = self.client.post("/api/videos", content=film, headers={"X-Name": "patches.mp4"}).json()["id"]
-        self.job = self.client.post("/api/jobs", json={"video": video, "model": "toy"}).json()["id"]
+        self.job = self.client.post("/api/jobs", json={"video": video, "model": "following"}).json()["id"]
         self.client.get(f"/api/jobs/{self.job}/events")
 
     def open(self) -> None:
         self.store = Store(self.root)
-        self.jobs = Jobs(self.store, Limits(), web_models.open_model, ["toy"])
+        self.jobs = Jobs(self.store, Limits(), web_models.open_model, ["following"])
         self.jobs.open()
         self.client = TestClient(server.build(self.jobs, Access()), base_url="http://127.0.0.1")
 
@@ -145,7 +146,7 @@ def test_edits_with_undo_and_redo_survive_a_restart(served: Served) -> None:
 
 def test_edits_go_with_their_job(served: Served) -> None:
     job = served.client.post(
-        "/api/jobs", json={"video": served.store.videos()[0].id, "model": "toy", "length": 2, "stride": 1}
+        "/api/jobs", json={"video": served.store.videos()[0].id, "model": "following", "length": 2, "stride": 1}
     ).json()["id"]
     served.client.get(f"/api/jobs/{job}/events")
     served.client.post(f"/api/jobs/{job}/edits?revision=0", json={"kind": "delete", "track": 0})
@@ -270,6 +271,69 @@ def test_every_form_of_labelled_data_that_is_offered_can_be_written() -> None:
 @pytest.mark.parametrize("wish", [{"form": "../x"}, {"frames": "some"}, {"threshold": "nan"}, {"threshold": 0.01}])
 def test_a_wish_that_nobody_offers_is_refused(served: Served, wish: dict[str, Any]) -> None:
     assert served.file("labels.zip", **wish).status_code == 422
+
+
+# following
+
+
+def followed(served: Served, **wish: Any) -> list[dict[str, Any]]:
+    """The lines of an answer."""
+    wish = {"revision": served.state["revision"], **wish}
+    answer = served.client.post(f"/api/jobs/{served.job}/follow", json=wish)
+    assert answer.status_code == 200, answer.text
+    return [json.loads(line) for line in answer.text.splitlines()]
+
+
+def test_an_object_is_followed_both_ways_and_that_is_one_edit(served: Served) -> None:
+    whole = served.client.get(f"/api/jobs/{served.job}/result").json()["tracks"][0]["counts"]
+    served.send(kind="delete", track=0, first=0, last=2)
+    served.send(kind="delete", track=0, first=5, last=7)
+    *progress, last = followed(served, track=0, frame=3)
+    assert [line["frame"] for line in progress] == [4, 5, 6, 7, 2, 1, 0]
+    assert [(line["done"], line["total"]) for line in progress] == [(n, 7) for n in range(1, 8)]
+    assert last["state"]["edits"][-1] == "follow 0 in frames 0 to 7"
+    (track,) = last["state"]["tracks"]
+    assert track["counts"] == whole
+    assert served.step("undo").json()["edits"] == ["delete 0 in frames 0 to 2", "delete 0 in frames 5 to 7"]
+
+
+def test_following_ends_at_the_next_frame_drawn_by_hand(served: Served) -> None:
+    served.send(kind="redraw", track=0, frame=5, mask=SQUARE)
+    *progress, _ = followed(served, track=0, frame=3, ways="on")
+    assert [line["frame"] for line in progress] == [4]
+
+
+def test_what_was_found_until_it_is_stopped_is_the_edit(served: Served) -> None:
+    wish = {"revision": 0, "track": 1, "frame": 0, "ways": "on"}  # blue takes its time
+    stopping = threading.Timer(0.3, lambda: served.client.delete(f"/api/jobs/{served.job}/follow"))
+    stopping.start()
+    *progress, last = followed(served, **wish)
+    assert 0 < len(progress) < 7
+    assert last["state"]["edits"] == [f"follow 1 in frames 0 to {progress[-1]['frame']}"]
+
+
+@pytest.mark.parametrize(
+    ("wish", "line"),
+    [
+        ({"track": 9, "frame": 0}, "no track with the id 9"),
+        ({"track": 0, "frame": 99}, "a frame"),
+        ({"track": 0, "frame": 7, "ways": "on"}, "no frame to follow to"),
+        ({"track": 0, "frame": 0, "revision": 5}, "changed in another tab"),
+        ({"track": 0, "frame": 0, "ways": "up"}, "not of the form"),
+    ],
+)
+def test_what_cannot_be_followed_is_refused_in_one_line(served: Served, wish: dict[str, Any], line: str) -> None:
+    answer = served.client.post(f"/api/jobs/{served.job}/follow", json={"revision": 0, **wish})
+    assert answer.status_code in (409, 422)
+    assert line in answer.json()["error"]
+
+
+def test_an_edit_in_the_meantime_is_not_overwritten(served: Served) -> None:
+    other = threading.Timer(0.3, lambda: served.send(kind="delete", track=1))
+    other.start()
+    *_, last = followed(served, track=1, frame=0, ways="on")
+    assert "changed in another tab" in last["error"]
+    assert served.state["edits"] == ["delete 1"]
 
 
 def test_edits_are_in_step_with_a_mask_that_was_drawn(served: Served) -> None:

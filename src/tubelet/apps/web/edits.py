@@ -7,7 +7,7 @@ is done: the answer is 409, and the page shows the result as it is.
 from __future__ import annotations
 
 import sqlite3
-from typing import Any, Literal
+from typing import Any
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
@@ -46,9 +46,13 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
     def edit(id: str, revision: int, edit: dict[str, Any]) -> Response:
         return _do(results, jobs, id, revision, Edit.read(edit))
 
-    @app.post("/api/jobs/{id}/{step}")
-    def undo(id: str, step: Literal["undo", "redo"], revision: int) -> Response:
-        return _do(results, jobs, id, revision, step)
+    @app.post("/api/jobs/{id}/undo")
+    def undo(id: str, revision: int) -> Response:
+        return _do(results, jobs, id, revision, "undo")
+
+    @app.post("/api/jobs/{id}/redo")
+    def redo(id: str, revision: int) -> Response:
+        return _do(results, jobs, id, revision, "redo")
 
     @app.put("/api/jobs/{id}/seen")
     def see(id: str, body: SeenRequest) -> dict[str, Any]:

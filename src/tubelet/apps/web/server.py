@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 from tubelet import __version__
 from tubelet.apps.demo import VIDEO as EXAMPLE
-from tubelet.apps.web import assets, documents, edits, exports, faults, uploads
+from tubelet.apps.web import assets, documents, edits, exports, faults, following, uploads
 from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.exports import ERRAND_SECONDS, LABEL_FORMS
 from tubelet.apps.web.faults import Refusal, finished
@@ -76,6 +76,7 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
     edited = EditedResults(jobs.store)
     edits.add(app, jobs, edited)
     exports.add(app, jobs, edited)
+    following.add(app, jobs, edited)
 
     guarded = Guard(Shares(app, jobs.limits.requests_each), access)
     return Bodies(guarded, patience, unbounded=uploads.PATH)

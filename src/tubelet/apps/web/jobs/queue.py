@@ -12,7 +12,7 @@ import os
 import shutil
 import threading
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,6 +62,8 @@ class _Errand:
     """A short task of the worker that a request waits for."""
 
     address: str  # of the client that waits
+    hear: Callable[[Message], None]  # called with its progress
+    heard: float = field(default_factory=time.monotonic)  # when it last sent some
     finished: threading.Event = field(default_factory=threading.Event)
     answer: Message | None = None
 
@@ -215,11 +217,19 @@ class Jobs:
             num_running = int(self._current is not None)
             return None, num_earlier + num_running
 
-    def ask(self, errand: Message, timeout: float, address: str = "") -> Message:
+    def ask(
+        self,
+        errand: Message,
+        timeout: float,
+        address: str = "",
+        hear: Callable[[Message], None] = lambda progress: None,
+        stop: threading.Event | None = None,
+    ) -> Message:
         """Have the worker do a short task and wait for its answer.
 
-        One address may wait for half of MAX_ERRANDS at the same time. Raises Busy if there are too many, InputError if
-        the task fails or takes more than `timeout` seconds.
+        One address may wait for half of MAX_ERRANDS at the same time. `hear` is called with progress, if the task sends
+        any; it is cancelled when `stop` is set. Raises Busy if there are too many, InputError if the task fails or
+        sends nothing for `timeout` seconds.
         """
         with self._lock:
             if len(self._errands) >= MAX_ERRANDS or self._worker is None or not self._ready.is_set():
@@ -229,11 +239,13 @@ class Jobs:
                 raise Busy("busy: you are waiting for other downloads already; try again in a while")
 
             key = f"errand {next(self._numbers)}"
-            waiting = _Errand(address=address)
+            waiting = _Errand(address=address, hear=hear)
             self._errands[key] = waiting
             self._send({**errand, "key": key})
 
-        waiting.finished.wait(timeout)
+        while not waiting.finished.wait(WATCH_EVERY) and time.monotonic() - waiting.heard < timeout:
+            if stop is not None and stop.is_set():
+                self._send({"do": "cancel", "key": key})
 
         with self._lock:
             self._errands.pop(key, None)
@@ -312,12 +324,18 @@ class Jobs:
         elif message["say"] == "refused":
             self._refusal = message["error"]
         elif message["key"] in self._errands:
-            errand = self._errands[message["key"]]
-            errand.answer = message
-            errand.finished.set()
+            self._on_errand_message(self._errands[message["key"]], message)
         elif self._current is not None and message["key"] == self._current.id:
             self._last_message = time.monotonic()  # not for errands: they go on while a job is stuck
             self._on_job_message(self._current, message)
+
+    def _on_errand_message(self, errand: _Errand, message: Message) -> None:
+        if message["say"] == "progress":
+            errand.heard = time.monotonic()
+            errand.hear(message)
+        else:
+            errand.answer = message
+            errand.finished.set()
 
     def _on_job_message(self, job: Job, message: Message) -> None:
         """Handle a message about the current job; an error here fails the job, so that the others can run."""

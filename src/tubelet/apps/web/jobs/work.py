@@ -1,4 +1,4 @@
-"""The tasks of the worker process: segment a video, make a download, compute attention maps."""
+"""The tasks of the worker process: segment a video, make a download, compute attention maps, follow an object."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from tubelet.apps.web.limits import BASE_THRESHOLD
 from tubelet.core.errors import TubeletError
 from tubelet.core.protocol import Window
 from tubelet.core.types import Video
+from tubelet.inference import following
 from tubelet.inference.predict import Model, predict
 from tubelet.video.reader import TruncatedVideoWarning, open_video
 from tubelet.video.writer import VideoWriter
@@ -64,6 +66,28 @@ def download(order: dict[str, Any], check: Callable[[], None]) -> dict[str, Any]
     else:
         downloads.make(order["file"], prediction, out, check)
     return {}
+
+
+def follow(model: Model, order: dict[str, Any], check: Callable[[], None], send: Send) -> dict[str, Any]:
+    """Follow a track from frame `start` to each of the frames `ends`; each mask is sent as soon as it is found.
+
+    Returns how far it came: the first and the last frame, less than was ordered if `check` raised Stopped.
+    """
+    prediction = results.read(Path(order["result"]), Path(order["source"]), order["name"], threshold=0)
+    start, track = order["start"], order["track"]
+    total = sum(abs(end - start) for end in order["ends"])
+    span = [start, start]
+    done = 0
+
+    with suppress(Stopped):
+        for end in order["ends"]:
+            for frame, mask in following.follow(model, prediction, track, start, end):
+                done += 1
+                span = [min(span[0], frame), max(span[1], frame)]
+                counts = None if mask is None else mask.counts.decode("ascii")
+                send({"say": "progress", "frame": frame, "counts": counts, "done": done, "total": total})
+                check()
+    return {"first": span[0], "last": span[1]}
 
 
 def attend(model: Model, order: dict[str, Any]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
 """The process that holds the models; it can be killed at any time without harm to the server.
 
 The server and the worker send JSON over a pipe: nothing is unpickled from a process that reads untrusted files. The
-worker has one thread for jobs, one for downloads and one for attention maps, so that none waits for another.
+worker has one thread for each kind of order, so that none waits for another.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from tubelet.apps.web.jobs import supervised
 Message = dict[str, Any]
 LoadModel = Callable[[str], Any]
 
-KINDS = ("segment", "download", "attend")  # of orders; each has its own thread
+KINDS = ("segment", "download", "attend", "follow")  # of orders; each has its own thread
 
 log = logging.getLogger("tubelet.web")
 
@@ -154,9 +154,13 @@ class _OrderLoop:
             if stop.is_set():
                 raise work.Stopped
 
+        def send(message: Message) -> None:
+            self._send({**message, "key": order["key"]})
+
         if order["do"] == "segment":
-            model = self._models[order["model"]]
-            return work.segment(model, order, check, lambda message: self._send({**message, "key": order["key"]}))
+            return work.segment(self._models[order["model"]], order, check, send)
+        if order["do"] == "follow":
+            return work.follow(self._models[order["model"]], order, check, send)
         if order["do"] == "attend":
             return work.attend(self._models[order["model"]], order)
         assert order["do"] == "download"
@@ -172,4 +176,10 @@ def _described(name: str, model: Any) -> Message:
     from tubelet.apps.web.attention import can_attend
 
     window = {"length": model.window.length, "stride": model.window.stride}
-    return {"name": name, "classes": list(model.classes), "attends": can_attend(model), "window": window}
+    return {
+        "name": name,
+        "classes": list(model.classes),
+        "attends": can_attend(model),
+        "follows": model.traits.guided,
+        "window": window,
+    }

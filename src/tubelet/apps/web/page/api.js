@@ -7,7 +7,7 @@ export class ApiError extends Error {
   }
 }
 
-async function ask(method, path, body, more = {}) {
+async function send(method, path, body, more = {}) {
   const options = { ...more, method, headers: body ? { "Content-Type": "application/json" } : {}, body: body && JSON.stringify(body) };
   let answer;
   try {
@@ -15,9 +15,15 @@ async function ask(method, path, body, more = {}) {
   } catch {
     throw new ApiError(0, "The server does not answer. Is it still running?");
   }
-  const told = answer.status === 204 ? null : await answer.json().catch(() => ({ error: "The server gave no sensible answer." }));
-  if (!answer.ok) throw new ApiError(answer.status, sentence(told.error ?? "The server refused."));
-  return told;
+  if (answer.ok) return answer;
+  const told = await answer.json().catch(() => ({}));
+  throw new ApiError(answer.status, sentence(told.error ?? "The server refused."));
+}
+
+async function ask(method, path, body, more) {
+  const answer = await send(method, path, body, more);
+  if (answer.status === 204) return null;
+  return answer.json().catch(() => { throw new ApiError(0, "The server gave no sensible answer."); });
 }
 
 const sentence = (line) => line.charAt(0).toUpperCase() + line.slice(1) + (/[.!?]$/.test(line) ? "" : ".");
@@ -44,6 +50,26 @@ export const undo = (job, revision) => ask("POST", `/api/jobs/${job}/undo?revisi
 export const redo = (job, revision) => ask("POST", `/api/jobs/${job}/redo?revision=${revision}`);
 export const doubts = (job, threshold) => ask("GET", `/api/jobs/${job}/doubts?threshold=${threshold.toFixed(2)}`);
 export const see = (job, frames) => ask("PUT", `/api/jobs/${job}/seen`, { frames }, { keepalive: true });
+
+/** Has the model follow an object; `heard` is called for each frame. Resolves to the state, as an edit does. */
+export async function followObject(job, wish, heard) {
+  const answer = await send("POST", `/api/jobs/${job}/follow`, wish);
+  const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
+  for (let rest = ""; ;) {
+    const { value, done } = await reader.read().catch(() => ({ done: true }));
+    if (done) throw new ApiError(0, "The connection broke off. What was found so far is kept as an edit.");
+    const lines = (rest + value).split("\n");
+    rest = lines.pop();
+    for (const line of lines) {
+      const told = JSON.parse(line);
+      if (told.error) throw new ApiError(STALE, sentence(told.error));
+      if (told.state) return told.state;
+      heard(told);
+    }
+  }
+}
+
+export const stopFollowing = (job) => ask("DELETE", `/api/jobs/${job}/follow`);
 
 /** Sends a file as it is; `progress` gets shares 0..1. Returns { done, abort }. */
 export function upload(file, progress) {

@@ -20,6 +20,7 @@ export class Editor {
     this.active = false;
     this.chosen = null; // an id
     this.doubts = [];
+    this.follows = view.about.models.find(({ name }) => name === view.job.model)?.follows; // whether the model can
     this.queue = Promise.resolve(); // edits are sent one after the other
     this.build();
     this.take(state, "");
@@ -36,7 +37,9 @@ export class Editor {
       tool("undo", "Undo", "Control+Z", () => this.undo()), tool("redo", "Redo", "Control+Shift+Z", () => this.redo()));
     this.verbs = el("div", { class: "tools", role: "group", "aria-label": "Chosen object", hidden: true },
       this.name = el("b", { class: "chosen" }),
-      tool("outline", "Redraw", "D", () => this.redraw()), tool("rename", "Rename", "R", () => this.rename()),
+      tool("outline", "Redraw", "D", () => this.redraw()),
+      this.follows && tool("follow", "Follow…", "T", () => this.askToFollow()),
+      tool("rename", "Rename", "R", () => this.rename()),
       tool("merge", "Merge with…", "G", () => this.merge()), tool("split", "Split here", "S", () => this.split()),
       tool("swap", "Swap from here…", "W", () => this.swap()), tool("part", "Delete a part…", "X", () => this.deletePart()),
       tool("delete", "Delete", "Delete", () => this.delete()), tool("alike", "Wrong everywhere", "Q", () => this.deleteAlike()));
@@ -51,6 +54,7 @@ export class Editor {
   // what is shown
 
   toggle(active = !this.active) {
+    if (this.following) return void this.following.click();
     this.active = active;
     this.element.hidden = !active;
     this.dismiss();
@@ -243,6 +247,40 @@ export class Editor {
     this.view.stage.set({ hidden: track.id });
   }
 
+  askToFollow() {
+    const track = this.result.track(this.chosen), frame = this.player.target;
+    const ways = el("select", {}, el("option", { value: "both", textContent: "both ways" }), el("option", { value: "on", textContent: "forwards" }), el("option", { value: "back", textContent: "backwards" }));
+    const begin = async () => {
+      this.follow(track.id, frame, ways.value);
+      return { done: false }; // the form is replaced already
+    };
+    this.ask(`Follow ${nameOf(track)} from frame ${frame}`, [["direction", ways]], "Follow", begin);
+    this.asked.append(el("p", { class: "soft", textContent: "The model replaces its masks by what it finds from this one: to the ends of the shot, or to the next frame drawn by hand." }));
+  }
+
+  /** The model follows an object from its mask in a frame; the picture goes with it. */
+  async follow(id, frame, ways) {
+    this.dismiss();
+    const bar = el("progress", { max: 1, value: 0, "aria-label": "Followed" }), line = el("p", { class: "soft", role: "status", textContent: "Starting" });
+    const stop = el("button", { class: "button", textContent: "Stop", onclick: () => { stop.disabled = true; api.stopFollowing(this.job).catch(() => {}); } });
+    const card = el("section", { class: "ask", "aria-label": "Following" }, el("h2", { textContent: `Following ${nameOf(this.result.track(id))}` }), bar, stop, line);
+    this.following = stop;
+    this.occupy(card);
+    stop.focus({ preventScroll: true });
+
+    const copy = this.result.copy(id), started = performance.now();
+    const { done } = await this.send((revision) => api.followObject(this.job, { revision, track: id, frame, ways }, (told) => {
+      copy.set(told.frame, told.counts);
+      this.player.seek(told.frame);
+      bar.value = told.done / told.total;
+      line.textContent = `${told.done} of ${count(told.total, "frame")} · ${(told.done / (performance.now() - started) * 1000).toFixed(1)} frames/s`;
+    }));
+    this.following = null;
+    this.release(card);
+    if (done) this.player.seek(frame);
+    else await this.reload();
+  }
+
   add() {
     const frame = this.player.target, name = this.classInput(this.lastName ?? this.result.track(this.chosen)?.name ?? "");
     const extra = el("label", {}, "Class", name);
@@ -305,17 +343,31 @@ export class Editor {
     this.player.step(0);
     this.drawing = new Outline(this.stage, this.view.zoom, {
       ...wish,
-      onsave: async (mask) => {
-        if (!mask) notify("Nothing is drawn yet.");
-        else if ((await send(mask)).done) this.dismiss();
+      follows: this.follows,
+      onsave: async (mask, follows) => {
+        if (!mask) return notify("Nothing is drawn yet.");
+        const { done } = await send(mask);
+        if (done) this.dismiss();
+        if (done && follows) this.follow(this.chosen, frame, "both");
       },
       oncancel: () => this.dismiss(),
     });
-    this.element.classList.add("drawing");
-    this.line.before(this.drawing.element);
-    this.view.locked(true);
-    this.drawing.element.scrollIntoView({ block: "nearest" });
+    this.occupy(this.drawing.element);
     (wish.extra && !this.lastName ? wish.extra.querySelector("input") : this.drawing.surface).focus({ preventScroll: true });
+  }
+
+  /** Shows a form alone, and holds the video at its frame. */
+  occupy(form) {
+    this.element.classList.add("drawing");
+    this.line.before(form);
+    this.view.locked(true);
+    form.scrollIntoView({ block: "nearest" });
+  }
+
+  release(form) {
+    form.remove();
+    this.element.classList.remove("drawing");
+    this.view.locked(false);
   }
 
   /** Closes what is asked or drawn. */
@@ -326,9 +378,8 @@ export class Editor {
     this.asked?.remove();
     this.drawing = this.asked = this.other = this.picking = null;
     if (!drew) return;
-    this.element.classList.remove("drawing");
+    this.release(drew.element);
     this.stage.set({ hidden: null });
-    this.view.locked(false);
   }
 
   // keys
@@ -336,6 +387,7 @@ export class Editor {
   /** What a key does in edit mode, or null. */
   action(event) {
     const { key, shiftKey } = event;
+    if (this.following) return () => {}; // but Escape, which stops it
     if (event.ctrlKey || event.metaKey) {
       if (key.toLowerCase() === "z" && this.drawing) return () => this.drawing.undo();
       if (key.toLowerCase() === "z") return () => (shiftKey ? this.redo() : this.undo());
@@ -344,14 +396,15 @@ export class Editor {
     if (key === "Escape") return () => this.escape();
     if (this.drawing) return () => this.drawing.key(event);
     const general = { n: () => this.goOn(shiftKey ? -1 : 1), a: () => this.add(), ArrowUp: () => this.next(-1), ArrowDown: () => this.next(1) };
-    const verbs = { d: "outline", r: "rename", g: "merge", s: "split", w: "swap", x: "part", q: "alike", Delete: "delete", Backspace: "delete" };
+    const verbs = { d: "outline", t: "follow", r: "rename", g: "merge", s: "split", w: "swap", x: "part", q: "alike", Delete: "delete", Backspace: "delete" };
     const name = key.length === 1 ? key.toLowerCase() : key;
-    if (verbs[name]) return this.chosen === null ? () => { this.line.textContent = BEGIN; } : () => this[`${verbs[name]}Button`].click();
+    if (verbs[name]) return this.chosen === null ? () => { this.line.textContent = BEGIN; } : () => this[`${verbs[name]}Button`]?.click();
     return general[name] ?? null;
   }
 
   escape() {
-    if (this.drawing || this.asked) this.dismiss();
+    if (this.following) this.following.click();
+    else if (this.drawing || this.asked) this.dismiss();
     else if (this.chosen !== null) this.choose(null);
     else this.toggle(false);
   }

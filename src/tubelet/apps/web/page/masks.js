@@ -26,6 +26,13 @@ export class Result {
     this.classes = classes;
   }
 
+  /** Puts a copy of a track in its place, to be changed until the server tells what has become of it. */
+  copy(id) {
+    const old = this.track(id), copy = new Track({ ...old, counts: [...old.counts] }, this.height);
+    this.tracks = this.tracks.map((track) => (track === old ? copy : track));
+    return copy;
+  }
+
   track(id) {
     return this.tracks.find((track) => track.id === id) ?? null;
   }
@@ -68,6 +75,12 @@ class Track {
       this.decoded = { frame, mask: ends && { ends, area: area(ends), box: box(ends, this.height), grids: new Map() } };
     }
     return this.decoded.mask?.box ? this.decoded.mask : null;
+  }
+
+  /** Changes the mask of a frame; null where absent. */
+  set(frame, counts) {
+    this.counts[frame] = counts;
+    this.decoded = { frame: -1 };
   }
 
   /** Pieces [first, last] of frames in which the object is seen. */

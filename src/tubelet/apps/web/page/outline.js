@@ -12,10 +12,10 @@ const TOOLS = [
 const NEAR = 10; // pixels of the screen from the first corner, where a click closes a polygon
 const FREEHAND = 7; // pixels of the screen between corners of a line that is drawn
 
-/** A layer over a stage that takes strokes; `element` has its tools. `onsave(mask)`, `oncancel()`. */
+/** A layer over a stage that takes strokes; `element` has its tools. `onsave(mask, whether to follow it)`, `oncancel()`. */
 export class Outline {
-  constructor(stage, zoom, { title, counts, box, colour, tool, extra, onsave, oncancel }) {
-    Object.assign(this, { stage, zoom, counts, colour, onsave });
+  constructor(stage, zoom, { title, counts, box, colour, tool, extra, follows, onsave, oncancel }) {
+    Object.assign(this, { stage, zoom, counts, colour, follows, onsave });
     const { width, height } = stage.result;
     this.canvas = el("canvas", { class: "layer paint", width, height, "aria-hidden": "true" });
     this.context = this.canvas.getContext("2d", { willReadFrequently: true });
@@ -41,10 +41,11 @@ export class Outline {
     this.sizeLabel = el("label", { class: "size" }, "Width", this.size);
     this.back = el("button", { class: "button", type: "button", textContent: "Undo stroke", onclick: () => this.undo() });
     this.hint = el("p", { class: "soft", role: "status" });
-    this.element = el("form", { class: "ask", "aria-label": title, onsubmit: (event) => { event.preventDefault(); this.save(); } },
+    this.element = el("form", { class: "ask", "aria-label": title, onsubmit: (event) => { event.preventDefault(); this.save(event.submitter?.value === "follow"); } },
       el("h2", { textContent: title }),
       el("div", { class: "toggles", role: "group", "aria-label": "Tools" }, ...buttons), this.sizeLabel, extra ?? null,
-      el("div", { class: "answers" }, el("button", { class: "button primary", textContent: "Save" }), this.back,
+      el("div", { class: "answers" }, el("button", { class: "button primary", textContent: "Save" }),
+        this.follows && el("button", { class: "button", value: "follow", textContent: "Save and follow", title: "Save, and let the model follow the object both ways" }), this.back,
         el("button", { class: "button", type: "button", textContent: "Cancel", onclick: oncancel })), this.hint);
   }
 
@@ -215,9 +216,9 @@ export class Outline {
     return { size, counts: encode(runsOf(this.context.getImageData(0, 0, width, height))) };
   }
 
-  save() {
+  save(follows = false) {
     if (this.brushes || this.tool === "box") this.finish();
-    this.onsave(this.mask());
+    this.onsave(this.mask(), follows);
   }
 
   key(event) {
