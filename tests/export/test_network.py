@@ -150,8 +150,8 @@ def test_masks_and_descriptors_are_the_models_own(fields: dict[str, object]) -> 
     cells = model.detector.cells(features, [found.boxes], MATCH.resolution)
     torch.testing.assert_close(descriptors[there], model.match.describe(cells))
     view = View(detector=model.detector, features=features, frame=what.example, scale=images.scales[0])
-    expected = model.mask.masks(view, found.boxes, found.labels)
-    torch.testing.assert_close(paste(masks[there], regions[there], SIZE), expected, atol=1e-3, rtol=1e-3)
+    expected = model.mask.masks(view, found.boxes, found.labels).probabilities
+    torch.testing.assert_close(paste(masks[there], regions[there], SIZE).probabilities, expected, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize("decoder", [JointConfig(layers=2, heads=2, feed_forward=16), InterFrameConfig(layers=2)])

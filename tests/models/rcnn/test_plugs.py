@@ -17,6 +17,7 @@ from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.models.rcnn.context import FrameFeatures, Size
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features
 from tubelet.models.rcnn.glances import Point, glances_over
+from tubelet.models.rcnn.heads.paste import FrameMasks
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MaskPlug, MatchConfig, MatchPlug, View
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.neck import NeckConfig, NeckPlug
@@ -82,7 +83,7 @@ class BoxMask(MaskPlug):
         logits = self._logits(view.cells(boxes, 3))
         return boxes, logits.sigmoid()[:, None, None].expand(-1, 3, 3)
 
-    def rescored(self, found: Detections, masks: Tensor) -> Detections:
+    def rescored(self, found: Detections, masks: FrameMasks) -> Detections:
         return replace(found, scores=found.scores * 0.5)
 
     def _logits(self, cells: Tensor) -> Tensor:

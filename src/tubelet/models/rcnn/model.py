@@ -259,7 +259,7 @@ class MaskTrackRCNN(nn.Module):
         state, ids, detections = self._identify(state, view, detections, time)
         masks = self.mask.masks(view, detections.boxes, detections.labels)
         rescored = self._named(state, ids, self.mask.rescored(detections, masks))
-        objects = Objects(ids=ids, detections=rescored, masks=masks)
+        objects = Objects(ids=ids, detections=rescored, masks=masks.probabilities)
 
         if self.config.recall is not None:
             state, recalled = self._recall(state, self.config.recall, view, detections)
@@ -390,7 +390,7 @@ class MaskTrackRCNN(nn.Module):
 
         recalled = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
         recalled = self._named(memory, memory.ids[lost], recalled)
-        masks = self.mask.masks(view, recalled.boxes, recalled.labels)
+        masks = self.mask.masks(view, recalled.boxes, recalled.labels).probabilities
         regions = self.mask.reach(recalled.boxes)
         memory, plausible = follow(memory, lost, masks, regions, view.scale, config.change)
         objects = Objects(

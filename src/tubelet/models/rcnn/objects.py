@@ -35,6 +35,8 @@ class Objects:
     masks: Tensor  # [N, H, W] of the whole frame
 
     def __add__(self, more: Objects) -> Objects:
+        if len(more.ids) == 0:  # as in most frames: the masks are large
+            return self
         boxes = torch.cat([self.detections.boxes, more.detections.boxes])
         scores = torch.cat([self.detections.scores, more.detections.scores])
         return Objects(

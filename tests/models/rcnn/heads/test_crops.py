@@ -19,7 +19,6 @@ from tubelet.models.rcnn.detectors.detector import Samples
 from tubelet.models.rcnn.heads.crops import (
     CropMaskConfig,
     Trunk,
-    averaged,
     cut,
     drawn,
     outline_loss,
@@ -27,6 +26,7 @@ from tubelet.models.rcnn.heads.crops import (
     tight,
     views,
 )
+from tubelet.models.rcnn.heads.paste import FrameMasks, Window
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.weights import start_from
 
@@ -228,28 +228,21 @@ def test_without_margins_every_box_is_cut_once_as_the_training_cuts_it() -> None
     boxes = torch.tensor([[10.0, 20.0, 30.0, 60.0], [0.0, 0.0, 10.0, 10.0]])
     regions, rows = views(boxes, CropMaskConfig(margin=0.1))
     assert torch.equal(regions, grow(boxes, 0.1))
-    assert rows.tolist() == [0, 1]
-    masks = torch.rand(2, 5, 7)
-    assert averaged(masks, rows, 2) is masks
+    assert rows == [0, 1]
 
 
 @settings(max_examples=25, deadline=None)
 @given(st.integers(0, 6), st.lists(st.floats(0, 1), min_size=1, max_size=3), st.integers(1, 4))
-def test_the_best_boxes_are_cut_with_every_margin_and_their_masks_averaged(
-    number: int, margins: list[float], several: int
-) -> None:
+def test_the_best_boxes_are_cut_with_every_margin(number: int, margins: list[float], several: int) -> None:
     config = CropMaskConfig(margin=0.2, margins=tuple(margins), several=several)
     boxes = torch.rand(number, 4).cumsum(1) * 20
     regions, rows = views(boxes, config)
-    masks = torch.rand(len(regions), 3, 4)
-    mean = averaged(masks, rows, number)
     for n in range(number):
-        own = (rows == n).nonzero()[:, 0]
+        own = [r for r, row in enumerate(rows) if row == n]
         wanted = margins if n < several else [0.2]
         assert len(own) == len(wanted)
-        for r, margin in zip(own.tolist(), wanted, strict=True):
+        for r, margin in zip(own, wanted, strict=True):
             torch.testing.assert_close(regions[r], grow(boxes[n : n + 1], margin)[0])
-        torch.testing.assert_close(mean[n], masks[own].mean(0))
 
 
 def test_masks_of_several_cuts_are_the_mean_of_the_masks_of_each(build: Build, make_clip: MakeClip) -> None:
@@ -279,7 +272,10 @@ def test_a_mask_is_as_sure_as_the_mean_of_what_it_covers() -> None:
     masks[0, 0, :2] = torch.tensor([0.9, 0.7])
     masks[0, 1:] = 0.5  # not above one half: not covered
     masks[1] = 0.6
-    assert torch.allclose(sureness(masks, 0.8), torch.tensor([1.0, 0.75, 1.0]))
+    whole = Window(right=4, bottom=4)
+    windows = [Window(right=3, bottom=2), whole, whole]  # outside of its window a mask is 0
+    masks[0, 2:] = 0
+    assert torch.allclose(sureness(FrameMasks(masks, windows), 0.8), torch.tensor([1.0, 0.75, 1.0]))
 
 
 def test_trust_scales_the_scores_that_are_told_and_nothing_else(build: Build, make_clip: MakeClip) -> None:

@@ -90,13 +90,31 @@ def test_pasted_masks_are_those_of_torchvision(seed: int, height: int, width: in
     boxes[0, 2:] = boxes[0, :2]  # no area
     seen = (boxes[:, 2:] > 1).all(1) & (boxes[:, :2] < torch.tensor([width, height]) - 1).all(1)
     theirs = paste_masks_in_image(masks[seen][:, None], boxes[seen], (height, width))[:, 0]
-    torch.testing.assert_close(paste(masks[seen], boxes[seen], (height, width)), theirs)
-    assert paste(masks, boxes, (height, width)).shape == (4, height, width)
+    torch.testing.assert_close(paste(masks[seen], boxes[seen], (height, width)).probabilities, theirs)
+    assert paste(masks, boxes, (height, width)).probabilities.shape == (4, height, width)
+
+
+@settings(max_examples=30)
+@given(seed=st.integers(0, 10_000))
+def test_the_masks_of_an_objects_regions_are_averaged_and_0_outside_of_its_window(seed: int) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    masks = torch.rand(5, 8, 8, generator=generator)
+    boxes = (torch.rand(5, 4, generator=generator) * 40 - 5).cumsum(1)
+    owners = [0, 1, 0, 2, 1]
+
+    pasted, windows = paste(masks, boxes, (60, 70), owners)
+    alone = paste(masks, boxes, (60, 70)).probabilities
+    for n in range(3):
+        of_object = [row for row, owner in enumerate(owners) if owner == n]
+        torch.testing.assert_close(pasted[n], alone[of_object].mean(0))
+        rest = pasted[n].clone()
+        windows[n].of(rest).zero_()
+        assert not rest.any()
 
 
 def test_a_box_outside_the_frame_leaves_it_empty() -> None:
     outside = torch.tensor([[-90.0, -90.0, -50.0, -50.0], [80.0, 5.0, 99.0, 9.0], [5.0, 80.0, 9.0, 99.0]])
-    assert not paste(torch.ones(3, 28, 28), outside, (40, 50)).any()
+    assert not paste(torch.ones(3, 28, 28), outside, (40, 50)).probabilities.any()
 
 
 # identities

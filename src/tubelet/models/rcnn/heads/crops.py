@@ -29,7 +29,7 @@ from tubelet.core.types import Losses
 from tubelet.engines.graph import Graph
 from tubelet.models.backbones import hold_norms
 from tubelet.models.rcnn.detectors.detector import Detections, Samples
-from tubelet.models.rcnn.heads.paste import paste
+from tubelet.models.rcnn.heads.paste import FrameMasks, paste
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MaskPlug, View
 
 TRUNK = (16, 24, 32, 96, 320)  # channels of the trunk's stages at strides 2, 4, 8, 16, 32
@@ -144,14 +144,14 @@ class CropMaskHead(MaskPlug):
         target_masks = batch.masks(samples, boxes, logits.shape[-1])
         return {"mask": outline_loss(logits[:, 0].float(), target_masks)}
 
-    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Compute mask probabilities in the whole frame, [N, H, W].
+    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> FrameMasks:
+        """Compute mask probabilities in the whole frame.
 
         The masks of an object that is cut several times are averaged. Only masks that need a second
         look are predicted again.
         """
         if len(boxes) == 0:
-            return boxes.new_zeros(0, *view.size)
+            return FrameMasks.none(boxes, view.size)
 
         regions, rows = views(boxes, self.config)
         probabilities = self.probabilities(view, regions)
@@ -163,8 +163,7 @@ class CropMaskHead(MaskPlug):
                 regions = regions.index_copy(0, again, self.reach(mask_boxes[again]))
                 probabilities[again] = self.probabilities(view, regions[again])
 
-        frame_masks = paste(probabilities, regions / view.scale, view.size)
-        return averaged(frame_masks, rows, len(boxes))
+        return paste(probabilities, regions / view.scale, view.size, rows)
 
     def inside(self, view: View, boxes: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
         """Compute regions [N, 4] and the mask probabilities [N, s/2, s/2] in them.
@@ -199,7 +198,7 @@ class CropMaskHead(MaskPlug):
         """Enlarge boxes [N, 4] by the configured margin."""
         return grow(boxes, self.config.margin)
 
-    def rescored(self, found: Detections, masks: Tensor) -> Detections:
+    def rescored(self, found: Detections, masks: FrameMasks) -> Detections:
         """Multiply scores by the masks' `sureness` to the power `trust`, to at most 1.
 
         With `trust` 0, return the detections unchanged.
@@ -318,8 +317,8 @@ def cut(frames: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
     return torch.cat(crops)
 
 
-def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, Tensor]:
-    """Choose the regions [R, 4] to cut for boxes [N, 4] in inference, and the box of each, [R].
+def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, list[int]]:
+    """Choose the regions [R, 4] to cut for boxes [N, 4] in inference, and the number of the box of each.
 
     The first `several` boxes are cut with each of the `margins`, the others once.
 
@@ -333,7 +332,7 @@ def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, Tensor]:
                 [ 3.,  3.,  9.,  9.],
                 [-1., -1.,  3.,  3.]])
         >>> rows
-        tensor([0, 0, 1])
+        [0, 0, 1]
     """
     margins = config.margins or (config.margin,)
     several = config.several
@@ -341,44 +340,31 @@ def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, Tensor]:
     regions = [grow(boxes[:several], margin) for margin in margins]
     regions.append(grow(boxes[several:], config.margin))
 
-    numbers = torch.arange(len(boxes), device=boxes.device)
-    rows = [numbers[:several]] * len(margins) + [numbers[several:]]
-    return torch.cat(regions), torch.cat(rows)
+    numbers = range(len(boxes))
+    rows = [*numbers[:several]] * len(margins) + [*numbers[several:]]
+    return torch.cat(regions), rows
 
 
-def averaged(masks: Tensor, rows: Tensor, count: int) -> Tensor:
-    """Average the masks [R, H, W] of each of `count` objects, [count, H, W].
-
-    `rows` [R] are the numbers of the masks' objects; every object needs at least one mask.
-
-    Example:
-        >>> from tubelet.models.rcnn.heads.crops import averaged
-        >>> masks = torch.tensor([0.2, 0.4, 0.8]).reshape(3, 1, 1)
-        >>> averaged(masks, torch.tensor([0, 0, 1]), count=2).flatten()
-        tensor([0.3000, 0.8000])
-    """
-    if len(masks) == count:
-        return masks
-
-    total = masks.new_zeros(count, *masks.shape[1:]).index_add_(0, rows, masks)
-    return total / torch.bincount(rows, minlength=count)[:, None, None]
-
-
-def sureness(masks: Tensor, typical: float) -> Tensor:
-    """Compute how certain masks [N, H, W] are, [N]: the mean probability inside over `typical`.
+def sureness(masks: FrameMasks, typical: float) -> Tensor:
+    """Compute how certain N masks are, [N]: the mean probability inside over `typical`.
 
     Inside is where the probability is above one half; an empty mask has 1.
 
     Example:
         >>> from tubelet.models.rcnn.heads.crops import sureness
-        >>> masks = torch.tensor([[[1.0, 0.75, 0.25]], [[0.25, 0.0, 0.0]]])
-        >>> sureness(masks, typical=0.5)
+        >>> from tubelet.models.rcnn.heads.paste import FrameMasks, Window
+        >>> probabilities = torch.tensor([[[1.0, 0.75, 0.25]], [[0.25, 0.0, 0.0]]])
+        >>> sureness(FrameMasks(probabilities, [Window(right=3, bottom=1)] * 2), typical=0.5)
         tensor([1.7500, 1.0000])
     """
-    covered = masks > 0.5
-    count = covered.flatten(1).sum(1)
-    mean = (masks * covered).flatten(1).sum(1) / count.clamp(min=1)
-    return torch.where(count > 0, mean / typical, 1.0)
+    factors = masks.probabilities.new_ones(len(masks.windows))
+    for i, (frame, window) in enumerate(zip(masks.probabilities, masks.windows, strict=True)):
+        mask = window.of(frame)
+        covered = (mask > 0.5).to(mask.dtype)
+        count = covered.sum()
+        mean = (mask * covered).sum() / count.clamp(min=1)
+        factors[i] = torch.where(count > 0, mean / typical, 1.0)
+    return factors
 
 
 def tight(inside: Tensor, regions: Tensor) -> Tensor:

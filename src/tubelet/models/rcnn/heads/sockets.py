@@ -24,7 +24,7 @@ from tubelet.core.types import Losses
 from tubelet.engines.graph import Graph
 from tubelet.models.rcnn.context import FrameFeatures
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
-from tubelet.models.rcnn.heads.paste import paste
+from tubelet.models.rcnn.heads.paste import FrameMasks, paste
 from tubelet.models.rcnn.targets import columns_of, crop_masks
 
 
@@ -121,7 +121,7 @@ class MaskPlug(nn.Module, ABC):
         ...         return boxes, torch.ones(len(boxes), 4, 4)
         >>> view = SimpleNamespace(size=(40, 60), scale=torch.ones(4))  # `masks` reads no more
         >>> boxes = torch.tensor([[10.0, 10.0, 30.0, 20.0]])
-        >>> FullBox().masks(view, boxes, torch.tensor([0])).shape
+        >>> FullBox().masks(view, boxes, torch.tensor([0])).probabilities.shape
         torch.Size([1, 40, 60])
     """
 
@@ -139,10 +139,10 @@ class MaskPlug(nn.Module, ABC):
         Exported networks use this: all shapes follow from N alone.
         """
 
-    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> Tensor:
-        """Compute mask probabilities in the whole frame, [N, H, W], of boxes [N, 4] in input pixels."""
+    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> FrameMasks:
+        """Compute mask probabilities in the whole frame, of boxes [N, 4] in input pixels."""
         if len(boxes) == 0:
-            return boxes.new_zeros(0, *view.size)
+            return FrameMasks.none(boxes, view.size)
 
         regions, masks = self.inside(view, boxes, labels)
         return paste(masks, regions / view.scale, view.size)
@@ -151,8 +151,8 @@ class MaskPlug(nn.Module, ABC):
         """Return the regions [N, 4] that the masks of the boxes cover; by default the boxes."""
         return boxes
 
-    def rescored(self, found: Detections, masks: Tensor) -> Detections:
-        """Return the detections with scores adapted to their masks [N, H, W]; by default unchanged."""
+    def rescored(self, found: Detections, masks: FrameMasks) -> Detections:
+        """Return the detections with scores adapted to their masks; by default unchanged."""
         return found
 
     def graphs(self) -> list[Graph]:
