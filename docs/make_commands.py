@@ -70,6 +70,7 @@ VALUES = {  # of options, or of a command's option
     "--distinct": "0.5",
     "--each": "0",
     "--end": "70",
+    "--engine": "openvino",
     "--every": "5",
     "--examples": "10",
     "--for": "commercial",
