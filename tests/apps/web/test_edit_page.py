@@ -7,6 +7,7 @@ import re
 import sqlite3
 import zipfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -57,8 +58,7 @@ def page(running: tuple[str, Jobs], browser: Browser, video: str) -> Iterator[Pa
 
 def fresh(running: tuple[str, Jobs], browser: Browser, video: str, **settings: Any) -> Page:
     address, jobs = running
-    for table in ("steps", "seen"):
-        jobs.store._list.change(f"DELETE FROM {table}")
+    jobs.store._list.change("DELETE FROM steps")
     for n, job in enumerate(jobs.store.jobs()):  # another job's folder is another result: nothing is remembered of it
         fork(jobs, job.id, n)
     page = opened(browser, address, **settings)
@@ -73,7 +73,10 @@ def fork(jobs: Jobs, id: str, n: int) -> None:
 
     new = new_id()
     jobs.store.job_folder(id).rename(jobs.store.job_folder(new))
-    jobs.store._list.change("UPDATE jobs SET id = ? WHERE id = ?", new, id)
+    while jobs.store.job(new) is None:
+        jobs.store._list.change("DELETE FROM seen")
+        with suppress(sqlite3.IntegrityError):  # the page before may still say what was seen
+            jobs.store._list.change("UPDATE jobs SET id = ? WHERE id = ?", new, id)
 
 
 def begin(page: Page) -> None:

@@ -157,6 +157,11 @@ def test_edits_go_with_their_job(served: Served) -> None:
     assert (gone.status_code, gone.json()["error"]) == (404, "there is no such thing here, or it was removed")
 
 
+def test_what_was_seen_of_a_removed_job_has_nowhere_to_go(served: Served) -> None:
+    with pytest.raises(KeyError):
+        served.store.set_seen("0" * 16, [(0, 3)])
+
+
 @pytest.mark.parametrize(
     ("edit", "line"),
     [

@@ -219,8 +219,11 @@ class Store:
         return [(first, last) for first, last in json.loads(rows[0]["frames"])] if rows else []
 
     def set_seen(self, job: str, spans: list[tuple[int, int]]) -> None:
-        """Replace the frames that a person has looked at."""
-        self._list.change("INSERT OR REPLACE INTO seen VALUES (?, ?)", job, json.dumps(spans))
+        """Replace the frames that a person has looked at. Raises KeyError if the job was removed."""
+        try:
+            self._list.change("INSERT OR REPLACE INTO seen VALUES (?, ?)", job, json.dumps(spans))
+        except sqlite3.IntegrityError:
+            raise KeyError(job) from None
 
     def video_folder(self, id: str) -> Path:
         """The folder of a video's files."""
