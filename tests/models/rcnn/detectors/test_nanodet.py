@@ -22,6 +22,7 @@ from tubelet.models.rcnn.detectors.nanodet import (
     contains,
     detection_losses,
 )
+from tubelet.models.rcnn.detectors.one_stage import clip, select
 from tubelet.models.weights.key_maps import from_nanodet_plus
 
 WEIGHTS = Path(__file__).parents[5] / "shared" / "weights" / "nanodet_plus_m15_coco.safetensors"
@@ -87,6 +88,19 @@ def test_only_channels_in_the_order_blue_green_red_reach_the_network() -> None:
     with torch.no_grad():
         expected = detector._fused(detector._trunk(images.pixels[:, [2, 1, 0]]))
         assert torch.equal(detector.extract(images).taps[0], expected[0])
+
+
+def test_the_boxes_of_candidates_are_those_of_all_cells() -> None:
+    detector = built(score_threshold=0.0, max_detections=50).eval()
+    images = blank(2)
+    with torch.no_grad():
+        features = detector.extract(images)
+        prediction = detector.predict(features)
+        for image, found in enumerate(detector.detect(features, images)):
+            boxes = clip(prediction.at(image).boxes(), (64, 96))
+            expected = select(prediction.logits[image].sigmoid(), boxes, detector.config)
+            assert torch.equal(found.boxes, expected.boxes)
+            assert len(found) > 10
 
 
 def test_a_frozen_detector_has_no_losses_and_no_gradients() -> None:

@@ -37,10 +37,11 @@ from tubelet.models.inputs import Images, InputConfig, KeepArea
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
 from tubelet.models.rcnn.detectors.one_stage import (
     OneStageConfig,
+    candidates,
     clip,
     regions_to_learn,
-    select,
     select_fixed,
+    suppressed,
 )
 
 STRIDES = (8, 16, 32, 64)
@@ -180,8 +181,13 @@ class NanoDet(Detector):
     def detect(self, features: Features, images: Images) -> list[Detections]:
         prediction = self.predict(features)
         scores = self._calibrated(prediction.logits)
-        boxes = prediction.boxes()
-        return [select(scores[i], clip(boxes[i], size), self.config) for i, size in enumerate(images.sizes)]
+        return [self._select(scores[i], prediction.at(i), size) for i, size in enumerate(images.sizes)]
+
+    def _select(self, scores: Tensor, prediction: CellPrediction, size: tuple[int, int]) -> Detections:
+        """Keep the best boxes of one image; only those of candidates are computed."""
+        rows = candidates(scores, self.config)
+        boxes = clip(prediction.rows(rows).boxes(), size)
+        return suppressed(scores[rows], boxes, self.config)
 
     def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
         prediction = self.predict(features)
@@ -234,6 +240,10 @@ class CellPrediction(NamedTuple):
     def at(self, image: int) -> CellPrediction:
         """That of one image."""
         return self._replace(logits=self.logits[image], bins=self.bins[image])
+
+    def rows(self, cells: Tensor) -> CellPrediction:
+        """That of some cells of one image."""
+        return CellPrediction(self.logits[cells], self.bins[cells], self.points[cells], self.strides[cells])
 
     def boxes(self) -> Tensor:
         """Corners in input pixels [(B), A, 4]."""

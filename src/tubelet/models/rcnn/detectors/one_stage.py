@@ -59,11 +59,27 @@ def select(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> Detections:
         >>> select(scores, boxes, NanoDetConfig()).boxes.tolist()
         [[0.0, 0.0, 10.0, 10.0]]
     """
-    best = scores.amax(1)
-    candidates = (best > config.score_threshold).nonzero()[:, 0]
-    candidates = candidates[best[candidates].argsort(descending=True, stable=True)[:MOST]]
-    scores, boxes, best = scores[candidates], boxes[candidates], best[candidates]
+    rows = candidates(scores, config)
+    return suppressed(scores[rows], boxes[rows], config)
 
+
+def candidates(scores: Tensor, config: OneStageConfig) -> Tensor:
+    """Return the rows of scores [A, K] whose best is above the threshold, best first, at most MOST.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
+        >>> from tubelet.models.rcnn.detectors.one_stage import candidates
+        >>> candidates(torch.tensor([[0.2], [0.01], [0.9]]), NanoDetConfig()).tolist()
+        [2, 0]
+    """
+    best = scores.amax(1)
+    rows = (best > config.score_threshold).nonzero()[:, 0]
+    return rows[best[rows].argsort(descending=True, stable=True)[:MOST]]
+
+
+def suppressed(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> Detections:
+    """Keep the best of candidates [A, K], [A, 4], which are sorted, by greedy suppression."""
+    best = scores.amax(1)
     if config.suppress == "across_classes":
         keep = nms(boxes, best, config.nms)
     else:
