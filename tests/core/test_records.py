@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Iterator
+from dataclasses import replace
 
 import jaxtyping
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from tubelet.core import masks
 from tubelet.core.errors import ConfigError
@@ -118,3 +122,39 @@ def test_a_filter_by_seconds_needs_times() -> None:
 def test_an_unknown_class_is_told_with_the_nearest(classes: list[str], said: str) -> None:
     with pytest.raises(ConfigError, match=said):
         prediction().filter(classes=classes)
+
+
+# the frames in which an object is absent are not stored, and nobody notices
+
+DENSE = st.lists(st.one_of(st.none(), st.sampled_from([square(left) for left in range(4)])), min_size=4, max_size=4)
+
+
+@settings(deadline=None)
+@given(dense=DENSE.map(tuple))
+def test_a_track_answers_as_if_it_had_a_mask_or_none_for_each_frame(dense: tuple[masks.RLE | None, ...]) -> None:
+    seen = Track(id=3, label=0, score=0.9, rles=dense, video_times=TIMES)
+    present = [(t, rle) for t, rle in enumerate(dense) if rle is not None]
+    assert seen.frames.tolist() == [t for t, _ in present]
+    assert seen.frames.dtype == np.int64
+    assert seen.times.tolist() == [TIMES[t] for t, _ in present]
+    assert np.array_equal(seen.boxes, masks.boxes([rle for _, rle in present]))
+    assert np.array_equal(seen.areas, masks.areas([rle for _, rle in present]))
+    assert list(seen.entries.items()) == present
+    assert tuple(seen.rles) == dense
+    assert seen.rles == dense
+    for t, rle in present:
+        assert np.array_equal(seen.mask(t), masks.decode([rle])[0])
+    assert repr(seen) == f"Track(id=3, label=0, score=0.9, frames={len(present)} of 4)"
+    for same in (replace(seen, rles=list(dense)), replace(seen, name="dog"), pickle.loads(pickle.dumps(seen))):
+        assert same == seen
+        assert hash(same) == hash(seen)
+    assert (replace(seen, rles=dense[::-1]) == seen) == (dense[::-1] == dense)
+
+
+@settings(deadline=None)
+@given(tracks=st.lists(DENSE, max_size=4))
+def test_the_tracks_of_a_frame_are_those_that_have_a_mask_there(tracks: list[list[masks.RLE | None]]) -> None:
+    both = prediction(*(Track(id=n, label=0, score=0.9, rles=rles) for n, rles in enumerate(tracks)))
+    for t in range(4):
+        expected = [(each.id, each.rles[t]) for each in both if each.rles[t] is not None]
+        assert [(each.id, rle) for each, rle in both.in_frame(t)] == expected

@@ -7,7 +7,7 @@ evaluating them.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, overload
@@ -20,7 +20,7 @@ from tubelet.core.masks import RLE
 from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, Runs, keep_freed_memory, measure
 from tubelet.core.masks.sparse import FRAME, SparseMasks, sparse
 
-OFTEN = 4  # an object that is in a frame of so many, or in more, is often present
+OFTEN = 4  # an object that is in one frame of so many, or in more, is often present
 
 
 class Broken(NamedTuple):
@@ -82,7 +82,7 @@ class Tube(SparseMasks):
     """
 
     present: PackedMasks
-    measured: np.ndarray  # the facts of all T frames, or of the n frames with a mask where these are few
+    measured: np.ndarray  # the facts of all T frames, or only of the n frames with a mask
     pixels: int  # total area
     held: int  # number of frames with a pixel of the object
 
@@ -102,7 +102,11 @@ class Tube(SparseMasks):
     @property
     def facts(self) -> np.ndarray:
         """Area, first and last image column in each frame, int32 [T, 3]; 0, 1, 0 where absent or empty."""
-        return self.measured if len(self.measured) == len(self) else _in_all_frames(self)
+        if len(self.measured) == len(self):
+            return self.measured
+        facts = _absent(len(self))
+        facts[self.frames] = self.measured
+        return facts
 
     @property
     def areas(self) -> np.ndarray:
@@ -119,6 +123,8 @@ class Tube(SparseMasks):
 
     def spans(self, begin: int, end: int) -> tuple[bytes, np.ndarray]:
         """The counts of the frames from `begin` up to `end`, joined, and the bytes of each frame, int [end - begin]."""
+        if (begin, end) == (0, len(self.frames)):
+            return self.data, np.diff(self.present.starts)
         first, last = np.searchsorted(self.frames, np.array([begin, end], FRAME)).tolist()
         starts = self.present.starts[first : last + 1]
         lengths = np.zeros(end - begin, np.int64)
@@ -144,8 +150,9 @@ class TrackCounts(NamedTuple):
     @classmethod
     def dense(cls, data: bytes, lengths: np.ndarray, size: tuple[int, int]) -> TrackCounts:
         """From the bytes of every frame, int64 [T], 0 where the object is absent."""
-        frames = np.flatnonzero(lengths)
-        return cls(data, frames.astype(FRAME), lengths[frames], len(lengths), size)
+        (frames,) = lengths.nonzero()
+        of_masks = lengths if len(frames) == len(lengths) else lengths[frames]
+        return cls(data, frames.astype(FRAME), of_masks, len(lengths), size)
 
 
 class DecodedTracks(NamedTuple):
@@ -257,42 +264,43 @@ def _pack_batch(
     bounds = np.concatenate([[0], np.cumsum(num_masks)]).tolist()
     area = _sums_between(bounds, measured[:, AREA])
     num_held = _sums_between(bounds, measured[:, AREA] > 0)
+    facts = _facts(tracks, measured, bounds)
 
     tubes: list[Tube] = []
     for n, (begin, end) in enumerate(pairwise(bounds)):
         track = tracks[n]
         present = PackedMasks(track.size, track.data, starts[begin : end + 1] - starts[begin])
-        facts = measured[begin:end]
-        tube = Tube(track.length, track.frames, present, facts, area[n], num_held[n])
-        tubes.append(replace(tube, measured=_in_all_frames(tube)) if _is_often_present(track) else tube)
+        tubes.append(Tube(track.length, track.frames, present, facts[n], area[n], num_held[n]))
 
-    longest = max(track.length for track in tracks)
-    if compare is not None and len(set(sizes)) == 1 and longest * sizes[0][0] * sizes[0][1] <= BATCH_PIXELS:
+    num_frames = [track.length for track in tracks]
+    if compare is not None and len(set(sizes)) == 1 and max(num_frames) * sizes[0][0] * sizes[0][1] <= BATCH_PIXELS:
         assert runs is not None, "all masks are valid"
-        is_present = np.concatenate([_is_present(track) for track in tracks])
-        compare(tubes, DecodedTracks(runs, is_present, [track.length for track in tracks], sizes[0]))
+        is_present = np.zeros(sum(num_frames), bool)
+        is_present[_rows(tracks)] = True
+        compare(tubes, DecodedTracks(runs, is_present, num_frames, sizes[0]))
     return list[Tube | Broken](tubes)
 
 
-def _is_often_present(track: TrackCounts) -> bool:
-    """Whether the facts of all frames take little more memory than those of its masks; they are faster to use."""
-    return OFTEN * len(track.frames) >= track.length
+def _facts(tracks: Sequence[TrackCounts], measured: np.ndarray, bounds: list[int]) -> list[np.ndarray]:
+    """The facts of each track: of all its frames, which is faster to use, if that takes little more memory."""
+    if any(OFTEN * len(track.frames) < track.length for track in tracks):
+        return [measured[begin:end] for begin, end in pairwise(bounds)]
+    every = _absent(sum(track.length for track in tracks))
+    every[_rows(tracks)] = measured
+    return np.split(every, np.cumsum([track.length for track in tracks[:-1]]))
 
 
-def _in_all_frames(tube: Tube) -> np.ndarray:
-    """The facts of a track's masks -> those of all frames, int32 [T, 3]."""
-    if len(tube.frames) == tube.length:
-        return tube.measured
-    facts = np.zeros((tube.length, 3), np.int32)
+def _rows(tracks: Sequence[TrackCounts]) -> np.ndarray:
+    """The position of each mask among all frames of all tracks."""
+    first = np.cumsum([0, *(track.length for track in tracks[:-1])])
+    return np.concatenate([track.frames for track in tracks]) + np.repeat(first, [len(t.frames) for t in tracks])
+
+
+def _absent(length: int) -> np.ndarray:
+    """The facts of frames without the object, int32 [length, 3]."""
+    facts = np.zeros((length, 3), np.int32)
     facts[:, LEFT] = 1
-    facts[tube.frames] = tube.measured
     return facts
-
-
-def _is_present(track: TrackCounts) -> np.ndarray:
-    present = np.zeros(track.length, bool)
-    present[track.frames] = True
-    return present
 
 
 def _sums_between(bounds: list[int], values: np.ndarray) -> list[int]:
