@@ -102,6 +102,7 @@ VALUES = {  # of options, or of a command's option
     "--public": "https://videos.example.org",
     "--queue": "20",
     "--ray": "auto",
+    "--results": "jsonl",
     "--roi": "0,200,640,200,640,360,0,360",
     "--rows": "masktrack,sta",
     "table --rows": "'2019-*'",
