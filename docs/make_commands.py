@@ -30,6 +30,7 @@ EXAMPLES = {
     "attend": "dog.mp4 --model runs/sta --frame 40 --at 320,180",
     "serve": "--model default --model ssdlite",
     "stream": "0 --json --line door=0,240,640,240",
+    "edit": "runs/street --merge 3,7 --split 5@120 --video street.mp4",
     "batch": "videos/ --out results --workers 4",
     "export": "default --out default.onnx",
     "doctor": "",
@@ -52,10 +53,12 @@ EXAMPLES = {
     "data stats": "boats --out stats.png",
     "data browse": "boats --out sheets",
     "data split": "boats --share 0.2",
+    "data label": "my-set runs/street/edited=street.mp4",
     "data convert": "exports boats --to ytvis",
 }
 
 VALUES = {  # of options, or of a command's option
+    "--add": "dog@10=5,5,40,5,40,30",
     "--anchor": "bottom",
     "--as": "table4/T2",
     "--at": "320,180",
@@ -66,13 +69,17 @@ VALUES = {  # of options, or of a command's option
     "--data": "val.json",
     "serve --data": "runs/web",
     "--decode": "0",
+    "--delete": "6@100-120",
+    "--delete-alike": "6",
     "--device": "cuda",
     "--distinct": "0.5",
     "--each": "0",
+    "--edits": "edits.json",
     "--end": "70",
     "--engine": "openvino",
     "--every": "5",
     "--examples": "10",
+    "--follow": "3@10-40",
     "--for": "commercial",
     "--form": "cvat",
     "--format": "onnx",
@@ -89,8 +96,10 @@ VALUES = {  # of options, or of a command's option
     "--long": "long.txt",
     "--max-frames": "20000",
     "--max-megabytes": "2000",
+    "--merge": "3,7",
     "--metrics": "ap,jf",
     "--model": "runs/boats",
+    "--name": "street",
     "--out": "out",
     "data stats --out": "stats.png",
     "export --out": "default.onnx",
@@ -102,6 +111,8 @@ VALUES = {  # of options, or of a command's option
     "--public": "https://videos.example.org",
     "--queue": "20",
     "--ray": "auto",
+    "--redraw": "3@10=5,5,40,5,40,30",
+    "--rename": "4=bicycle",
     "--results": "jsonl",
     "--roi": "0,200,640,200,640,360,0,360",
     "--rows": "masktrack,sta",
@@ -111,14 +122,17 @@ VALUES = {  # of options, or of a command's option
     "--seed": "1",
     "--seeds": "3",
     "bench vis --seeds": "0,1,2",
+    "--seen": "0-200",
     "--set": "pasted",
     "--share": "0.2",
     "--shots": "6",
     "--silence": "3600",
     "--size": "480x640",
     "--split": "val",
+    "edit --split": "5@120",
     "bench vis --split": "split.json",
     "--start": "10",
+    "--swap": "1,2@200-240",
     "--threads": "2",
     "--threshold": "0.3",
     "--to": "ytvis",
@@ -126,6 +140,7 @@ VALUES = {  # of options, or of a command's option
     "--train-data": "train.json",
     "--truth": "val.json",
     "--unknown": "0.7",
+    "--video": "street.mp4",
     "--videos": "20",
     "--views": "3",
     "--window": "length=5 stride=3",
@@ -157,11 +172,16 @@ def example(name: str, option: Any) -> str:
     flag = option.opts[0]
     if option.is_flag:
         return str(flag)
-    return f"{flag} {VALUES.get(f'{name} {flag}', VALUES.get(flag))}"
+    value = VALUES.get(f"{name} {flag}", VALUES.get(flag))
+    if value is None:
+        raise LookupError(f"docs/make_commands.py: expected an example of `tubelet {name} {flag}` in VALUES")
+    return f"{flag} {value}"
 
 
 def _section(name: str, command: Any) -> str:
     about = re.sub(r"\n(?!\n)", " ", re.sub(r"\n +", "\n", command.help or "")).strip()
+    if name not in EXAMPLES:
+        raise LookupError(f"docs/make_commands.py: expected an example of `tubelet {name}` in EXAMPLES")
     line = f"tubelet {name} {EXAMPLES[name]}".strip()
     parts = [f"## tubelet {name}", about, f"```\n{line}\n```"]
 

@@ -179,7 +179,7 @@ def test_the_page_of_commands_is_that_of_the_program() -> None:
     make_commands = script("make_commands")
     written = (DOCS / "commands.md").read_text(encoding="utf-8")
     assert written == make_commands.page(), "run python docs/make_commands.py"
-    assert re.findall(r"^## tubelet (.+)", written, re.MULTILINE) == list(make_commands.EXAMPLES)
+    assert set(re.findall(r"^## tubelet (.+)", written, re.MULTILINE)) == set(make_commands.EXAMPLES)
 
 
 def test_every_option_has_an_example_that_is_understood() -> None:
