@@ -106,6 +106,6 @@ def open_model(name: str) -> Toy:
     return MODELS[name](shrink=1)
 
 
-def load_model(name: str, device: str) -> Toy:
+def load_model(name: str, device: str, engine: str = "auto") -> Toy:
     """In the place of the command's own loader."""
     return open_model(name)

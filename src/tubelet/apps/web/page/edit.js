@@ -40,8 +40,8 @@ export class Editor {
       tool("outline", "Redraw", "D", () => this.redraw()),
       this.follows && tool("follow", "Follow…", "T", () => this.askToFollow()),
       tool("rename", "Rename", "R", () => this.rename()),
-      tool("merge", "Merge with…", "G", () => this.merge()), tool("split", "Split here", "S", () => this.split()),
-      tool("swap", "Swap from here…", "W", () => this.swap()), tool("part", "Delete a part…", "X", () => this.deletePart()),
+      tool("merge", "Merge…", "G", () => this.merge()), tool("split", "Split here", "S", () => this.split()),
+      tool("swap", "Swap…", "W", () => this.swap()), tool("part", "Delete part…", "X", () => this.deletePart()),
       tool("delete", "Delete", "Delete", () => this.delete()), tool("alike", "Wrong everywhere", "Q", () => this.deleteAlike()));
     this.alikeButton.title = "Delete this object and all of its class that rest at the same place (Q)";
     this.line = el("p", { class: "soft", role: "status" });
@@ -265,6 +265,7 @@ export class Editor {
     const stop = el("button", { class: "button", textContent: "Stop", onclick: () => { stop.disabled = true; api.stopFollowing(this.job).catch(() => {}); } });
     const card = el("section", { class: "ask", "aria-label": "Following" }, el("h2", { textContent: `Following ${nameOf(this.result.track(id))}` }), bar, stop, line);
     this.following = stop;
+    this.view.seen.editing = false; // what passes by is not looked at
     this.occupy(card);
     stop.focus({ preventScroll: true });
 
@@ -276,6 +277,7 @@ export class Editor {
       line.textContent = `${told.done} of ${count(told.total, "frame")} · ${(told.done / (performance.now() - started) * 1000).toFixed(1)} frames/s`;
     }));
     this.following = null;
+    this.view.seen.editing = this.active;
     this.release(card);
     if (done) this.player.seek(frame);
     else await this.reload();
