@@ -101,22 +101,23 @@ def _entries(files: Files) -> list[_Entry]:
 
 
 def _palette(files: Files) -> _Palette:
-    """The colours of labelmap.txt, or VOC's."""
-    name = next((name for name in files.names if PurePosixPath(name).name == "labelmap.txt"), None)
-    colours: dict[Colour, str] = {}
-    if name is None:
-        for number, label in enumerate(VOC, start=1):
-            colours[_as_colour(PALETTE[number])] = label
-    else:
-        for line in decode_text(files.read(name), files.where(name)).splitlines():
-            if line.strip() and not line.startswith("#"):
-                label, colour = _label_of(line, files.where(name))
-                colours[colour] = label
+    colours = _class_colours(files)
+    names = tuple(dict.fromkeys(name for name in colours.values() if name.lower() != BACKGROUND))
+    nothing = [_as_colour(PALETTE[index]) for index in (0, VOID)]
+    labels = {colour: names.index(name) if name in names else -1 for colour, name in colours.items()}
+    return _Palette(dict.fromkeys(nothing, -1) | labels, names)
 
-    names = tuple(label for label in colours.values() if label.lower() != BACKGROUND)
-    labels = {colour: names.index(label) for colour, label in colours.items() if label in names}
-    nothing = {_as_colour(PALETTE[0]): -1, _as_colour(PALETTE[VOID]): -1}
-    return _Palette(nothing | dict.fromkeys(colours, -1) | labels, names)
+
+def _class_colours(files: Files) -> dict[Colour, str]:
+    """The class of each colour: those of labelmap.txt, or VOC's."""
+    name = next((name for name in files.names if PurePosixPath(name).name == "labelmap.txt"), None)
+    if name is None:
+        return {_as_colour(PALETTE[number]): label for number, label in enumerate(VOC, start=1)}
+
+    where = files.where(name)
+    lines = decode_text(files.read(name), where).splitlines()
+    entries = [_label_of(line, where) for line in lines if line.strip() and not line.startswith("#")]
+    return {colour: label for label, colour in entries}
 
 
 def _label_of(line: str, where: str) -> tuple[str, Colour]:

@@ -38,6 +38,12 @@ YAML = (".yaml", ".yml")
 LEVELS = 3  # how far above a split's folder the YAML file may be
 
 
+class _Place(NamedTuple):
+    root: Path
+    split: str = ""  # the folder of images that is meant, with a slash; empty: what is for training
+    settings: str | None = None  # name of the YAML file, if it was given
+
+
 class _Entry(NamedTuple):
     image: str
     labels: str | None  # the text file; None: no object
@@ -63,29 +69,32 @@ def read(root: str | Path) -> VideoSet:
         ...     videos.classes, videos.videos[0]
         (('dog', 'cat'), Video(id='a', size=(4, 6), frames=1, fps=25, tracks=1))
     """
-    root = Path(root)
-    settings = root.name if root.suffix.lower() in YAML else None
-    root = root.parent if settings else root
-    split = ""
-    if is_images_of_split(root):
-        folder = root.absolute()
-        base = next(parent for parent in (folder, *folder.parents) if parent.name == IMAGES).parent
-        split = f"{folder.relative_to(base).as_posix()}/"
-        root = base
-
-    files = open_files(root)
+    place = _place_of(Path(root))
+    files = open_files(place.root)
     images = [name for name in files.names if is_image(name) and IMAGES in PurePosixPath(name).parts[:-1]]
-    images = [name for name in images if name.startswith(split)]
+    images = [name for name in images if name.startswith(place.split)]
     if not images:
         raise InputError(f"{files}: expected images in a folder called images")
 
-    text = _yaml_text(root, files, settings)
+    text = _yaml_text(place.root, files, place.settings)
     classes = class_names(text, str(files))
-    chosen = images if split else _of_one_split(images, files, text)
+    chosen = images if place.split else _of_one_split(images, files, text)
     entries = [_Entry(name, _labels_of(files, name)) for name in chosen]
     if not any(entry.labels for entry in entries):
         raise InputError(f"{files}: expected text files of labels in a folder called labels beside images")
     return VideoSet(videos=_Images(files, entries, classes), classes=classes)
+
+
+def _place_of(path: Path) -> _Place:
+    """The set that has the folder of a split, or a YAML file; else the folder or archive itself."""
+    if path.suffix.lower() in YAML:
+        return _Place(path.parent, settings=path.name)
+    if not is_images_of_split(path):
+        return _Place(path)
+
+    folder = path.absolute()
+    root = folder.parent if folder.name == IMAGES else folder.parent.parent
+    return _Place(root, split=f"{folder.relative_to(root).as_posix()}/")
 
 
 def is_images_of_split(path: Path) -> bool:
