@@ -46,7 +46,7 @@ def exports(monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Where graphs were exported to; the files hold a word."""
     written: list[Path] = []
 
-    def write(graph: Graph, inputs: Tensors, path: Path) -> None:
+    def write(graph: Graph, shapes: Sequence[Shape], path: Path) -> None:
         path.write_bytes(b"whole")
         written.append(path)
 

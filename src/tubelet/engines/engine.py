@@ -33,8 +33,8 @@ def difference(outputs: Tensors, expected: Tensors) -> float:
 
     Example:
         >>> from tubelet.engines.engine import difference
-        >>> difference((torch.tensor([0.0, 99.0]),), (torch.tensor([0.0, 100.0]),))
-        0.01...
+        >>> difference((torch.tensor([0.0, 96.0]),), (torch.tensor([0.0, 128.0]),))
+        0.25
     """
     largest = 0.0
     for values, truth in zip(outputs, expected, strict=True):

@@ -16,7 +16,7 @@ from tubelet.engines.engine import TOLERANCE, Engine, difference
 from tubelet.engines.graph import Function, Graph, Shape, Tensors
 from tubelet.engines.store import export, location
 
-MOST = 8  # compiled shapes of a graph
+MOST = 16  # compiled shapes of a graph
 ROUNDING = 3.0  # how many times further from float32 than torch's own bfloat16 an engine's may be
 
 logger = logging.getLogger("tubelet.progress")
@@ -77,11 +77,11 @@ class Execution:
 
     def _compile(self, engine: Engine, inputs: Tensors, shapes: tuple[Shape, ...]) -> Function:
         """Compile the stored file, or a new one if that is missing, damaged or does not agree."""
-        path = location(self.graph, inputs)
+        path = location(self.graph, shapes)
         if path.is_file():
             with suppress(EngineError):
                 return self._checked(engine, engine.compile(path, shapes), inputs)
-        export(self.graph, inputs)
+        export(self.graph, shapes)
         return self._checked(engine, engine.compile(path, shapes), inputs)
 
     def _checked(self, engine: Engine, compiled: Function, inputs: Tensors) -> Function:

@@ -37,14 +37,15 @@ class Computer(Protocol):
 class Graph:
     """A pure function of tensors, with what an engine needs to compute it.
 
-    The first axis of all inputs and outputs counts images or regions, in any number. An engine
-    compiles the other axes as they are: a graph for each size of images.
+    An engine compiles it for the shapes of its inputs: for each size of images.
 
     Args:
         name: What it computes; unique in a model.
         owner: The module that has its parameters.
-        function: Computes it with torch.
-        rows: Whether the number changes from call to call, as that of regions.
+        function: Computes it with torch. A method of a module, so that a copy of the module has a
+            graph of its own.
+        rows: Whether the first axis of all inputs and outputs counts rows, in any number, as of
+            regions.
 
     Example:
         >>> from tubelet.engines.graph import Graph

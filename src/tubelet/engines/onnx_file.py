@@ -10,23 +10,24 @@ from torch import nn
 from torch.export import Dim, ExportedProgram
 
 from tubelet.core.errors import InputError
-from tubelet.engines.graph import Function, Graph, Tensors
+from tubelet.engines.graph import Function, Graph, Shape, Tensors
 
 OPSET = 18
 WRITERS = ("onnx", "onnxscript")  # packages that writing needs
 
 
-def write_graph(graph: Graph, inputs: Tensors, path: Path) -> None:
-    """Write a graph for inputs of these shapes, in any number.
+def write_graph(graph: Graph, shapes: Sequence[Shape], path: Path) -> None:
+    """Write a graph for inputs of these shapes.
 
     Raises InputError if ONNX lacks an operator.
     """
     from tubelet.engines.onnx_operators import quietly
 
     network = _Network(graph.owner, graph.function)
-    free = tuple({0: Dim.AUTO} for _ in inputs)
     with torch.inference_mode(False), torch.no_grad(), torch.autocast("cpu", enabled=False), quietly():
-        example = tuple(torch.zeros(2, *tensor.shape[1:]) for tensor in inputs)  # one would be taken for a constant
+        # of any number the example has two: one would be taken for a constant
+        example = tuple(torch.zeros([2 if side is None else side for side in shape]) for shape in shapes)
+        free = tuple({axis: Dim.AUTO for axis, side in enumerate(shape) if side is None} for shape in shapes)
         program = torch.export.export(network, example, strict=False, dynamic_shapes=(free,))
         write(program, path, {})
 

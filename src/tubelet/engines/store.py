@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import os
+from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
 
@@ -17,7 +18,7 @@ import torch
 
 from tubelet import __version__
 from tubelet.core.atomic import discard, replacing
-from tubelet.engines.graph import Graph, Tensors
+from tubelet.engines.graph import Graph, Shape
 from tubelet.engines.onnx_file import OPSET, WRITERS, write_graph
 
 KEPT = 64  # files; the ones that were not used for the longest time are removed
@@ -32,25 +33,30 @@ def folder() -> Path:
     return Path(cache) / "tubelet" / "graphs"
 
 
-def location(graph: Graph, inputs: Tensors) -> Path:
-    """Return the file of a graph for inputs of these shapes, in any number; it may not exist.
+def location(graph: Graph, shapes: Sequence[Shape]) -> Path:
+    """Return the file of a graph for inputs of these shapes; it may not exist.
 
     Example:
         >>> from tubelet.engines.graph import Graph
         >>> from tubelet.engines.store import location
         >>> layer = torch.nn.Linear(3, 2)
         >>> graph = Graph("codes", layer, lambda x: (layer(x),))
-        >>> before = location(graph, (torch.zeros(2, 3),))
-        >>> before == location(graph, (torch.zeros(5, 3),))
+        >>> before = location(graph, [(None, 3)])
+        >>> before == location(graph, [(None, 3)])
         True
         >>> _ = torch.nn.init.zeros_(layer.bias)
-        >>> before == location(graph, (torch.zeros(2, 3),))
+        >>> before == location(graph, [(None, 3)])
         False
     """
     digest = hashlib.sha256()
     versions = [f"{name} {version(name)}" for name in ("torch", *WRITERS)]
-    sizes = str([tuple(tensor.shape[1:]) for tensor in inputs])
-    for text in (f"{FORMAT} {OPSET} tubelet {__version__}", *versions, graph.name, sizes, repr(graph.owner)):
+    for text in (
+        f"{FORMAT} {OPSET} tubelet {__version__}",
+        *versions,
+        graph.name,
+        str(list(shapes)),
+        repr(graph.owner),
+    ):
         digest.update(text.encode() + b"\0")
     for name, tensor in sorted(graph.owner.state_dict().items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -58,15 +64,15 @@ def location(graph: Graph, inputs: Tensors) -> Path:
     return folder() / f"{graph.name}-{digest.hexdigest()[:32]}.onnx"
 
 
-def export(graph: Graph, inputs: Tensors) -> Path:
+def export(graph: Graph, shapes: Sequence[Shape]) -> Path:
     """Write the file of a graph, in place of one that may be there, and return it.
 
     Raises InputError if ONNX lacks an operator or the folder cannot be written.
     """
     logger.info("exporting %s, once for these weights and this size", graph.name)
-    path = location(graph, inputs)
+    path = location(graph, shapes)
     with replacing(path) as partial:
-        write_graph(graph, inputs, partial)
+        write_graph(graph, shapes, partial)
     _drop_oldest(path.parent)
     return path
 

@@ -87,6 +87,7 @@ class Mask2Former(nn.Module):
 
         self.backbone = config.backbone.build()
         self.backbone.save_memory(config.save_memory)
+        self.maps = Graph("maps", self.backbone, self._maps)
         self.pixel_decoder = config.pixel_decoder.build(self.backbone.channels)
         channels = config.pixel_decoder.channels
         self.decoder = config.decoder.build(channels, config.queries, len(classes))
@@ -97,8 +98,11 @@ class Mask2Former(nn.Module):
         )
 
     def graphs(self) -> list[Graph]:
-        """Return the parts that an engine can compute: none yet."""
-        return []
+        """Return the parts that an engine can compute: the backbone; the decoders are torch's."""
+        return [self.maps]
+
+    def _maps(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return tuple(self.backbone(pixels))
 
     # training
 
@@ -179,7 +183,7 @@ class Mask2Former(nn.Module):
 
     def pixels(self, images: Images) -> Pixels:
         """Apply the backbone and the pixel decoder."""
-        pixels: Pixels = self.pixel_decoder(self.backbone(images.pixels))
+        pixels: Pixels = self.pixel_decoder(self.maps(images.pixels))
         return pixels
 
     def answer(

@@ -96,11 +96,16 @@ class VidEoMT(nn.Module):
         self.precision = torch.float32  # of the network in `step`; training has its own setting
         self.traits = Traits(vote="mean", average="logits", attention=True)
         self.network = VidEoMTNetwork(config.encoder, config.queries, len(classes), config.masking)
+        self.tokens = Graph("tokens", self.network.backbone, self._tokens)
         self.criterion = ClipCriterion(config.criterion.build("ce"))
 
     def graphs(self) -> list[Graph]:
-        """Return the parts that an engine can compute: none yet."""
-        return []
+        """Return the parts that an engine can compute: the layers before the queries enter."""
+        return [self.tokens]
+
+    def _tokens(self, pixels: Tensor) -> tuple[Tensor]:
+        tokens: Tensor = self.network.backbone(pixels)
+        return (tokens,)
 
     # training
 
@@ -188,7 +193,8 @@ class VidEoMT(nn.Module):
         """The images of frames, and their tokens [T, S, D]."""
         images = self._prepare([frames])
         with self._autocast(frames):
-            return images, self.network.backbone(images.pixels)
+            (tokens,) = self.tokens(images.pixels)
+            return images, tokens
 
     def _entered(self, state: VidEoMTState, shot: int) -> VidEoMTState:
         """The state for a frame of a shot: new identities where it is another shot than before."""
