@@ -13,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from clips import trimmed
 from tubelet.video.reader import open_video
 
 Make = Callable[..., Path]
@@ -20,22 +21,6 @@ Number = Callable[[Tensor], int]
 
 LENGTH = 48  # frames, at 25 a second
 GROUPS = {"closed": "open-gop=0:scenecut=0", "open": "open-gop=1:scenecut=0"}
-
-
-def trim(source: Path, target: Path, start: float) -> Path:
-    """Copy packets from the keyframe before `start` seconds on; `start` becomes the time 0, as `ffmpeg -ss` does."""
-    with av.open(str(source)) as given, av.open(str(target), "w") as taken:
-        stream = given.streams.video[0]
-        into = taken.add_stream_from_template(stream)
-        shift = (stream.start_time or 0) + round(start / stream.time_base)
-        packets = [packet for packet in given.demux(stream) if packet.size]
-        first = max(n for n, packet in enumerate(packets) if packet.is_keyframe and packet.pts <= shift)
-        for packet in packets[first:]:
-            packet.pts -= shift
-            packet.dts -= shift
-            packet.stream = into
-            taken.mux(packet)
-    return target
 
 
 def decoded(path: Path) -> tuple[list[Tensor], list[float]]:
@@ -72,21 +57,21 @@ def test_a_clip_trimmed_anywhere_shows_what_a_player_shows(ending: str, group: s
     )
     discarded = 0
     for tenth in range(0, 10 * LENGTH // 25):
-        trimmed = trim(source, source.with_name(f"{tenth}.{ending}"), tenth / 10)
-        with av.open(str(trimmed)) as container:
+        cut = trimmed(source, source.with_name(f"{tenth}.{ending}"), tenth / 10)
+        with av.open(str(cut)) as container:
             discarded += sum(packet.is_discard for packet in container.demux(video=0))
-        check(trimmed)
+        check(cut)
     assert (discarded > 0) == (ending in ("mp4", "mov"))
 
 
 @pytest.mark.parametrize("group", GROUPS)
 def test_the_end_that_an_edit_leaves_out_is_not_missing(group: str, make_clip: Make) -> None:
     source = make_clip("whole.mp4", length=LENGTH, gop=16, options={"x264-params": GROUPS[group]})
-    trimmed = trim(source, source.with_name("start.mp4"), 0.3)
-    data = bytearray(trimmed.read_bytes())
+    cut = trimmed(source, source.with_name("start.mp4"), 0.3)
+    data = bytearray(cut.read_bytes())
     (second,) = struct.unpack_from(">I", data, data.index(b"mvhd") + 16)  # in the unit of edits' durations
     edits = data.index(b"elst")  # version, flags, number of edits, then duration, start, rate
     struct.pack_into(">I", data, edits + 12, second)
-    trimmed.write_bytes(data)
-    check(trimmed)
-    assert len(open_video(trimmed)) == pytest.approx(25, abs=1)
+    cut.write_bytes(data)
+    check(cut)
+    assert len(open_video(cut)) == pytest.approx(25, abs=1)

@@ -20,7 +20,7 @@ import av
 from torch import Tensor
 
 from tubelet.core.errors import InputError
-from tubelet.video.conversion import Converter, quarter_turns
+from tubelet.video.conversion import Converter, Orientation, orientation_of
 from tubelet.video.frames import LazyFrames
 from tubelet.video.index import FrameIndex, demux, open_container, opened, scan
 from tubelet.video.shortage import TruncatedVideoWarning
@@ -85,13 +85,13 @@ def open_file(path: Path) -> OpenedFile:
         what = f"is incomplete, {packets.shortage}; {index.length} frames are kept"
         warnings.warn(f"{path}: {what}", TruncatedVideoWarning, stacklevel=2)
 
-    turns = quarter_turns(first)
+    orientation = orientation_of(first)
     times = packets.times(index)
     return OpenedFile(
-        frames=FileFrames(path, index, (first.height, first.width), turns),
+        frames=FileFrames(path, index, (first.height, first.width), orientation),
         fps=_mean_rate(times, packets.nominal_rate),
         times=times,
-        pixel_aspect=1 / pixel_aspect if turns % 2 else pixel_aspect,
+        pixel_aspect=1 / pixel_aspect if orientation.is_sideways else pixel_aspect,
     )
 
 
@@ -105,20 +105,20 @@ class FileFrames(LazyFrames):
         path: The file.
         index: Its frames.
         coded_size: Height and width before rotation.
-        turns: Quarter turns, counterclockwise, to make a frame upright.
+        orientation: How a frame becomes upright.
     """
 
-    def __init__(self, path: Path, index: FrameIndex, coded_size: tuple[int, int], turns: int) -> None:
+    def __init__(self, path: Path, index: FrameIndex, coded_size: tuple[int, int], orientation: Orientation) -> None:
         self._path = path
         self._index = index
         self._coded_size = coded_size
-        self._turns = turns
+        self._orientation = orientation
 
     @property
     def size(self) -> tuple[int, int]:
         """Height and width as displayed, after rotation."""
         height, width = self._coded_size
-        return (width, height) if self._turns % 2 else (height, width)
+        return (width, height) if self._orientation.is_sideways else (height, width)
 
     def __len__(self) -> int:
         return self._index.length
@@ -165,7 +165,7 @@ class FileFrames(LazyFrames):
             warnings.warn(f"{self._path}: {what}", TruncatedVideoWarning, stacklevel=2)
 
     def _converter(self) -> Converter:
-        return Converter(self._turns, self._coded_size)
+        return Converter(self._orientation, self._coded_size)
 
     def _threads(self) -> int:
         height, width = self._coded_size

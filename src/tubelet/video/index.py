@@ -149,18 +149,22 @@ class Packets(NamedTuple):
 
     def times(self, index: FrameIndex) -> tuple[float, ...] | None:
         """Return the time of each frame in seconds from the first; None if the file has no times."""
-        stamps = index.stamps
-        if stamps is None and self.is_avi:
-            # B-frames only change the order of frames, so the n-th frame shown has the n-th tick
-            ticks = [packet.dts for packet in self.shown if packet.dts is not None]
-            stamps = np.sort(np.array(ticks, np.int64)) if len(ticks) == index.length else None
-
+        stamps = self._counted_stamps() if index.stamps is None else index.stamps
         if stamps is None:
             return None
         return tuple(((stamps - stamps[0]) * self.unit).tolist())
 
     def _stamp(self, packet: Listed) -> int | None:
         return packet.dts if self.is_avi else packet.pts
+
+    def _counted_stamps(self) -> np.ndarray | None:
+        """The stamps of frames that are counted: B-frames only change their order, so the n-th frame has the n-th."""
+        stamps = [self._stamp(packet) for packet in self.shown]
+        clock = [packet.dts for packet in self.shown if packet.dts is not None]
+        goes_back = bool(np.any(np.diff(clock) < 0))  # as where two recordings were joined
+        if None in stamps or goes_back:
+            return None
+        return np.sort(np.array(stamps, np.int64))
 
     def _by_offset(self) -> OffsetStamps | None:
         if any(packet.offset is None for packet in self.shown):

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from tubelet.core.errors import InputError
 from tubelet.core.masks import MAX_PIXELS
-from tubelet.video.conversion import Converter, quarter_turns
+from tubelet.video.conversion import Converter, orientation_of
 from tubelet.video.media import open_media
 
 TIMEOUT = 10.0  # seconds without data after which a stream counts as ended
@@ -238,7 +238,7 @@ def _stream_frames(name: str, container: av.container.InputContainer) -> Generat
 
             _check_pixels(frame.width, frame.height, name)  # a stream may change its size
             if convert is None:
-                convert = Converter(quarter_turns(frame))
+                convert = Converter(orientation_of(frame))
             yield max(now - start, 0.0), convert(frame)
     except (av.FFmpegError, OSError) as error:
         if start is None:
