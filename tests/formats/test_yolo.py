@@ -13,6 +13,7 @@ from tubelet.core.errors import FormatError, InputError
 from tubelet.data.tools.checking import check
 from tubelet.formats import registry, yolo
 from tubelet.formats.files import FormatWarning
+from tubelet.formats.yolo_settings import class_names
 
 SQUARE = "1 0.25 0.25 0.75 0.25 0.75 0.75 0.25 0.75"
 
@@ -56,7 +57,7 @@ def test_polygons_are_shares_of_the_image_in_either_tree(tmp_path: Path, tree: s
     ],
 )
 def test_names_are_read_in_every_spelling(text: str) -> None:
-    assert yolo.class_names(text, "data.yaml") == ("dog", "traffic light")
+    assert class_names(text, "data.yaml") == ("dog", "traffic light")
 
 
 def test_the_training_split_is_read_and_others_by_their_folder(tmp_path: Path) -> None:

@@ -12,8 +12,6 @@ reads that one.
 from __future__ import annotations
 
 import math
-import re
-import warnings
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
@@ -27,15 +25,13 @@ from tubelet.core.text import to_json
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.core.untrusted.files import decode_text
 from tubelet.core.untrusted.images import check_header
-from tubelet.formats.files import Files, FormatWarning, StoredFrames, is_image, open_files
+from tubelet.formats.files import Files, StoredFrames, is_image, open_files
 from tubelet.formats.lazy import LazyVideos
 from tubelet.formats.outlines import outline
 from tubelet.formats.storing import Omissions, folder_names, store_frames
+from tubelet.formats.yolo_settings import SPLITS, YAML, class_names, settings_text, training_images
 
 IMAGES, LABELS = "images", "labels"
-SPLITS = ("train", "val", "valid", "test")
-YAML = (".yaml", ".yml")
-LEVELS = 3  # how far above a split's folder the YAML file may be
 
 
 class _Place(NamedTuple):
@@ -76,9 +72,9 @@ def read(root: str | Path) -> VideoSet:
     if not images:
         raise InputError(f"{files}: expected images in a folder called images")
 
-    text = _yaml_text(place.root, files, place.settings)
+    text = settings_text(place.root, files, place.settings)
     classes = class_names(text, str(files))
-    chosen = images if place.split else _of_one_split(images, files, text)
+    chosen = images if place.split else training_images(images, files, text)
     entries = [_Entry(name, _labels_of(files, name)) for name in chosen]
     if not any(entry.labels for entry in entries):
         raise InputError(f"{files}: expected text files of labels in a folder called labels beside images")
@@ -183,40 +179,6 @@ def _lines(video: Video, t: int, omissions: Omissions) -> list[str]:
     return lines
 
 
-def class_names(text: str, where: str) -> tuple[str, ...]:
-    """The class names of a YAML file: `names` as a list or as numbered lines. Raises FormatError if there are none.
-
-    Example:
-        >>> from tubelet.formats.yolo import class_names
-        >>> class_names("nc: 2\\nnames: ['dog', cat]", "data.yaml")
-        ('dog', 'cat')
-        >>> class_names("names:\\n  0: dog\\n  1: cat\\ntrain: images/train", "data.yaml")
-        ('dog', 'cat')
-    """
-    is_list = re.search(r"^names\s*:[ \t]*(?:[\[{#].*)?$", text, re.MULTILINE)
-    names = _values(text, "names") if is_list else []
-    if not names or "" in names:
-        raise FormatError(f"{where}: expected class names, as names: [dog, cat]")
-    return tuple(names)
-
-
-def _values(text: str, key: str) -> list[str]:
-    """What a key of a YAML file has: one value, or those of a list or of numbered lines."""
-    match = re.search(rf"^{key}\s*:[ \t]*(.*)$", text, re.MULTILINE)
-    if match is None:
-        return []
-
-    inline = re.match(r"\[(.*?)\]|\{(.*?)\}", text[match.start(1) :], re.DOTALL)
-    if inline is not None:
-        values = [re.sub(r"^\s*\d+\s*:", "", value) for value in (inline[1] or inline[2] or "").split(",")]
-    elif match[1] and not match[1].startswith("#"):
-        values = [match[1]]
-    else:
-        block = re.match(r"(?:[ \t]*(?:-|\d+\s*:)[^\n]*\n|[ \t]*#[^\n]*\n|\s*\n)*", text[match.end() + 1 :] + "\n")
-        values = re.findall(r"^[ \t]*(?:-|\d+\s*:)[ \t]*(.+?)[ \t]*$", block[0] if block else "", re.MULTILINE)
-    return [re.sub(r"\s+#.*", "", value).strip().strip("'\"") for value in values]
-
-
 def _labels_of(files: Files, image: str) -> str | None:
     """The text file of an image: `labels` in place of the last `images` of its path."""
     parts = list(PurePosixPath(image).with_suffix(".txt").parts)
@@ -230,51 +192,6 @@ def _name(image: str) -> str:
     parts = PurePosixPath(image).with_suffix("").parts
     inner = parts[len(parts) - parts[::-1].index(IMAGES) :]
     return "/".join(inner[1:] if len(inner) > 1 and inner[0] in SPLITS else inner)
-
-
-def _of_one_split(images: Sequence[str], files: Files, text: str) -> list[str]:
-    """The images of `train` if there are several splits: as the YAML file names them, else by their usual names."""
-    splits = {split: _images_of(split, images, files, text) for split in SPLITS}
-    if not splits["train"]:
-        splits = {split: [name for name in images if split in PurePosixPath(name).parts[:-1]] for split in SPLITS}
-
-    training = set(splits["train"])
-    others = [split for split, names in splits.items() if set(names) - training]
-    if not training:
-        return list(images)
-    if others:
-        what = f"of its splits, train is read; {', '.join(sorted(others))} by the path of its folder"
-        warnings.warn(f"{files}: {what}", FormatWarning, stacklevel=3)
-    return splits["train"]
-
-
-def _images_of(split: str, images: Sequence[str], files: Files, text: str) -> list[str]:
-    """The images of a split in the YAML file, which has folders, or text files that list images."""
-    paths = [_below(value) for value in _values(text, split)]
-    folders = tuple(f"{path}/" for path in paths)
-    lists = [path for path in paths if path.endswith(".txt") and path in files.names]
-    lines = [line for path in lists for line in decode_text(files.read(path), files.where(path)).split("\n")]
-    listed = {_below(line) for line in lines}
-    return [name for name in images if name.startswith(folders) or name in listed]
-
-
-def _below(path: str) -> str:
-    """A path without ./ and ../ before it: Roboflow writes ../train/images, and means train/images."""
-    return re.sub(r"^(?:\.{0,2}/)+", "", path.strip().replace("\\", "/")).rstrip("/")
-
-
-def _yaml_text(root: Path, files: Files, settings: str | None) -> str:
-    """The YAML file of this name; by default the one at the top, or above the folder of a split."""
-    here = [name for name in files.names if "/" not in name and name.endswith(YAML)]
-    if settings or here:
-        name = settings or ("data.yaml" if "data.yaml" in here else here[0])
-        return decode_text(files.read(name), files.where(name))
-
-    for folder in list(root.absolute().parents)[:LEVELS]:
-        path = folder / "data.yaml"
-        if path.is_file():
-            return decode_text(open_files(folder).read("data.yaml"), str(path))
-    raise InputError(f"{files}: expected data.yaml with the class names, names: [dog, cat]")
 
 
 class _Images(LazyVideos[_Entry]):
