@@ -224,6 +224,11 @@ def test_a_class_may_be_one_that_the_model_does_not_know(page: Page) -> None:
     page.keyboard.press("Enter")
     told(page, "Done: rename 1 to goat")
     assert rows(page) == ["red 0", "goat 1", "blue 2"]
+    page.keyboard.press("r")
+    assert page.locator(".ask input").evaluate("input => [...input.list.options].map((o) => o.value)") == [
+        "red", "goat", "blue", "green", "yellow"
+    ]  # fmt: skip
+    expect(page.locator("#classes")).to_be_visible()  # the field of the classes to be found is another
 
 
 def test_a_part_is_deleted_and_the_line_shows_the_gap(page: Page) -> None:

@@ -302,12 +302,10 @@ export class Editor {
 
   classInput(value) {
     const names = [...new Set([...this.result.tracks.map((track) => track.name), ...this.result.classes])];
-    const list = el("datalist", { id: "classes" }, ...names.map((name) => el("option", { value: name })));
-    const input = el("input", { type: "text", value, required: true, maxLength: 100, autocomplete: "off", placeholder: "class" });
-    input.setAttribute("list", "classes");
-    document.querySelector("#classes")?.remove();
-    this.element.append(list);
-    return input;
+    this.names?.remove();
+    this.names = el("datalist", { id: "edit-classes" }, ...names.map((name) => el("option", { value: name })));
+    this.element.append(this.names);
+    return el("input", { type: "text", list: "edit-classes", value, required: true, maxLength: 100, autocomplete: "off", placeholder: "class" });
   }
 
   otherSelect() {
