@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import time
 from pathlib import Path
 
@@ -135,3 +136,25 @@ def test_the_same_run_is_found_again(tmp_path: Path) -> None:
     assert store.find(video.id, "toy", None, None) == store.job(job.id)
     assert store.find(video.id, "toy", 8, 4) is None
     assert store.find(video.id, "other", None, None) is None
+
+
+def test_a_list_of_before_there_were_edits_is_opened(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = finished(store, film(store))
+    for table in ("steps", "seen"):
+        store._list._file.execute(f"DROP TABLE {table}")
+    store = reopened(store)
+    assert (store.steps(job.id), store.seen(job.id)) == ([], [])
+    store.add_step(job.id, 0, '"undo"')
+    store.set_seen(job.id, [(0, 2), (5, 5)])
+    store = reopened(store)
+    assert (store.steps(job.id), store.seen(job.id)) == (['"undo"'], [(0, 2), (5, 5)])
+
+
+def test_two_steps_of_one_number_are_refused(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    job = finished(store, film(store))
+    store.add_step(job.id, 0, '"undo"')
+    with pytest.raises(sqlite3.IntegrityError):
+        store.add_step(job.id, 0, '"redo"')
+    assert store.steps(job.id) == ['"undo"']
