@@ -26,7 +26,7 @@ from tubelet.models.rcnn.heads.crops import (
     tight,
     views,
 )
-from tubelet.models.rcnn.heads.paste import FrameMasks, Window
+from tubelet.models.rcnn.heads.paste import Extent, FrameMasks
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.weights import start_from
 
@@ -272,10 +272,10 @@ def test_a_mask_is_as_sure_as_the_mean_of_what_it_covers() -> None:
     masks[0, 0, :2] = torch.tensor([0.9, 0.7])
     masks[0, 1:] = 0.5  # not above one half: not covered
     masks[1] = 0.6
-    whole = Window(right=4, bottom=4)
-    windows = [Window(right=3, bottom=2), whole, whole]  # outside of its window a mask is 0
+    whole = Extent(right=4, bottom=4)
+    extents = [Extent(right=3, bottom=2), whole, whole]  # outside of its extent a mask is 0
     masks[0, 2:] = 0
-    assert torch.allclose(sureness(FrameMasks(masks, windows), 0.8), torch.tensor([1.0, 0.75, 1.0]))
+    assert torch.allclose(sureness(FrameMasks(masks, extents), 0.8), torch.tensor([1.0, 0.75, 1.0]))
 
 
 def test_trust_scales_the_scores_that_are_told_and_nothing_else(build: Build, make_clip: MakeClip) -> None:

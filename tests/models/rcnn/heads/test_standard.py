@@ -96,19 +96,19 @@ def test_pasted_masks_are_those_of_torchvision(seed: int, height: int, width: in
 
 @settings(max_examples=30)
 @given(seed=st.integers(0, 10_000))
-def test_the_masks_of_an_objects_regions_are_averaged_and_0_outside_of_its_window(seed: int) -> None:
+def test_the_masks_of_an_objects_regions_are_averaged_and_0_outside_of_its_extent(seed: int) -> None:
     generator = torch.Generator().manual_seed(seed)
     masks = torch.rand(5, 8, 8, generator=generator)
     boxes = (torch.rand(5, 4, generator=generator) * 40 - 5).cumsum(1)
     owners = [0, 1, 0, 2, 1]
 
-    pasted, windows = paste(masks, boxes, (60, 70), owners)
+    pasted, extents = paste(masks, boxes, (60, 70), owners)
     alone = paste(masks, boxes, (60, 70)).probabilities
     for n in range(3):
         of_object = [row for row, owner in enumerate(owners) if owner == n]
         torch.testing.assert_close(pasted[n], alone[of_object].mean(0))
         rest = pasted[n].clone()
-        windows[n].of(rest).zero_()
+        extents[n].of(rest).zero_()
         assert not rest.any()
 
 

@@ -352,14 +352,14 @@ def sureness(masks: FrameMasks, typical: float) -> Tensor:
 
     Example:
         >>> from tubelet.models.rcnn.heads.crops import sureness
-        >>> from tubelet.models.rcnn.heads.paste import FrameMasks, Window
+        >>> from tubelet.models.rcnn.heads.paste import FrameMasks, Extent
         >>> probabilities = torch.tensor([[[1.0, 0.75, 0.25]], [[0.25, 0.0, 0.0]]])
-        >>> sureness(FrameMasks(probabilities, [Window(right=3, bottom=1)] * 2), typical=0.5)
+        >>> sureness(FrameMasks(probabilities, [Extent(right=3, bottom=1)] * 2), typical=0.5)
         tensor([1.7500, 1.0000])
     """
-    factors = masks.probabilities.new_ones(len(masks.windows))
-    for i, (frame, window) in enumerate(zip(masks.probabilities, masks.windows, strict=True)):
-        mask = window.of(frame)
+    factors = masks.probabilities.new_ones(len(masks.extents))
+    for i, (frame, extent) in enumerate(zip(masks.probabilities, masks.extents, strict=True)):
+        mask = extent.of(frame)
         covered = (mask > 0.5).to(mask.dtype)
         count = covered.sum()
         mean = (mask * covered).sum() / count.clamp(min=1)

@@ -15,12 +15,12 @@ from torch import Tensor
 from torchvision.models.detection.roi_heads import expand_boxes, expand_masks
 
 
-class Window(NamedTuple):
+class Extent(NamedTuple):
     """A part of a frame, in whole pixels; right and bottom are not in it.
 
     Example:
-        >>> from tubelet.models.rcnn.heads.paste import Window
-        >>> Window(left=1, top=0, right=3, bottom=2).of(torch.arange(12).view(3, 4))
+        >>> from tubelet.models.rcnn.heads.paste import Extent
+        >>> Extent(left=1, top=0, right=3, bottom=2).of(torch.arange(12).view(3, 4))
         tensor([[1, 2],
                 [5, 6]])
     """
@@ -39,11 +39,11 @@ class Window(NamedTuple):
         """Return the part of a frame [H, W], without a copy."""
         return frame[self.top : self.bottom, self.left : self.right]
 
-    def joined(self, other: Window) -> Window:
-        """Return the smallest window around both."""
+    def joined(self, other: Extent) -> Extent:
+        """Return the smallest extent around both."""
         if self.is_empty:
             return other
-        return Window(
+        return Extent(
             left=min(self.left, other.left),
             top=min(self.top, other.top),
             right=max(self.right, other.right),
@@ -52,10 +52,10 @@ class Window(NamedTuple):
 
 
 class FrameMasks(NamedTuple):
-    """Mask probabilities of N objects in a whole frame; each is 0 outside of its window."""
+    """Mask probabilities of N objects in a whole frame; each is 0 outside of its extent."""
 
     probabilities: Tensor  # [N, H, W]
-    windows: list[Window]
+    extents: list[Extent]
 
     @classmethod
     def none(cls, like: Tensor, size: tuple[int, int]) -> FrameMasks:
@@ -89,23 +89,23 @@ def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], owners: Sequence[
     owners = range(len(masks)) if owners is None else owners
     views = Counter(owners)
     canvas = masks.new_zeros(len(views), *size)
-    windows = [Window()] * len(views)
+    extents = [Extent()] * len(views)
 
     padded, stretch = expand_masks(masks[:, None], padding=1)
     corners = expand_boxes(boxes, stretch).to(torch.int64).tolist()
 
     for i, (owner, (x1, y1, x2, y2)) in enumerate(zip(owners, corners, strict=True)):
-        window = Window(max(x1, 0), max(y1, 0), min(x2 + 1, size[1]), min(y2 + 1, size[0]))
-        if window.is_empty:
+        extent = Extent(max(x1, 0), max(y1, 0), min(x2 + 1, size[1]), min(y2 + 1, size[0]))
+        if extent.is_empty:
             continue
 
         box_size = (max(y2 - y1 + 1, 1), max(x2 - x1 + 1, 1))
         resized = F.interpolate(padded[i : i + 1], size=box_size, mode="bilinear", align_corners=False)[0, 0]
-        in_frame = Window(window.left - x1, window.top - y1, window.right - x1, window.bottom - y1).of(resized)
+        in_frame = Extent(extent.left - x1, extent.top - y1, extent.right - x1, extent.bottom - y1).of(resized)
         if views[owner] == 1:
-            window.of(canvas[owner]).copy_(in_frame)
+            extent.of(canvas[owner]).copy_(in_frame)
         else:
-            window.of(canvas[owner]).add_(in_frame, alpha=1 / views[owner])
-        windows[owner] = windows[owner].joined(window)
+            extent.of(canvas[owner]).add_(in_frame, alpha=1 / views[owner])
+        extents[owner] = extents[owner].joined(extent)
 
-    return FrameMasks(canvas, windows)
+    return FrameMasks(canvas, extents)
