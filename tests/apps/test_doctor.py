@@ -26,6 +26,7 @@ def test_the_doctor_tells_versions_devices_codecs_and_extras(capsys: pytest.Capt
         "decoders",
         "libx264",
         "bundled model",
+        "auto takes",
         "extra web",
         "supervision",
     ):
