@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sqlite3
+import time
 import zipfile
 from collections.abc import Iterator
 from contextlib import suppress
@@ -419,18 +420,39 @@ def test_the_next_doubtful_place_is_shown_with_its_objects_and_its_reason(page: 
     expect(page.locator(".time .frame")).to_have_text("frame 15")
     told(page, re.compile("^Doubtful place 1 of 1, frame 15: red 0: comes back after a gap"))
     shoot(page, "edit-doubt")
+    page.locator("#threshold").fill("95")  # nothing reaches this score
+    expect(page.locator(".chosen")).to_be_hidden()
+    expect(page.locator("#edit-doubt")).to_be_disabled()
+
+
+def test_doubtful_places_of_one_frame_are_shown_one_after_the_other(page: Page) -> None:
+    for key in "12":
+        page.keyboard.press(key)
+        page.keyboard.press("x")
+        page.locator(".ask input").first.fill("5")
+        page.locator(".ask input").nth(1).fill("14")
+        page.locator(".ask .primary").click()
+        told(page, re.compile("^Done: delete . in frames 5 to 14"))
+    expect(page.locator(".guide .score").nth(1)).to_have_text("2")
+    goto(page, 15)
+    for number in (1, 2, 1):
+        page.keyboard.press("n")
+        told(page, re.compile(f"^Doubtful place {number} of 2, frame 15: "))
+    page.keyboard.press("Shift+N")
+    told(page, re.compile("^Doubtful place 2 of 2, frame 15: "))
 
 
 def test_frames_that_were_stepped_or_played_through_are_noted_as_seen(page: Page, running: tuple[str, Jobs]) -> None:
     store = running[1].store
     (job,) = store.jobs("done")
     goto(page, 20)
-    for _ in range(2):
+    for frame in (21, 22):
         page.keyboard.press("ArrowRight")
-    expect(page.locator(".time .frame")).to_have_text("frame 22")
-    page.locator("#get-labels").click()
-    page.wait_for_timeout(500)
-    assert (21, 22) in [(max(first, 21), last) for first, last in store.seen(job.id)]
+        expect(page.locator(".time .frame")).to_have_text(f"frame {frame}")
+    end = time.monotonic() + 20
+    while not any(first <= 21 and last == 22 for first, last in store.seen(job.id)):
+        assert time.monotonic() < end, store.seen(job.id)
+        page.wait_for_timeout(100)
     page.keyboard.press("Home")
     page.keyboard.press("Space")
     expect(page.locator(".play")).to_have_attribute("aria-label", "Pause")

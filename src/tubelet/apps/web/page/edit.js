@@ -79,6 +79,12 @@ export class Editor {
     if (track && track.counts[this.player.target] === null) this.player.seek(nearest(track, this.player.target));
   }
 
+  /** Other objects reach the threshold than before. */
+  filtered() {
+    if (!this.drawing && !this.following) this.choose(null);
+    this.lookSoon();
+  }
+
   pointAt(id) {
     const track = this.result.track(id);
     this.chosen = track?.id ?? null;
@@ -105,8 +111,7 @@ export class Editor {
     this.line.textContent = what;
     this.pointAt(this.chosen);
     this.view.changed({ chosen: this.chosen });
-    clearTimeout(this.timer);
-    if (this.active) this.timer = setTimeout(() => this.look(), DOUBTS_AFTER);
+    if (this.active) this.lookSoon();
     return state.ids.find((id) => !known.has(id));
   }
 
@@ -158,6 +163,11 @@ export class Editor {
 
   // where to look
 
+  lookSoon() {
+    clearTimeout(this.timer);
+    this.timer = setTimeout(() => this.look(), DOUBTS_AFTER);
+  }
+
   async look() {
     this.doubts = await api.doubts(this.job, this.stage.options.threshold).catch(() => []);
     this.doubtButton.disabled = !this.doubts.length;
@@ -167,9 +177,11 @@ export class Editor {
   /** To the next doubtful place, or the one before. */
   goOn(step) {
     if (!this.doubts.length) return;
-    const here = this.player.target, at = this.doubts.indexOf(this.place);
-    const after = step > 0 ? this.doubts.findIndex(({ frame }) => frame > here) : this.doubts.findLastIndex(({ frame }) => frame < here);
-    const next = this.place?.frame === here && at >= 0 ? at + step : after < 0 ? (step > 0 ? this.doubts.length : -1) : after;
+    const here = this.player.target, at = this.doubts.findIndex((place) => same(place, this.place));
+    const visited = at >= 0 && this.place.frame === here;
+    const after = step > 0 ? this.doubts.findIndex(({ frame }) => frame >= here) : this.doubts.findLastIndex(({ frame }) => frame <= here);
+    const beyond = step > 0 ? 0 : -1; // from the last place to the first, and back
+    const next = visited ? at + step : after < 0 ? beyond : after;
     this.place = this.doubts.at(next % this.doubts.length);
     const { frame, tracks, reason } = this.place;
     this.player.step(frame - here);
@@ -417,6 +429,8 @@ export class Editor {
     if (track) this.choose(track.id);
   }
 }
+
+const same = (one, other) => JSON.stringify(one) === JSON.stringify(other); // doubtful places
 
 const nameOf = (track) => (track ? `${track.name} ${track.id}` : "a deleted object");
 

@@ -88,7 +88,7 @@ class View {
     this.all = el("button", { class: "toggle all", textContent: "Show all", hidden: true, onclick: () => this.follow(null) });
     this.transport = el("div", { class: "transport" }, this.play, this.steps, this.time, this.speed, this.all,
       el("div", { class: "toggles", role: "group", "aria-label": "Show" }, ...Object.values(this.toggles)), this.edit);
-    const slider = el("input", { type: "range", id: "threshold", min: Math.round(about.limits.threshold * 100), max: 100, step: 1, value: 50, oninput: () => this.set({ threshold: slider.valueAsNumber / 100, alone: null, chosen: null }) });
+    const slider = el("input", { type: "range", id: "threshold", min: Math.round(about.limits.threshold * 100), max: 100, step: 1, value: 50, oninput: () => this.hide(slider.valueAsNumber / 100) });
     this.slider = slider;
     this.shown = el("output", { htmlFor: "threshold" });
     this.threshold = el("section", { class: "threshold" }, el("label", { htmlFor: "threshold", textContent: "Score at least" }), slider, this.shown);
@@ -131,6 +131,12 @@ class View {
   locked(is) {
     for (const part of [this.play, this.timeline.range, ...this.steps.children]) part.disabled = is;
     this.timeline.element.inert = is;
+  }
+
+  /** Shows the objects that reach a score alone. */
+  hide(threshold) {
+    this.set({ threshold, alone: null });
+    if (this.editor?.active) this.editor.filtered();
   }
 
   follow(id) {
