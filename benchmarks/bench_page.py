@@ -196,7 +196,9 @@ def main() -> None:
         store = Store(Path(folder))
         fill(store)
         jobs = Jobs(store, Limits(), lambda name: None, ["bench"])  # no worker: nothing is computed here
-        jobs.models = [{"name": "bench", "classes": OBJECTS, "attends": False, "window": {"length": 1, "stride": 1}}]
+        jobs.models = [
+            {"name": "bench", "classes": [], "attends": False, "follows": False, "window": {"length": 1, "stride": 1}}
+        ]
         listener = serve.listen("127.0.0.1", 0)
         settings = uvicorn.Config(server.build(jobs, Access()), log_config=None, ws="none", lifespan="off")
         running = uvicorn.Server(settings)
