@@ -145,6 +145,25 @@ def joined(*others: Film) -> Edit:
     return join
 
 
+def together(other: Film) -> Edit:
+    """Add another film's video stream to the same file."""
+
+    def add(path: Path) -> Path:
+        target = _beside(path)
+        second = other.write(_fresh_folder(path, 0))
+        with av.open(str(path)) as one, av.open(str(second)) as two, av.open(str(target), "w") as taken:
+            streams = [source.streams.video[0] for source in (one, two)]
+            into = {stream.container: taken.add_stream_from_template(stream) for stream in streams}
+            for stream in streams:
+                for packet in stream.container.demux(stream):
+                    if packet.size:
+                        packet.stream = into[stream.container]
+                        taken.mux(packet)
+        return target
+
+    return add
+
+
 def _restamped(path: Path, target: Path, stamp: Callable[[int, int], int], options: str = "") -> Path:
     with copying(path, target, _options(options)) as copy:
         for n, packet in enumerate(copy.packets):

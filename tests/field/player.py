@@ -19,6 +19,7 @@ class Shown(NamedTuple):
 
     time: float | None  # seconds from the first frame
     image: Tensor  # uint8 [3, H, W] RGB
+    is_damaged: bool  # FFmpeg filled a part of it in
 
 
 def play(path: Path) -> list[Shown]:
@@ -30,11 +31,12 @@ def play(path: Path) -> list[Shown]:
 
     size = (frames[0].height, frames[0].width)
     first = frames[0].pts
-    return [Shown(_seconds(frame, first), _upright(frame, size)) for frame in frames]
+    return [Shown(_seconds(frame, first), _upright(frame, size), frame.is_corrupt) for frame in frames]
 
 
 def _frames(container: av.container.InputContainer) -> Iterator[av.VideoFrame]:
     stream = container.streams.best("video")
+    stream.codec_context.thread_count = 1  # what is put in the place of damaged parts depends on the threads
     packets = container.demux(stream)
     while True:
         try:

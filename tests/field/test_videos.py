@@ -16,7 +16,7 @@ import torch
 
 from clips import ORANGE, Colours, disc_column, number_of
 from field.boxes import EMPTY, with_edits
-from field.films import Edit, Film, into, joined, on_bytes, shifted, stamped, trimmed, without
+from field.films import Edit, Film, into, joined, on_bytes, shifted, stamped, together, trimmed, without
 from field.player import Shown, play
 from tubelet.core.errors import InputError
 from tubelet.core.types import Video
@@ -60,6 +60,11 @@ class Kind:
         self.same_pixels = same_pixels
         self.true_colours = true_colours
         self.timed = timed
+
+    @property
+    def pixel_aspect(self) -> Fraction:
+        aspect = self.film.aspect or Fraction(1)
+        return 1 / aspect if self.film.quarters % 2 else aspect
 
     def make(self, folder: Path) -> Path:
         path = self.film.write(folder)
@@ -167,7 +172,7 @@ KINDS: dict[str, Kind] = {
     "msmpeg4 in avi": Kind(Film(codec="msmpeg4v2", suffix=".avi", size=(96, 128))),
     "wmv2 in wmv": Kind(Film(codec="wmv2", suffix=".wmv")),
     "flv1 in flv": Kind(Film(codec="flv", suffix=".flv")),
-    "h263 in 3gp": Kind(Film(codec="h263", suffix=".3gp", size=(96, 128))),
+    "h263 in 3gp": Kind(Film(codec="h263", suffix=".3gp", size=(96, 128), aspect=Fraction(12, 11))),
     "mpeg1 in mpg": Kind(Film(codec="mpeg1video", suffix=".mpg", b_frames=2)),
     "mpeg2 in mpg": Kind(Film(codec="mpeg2video", suffix=".mpg", b_frames=2)),
     "mpeg2 in ts": Kind(Film(codec="mpeg2video", suffix=".ts", b_frames=2)),
@@ -262,6 +267,16 @@ KINDS: dict[str, Kind] = {
         true_colours=False,
     ),
     "two recordings joined, ts": Kind(TS, joined(TS), shows=[*range(12), *range(12)], timed=False),
+    "interlaced h264": Kind(Film(options="crf=8 x264-params=tff=1:scenecut=0"), same_pixels=False),
+    "interlaced h264, bottom field first": Kind(
+        Film(options="crf=8 x264-params=bff=1:scenecut=0", b_frames=2), same_pixels=False
+    ),
+    "interlaced mpeg2 in ts": Kind(
+        Film(codec="mpeg2video", suffix=".ts", b_frames=2, options="flags=+ildct+ilme b=2M"), same_pixels=False
+    ),
+    "a second, smaller stream": Kind(B_FRAMES, together(Film(numbers=LATER, size=(24, 32)))),
+    "a second, larger stream": Kind(Film(numbers=LATER, size=(24, 32)), together(B_FRAMES)),
+    "two streams of a camera, mkv": Kind(Film(suffix=".mkv"), together(Film(numbers=LATER))),
     # colours
     "bt.601": Kind(Film(colours=BT601)),
     "bt.601, full range": Kind(Film(colours=BT601_FULL, pixels="yuvj420p")),
@@ -320,6 +335,7 @@ def watch(path: Path) -> tuple[Video, list[torch.Tensor], dict[int, torch.Tensor
 def agrees_with_a_player(video: Video, in_order: list[torch.Tensor], shown: list[Shown], kind: Kind) -> None:
     assert len(video) == len(shown)
     assert video.size == tuple(shown[0].image.shape[1:])
+    assert video.pixel_aspect == kind.pixel_aspect
     if kind.timed:
         assert video.times == pytest.approx([frame.time for frame in shown], abs=1.5e-3)
     if kind.same_pixels:

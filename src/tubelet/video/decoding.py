@@ -249,9 +249,17 @@ class _Cursor:
             return False
 
         frames = _decode(self._container, self._stream, self._index)
-        # in an AVI without an index every packet is marked as a keyframe, so the decoded frame must tell
-        self._frames = dropwhile(lambda item: not item[1].key_frame, frames)
+        self._frames = dropwhile(lambda item: not self._is_start(*item), frames)
         return True
+
+    def _is_start(self, position: int, frame: av.VideoFrame) -> bool:
+        """Whether decoding can start at a frame that follows a seek.
+
+        In an AVI without an index every packet is marked as a keyframe, so the decoded frame must tell. An
+        MPEG program stream that is damaged gives other time stamps after a seek, so the index must agree. A
+        damaged keyframe is filled in from the frames before it.
+        """
+        return frame.key_frame and not frame.is_corrupt and self._index.is_key(position)
 
     def _advance(self, t: int) -> Positioned | None:
         """Decode up to frame t, or the last frame before it that decodes; None if decoding started after t."""

@@ -82,6 +82,10 @@ class FrameIndex:
         """Return the last keyframe at or before frame t, as an index into `keys`."""
         return max(int(np.searchsorted(self.keys, t, side="right")) - 1, 0)
 
+    def is_key(self, t: int) -> bool:
+        """Whether frame t is a keyframe."""
+        return bool(self.keys[self.key_before(t)] == t)
+
     def from_first(self, stamp: int | None) -> FrameIndex:
         """Return the index without the frames before the one with this stamp, the first that decodes.
 
