@@ -6,7 +6,7 @@ import os
 import warnings
 import zipfile
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -202,6 +202,32 @@ def open_files(path: str | Path) -> Files:
     except InputError as error:
         raise InputError(f"{error}; expected a folder or a zip archive") from None
     return archive
+
+
+def open_inner(path: str | Path, is_mark: Callable[[str], bool]) -> Files:
+    """Open a folder or archive, or the only folder in it, if a file of its format is there.
+
+    An archive that was made of a folder holds that folder.
+
+    Args:
+        path: The folder or archive.
+        is_mark: Whether a file of this name is at the top of data sets of the format.
+
+    Example:
+        >>> import tempfile
+        >>> from pathlib import Path
+        >>> from tubelet.formats.files import open_inner
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     Path(folder, "set").mkdir()
+        ...     _ = Path(folder, "set", "data.yaml").write_text("names: [dog]")
+        ...     open_inner(folder, lambda name: name == "data.yaml").names
+        ('data.yaml',)
+    """
+    files = open_files(path)
+    names = [PurePosixPath(name) for name in files.names]
+    tops = {name.parts[0] for name in names}
+    is_inside = any(len(name.parts) == 2 and is_mark(name.name) for name in names)
+    return open_files(Path(path) / tops.pop()) if is_inside and len(tops) == 1 else files
 
 
 class StoredFrames(LazyFrames):

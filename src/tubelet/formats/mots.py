@@ -24,7 +24,7 @@ from tubelet.core.types import Track, Video, VideoSet
 from tubelet.core.untrusted.files import decode_text
 from tubelet.core.untrusted.images import check_header
 from tubelet.formats.classes import MOTS
-from tubelet.formats.files import Files, StoredFrames, check_size, is_image, open_files
+from tubelet.formats.files import Files, StoredFrames, check_size, is_image, open_files, open_inner
 from tubelet.formats.label_maps import decode_map, encode_map, separate
 from tubelet.formats.lazy import LazyVideos
 from tubelet.formats.storing import Omissions, folder_names, label_maps, store_frames
@@ -78,7 +78,7 @@ def read(root: str | Path, images: str | Path | None = None, *, classes: Sequenc
         ...     mots.read(Path(folder, "set")).videos[0].tracks[0].id
         2000
     """
-    files = open_files(root)
+    files = open_inner(root, lambda name: name == _CLASSES)
     image_files = files if images is None else open_files(images)
     texts = _texts(files)
     maps = _maps(files)
@@ -150,7 +150,8 @@ class _Sequences(LazyVideos[_Sequence]):
         by_object: dict[int, dict[int, RLE]] = {}
         classes: dict[int, int] = {}
         size = self._size(entry)
-        for number, line in enumerate(self.files.read(name).decode("latin-1").splitlines(), start=1):
+        text = decode_text(self.files.read(name), self.files.where(name))
+        for number, line in enumerate(text.splitlines(), start=1):
             if not line.strip():
                 continue
 
@@ -208,7 +209,8 @@ def _frame_numbers(entry: _Sequence, by_object: Mapping[int, Mapping[int, RLE]])
 def _stated_classes(files: Files) -> list[str]:
     if not files.find(_CLASSES):
         return []
-    return decode_text(files.read(_CLASSES), files.where(_CLASSES)).split("\n")[:-1]
+    lines = decode_text(files.read(_CLASSES), files.where(_CLASSES)).split("\n")
+    return [line for line in lines if line]
 
 
 def _texts(files: Files) -> dict[str, str]:

@@ -25,7 +25,7 @@ from tubelet.core.text import to_json
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.core.untrusted.files import decode_text
 from tubelet.core.untrusted.images import check_header
-from tubelet.formats.files import Files, StoredFrames, is_image, open_files
+from tubelet.formats.files import Files, StoredFrames, is_image, open_inner
 from tubelet.formats.lazy import LazyVideos
 from tubelet.formats.outlines import outline
 from tubelet.formats.storing import Omissions, folder_names, store_frames
@@ -66,7 +66,7 @@ def read(root: str | Path) -> VideoSet:
         (('dog', 'cat'), Video(id='a', size=(4, 6), frames=1, fps=25, tracks=1))
     """
     place = _place_of(Path(root))
-    files = open_files(place.root)
+    files = open_inner(place.root, lambda name: name.endswith(YAML))
     images = [name for name in files.names if is_image(name) and IMAGES in PurePosixPath(name).parts[:-1]]
     images = [name for name in images if name.startswith(place.split)]
     if not images:

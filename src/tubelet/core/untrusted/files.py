@@ -231,7 +231,7 @@ def read_text(path: str | Path, *, largest: int = LARGEST_TEXT) -> str:
 
 
 def decode_text(data: bytes, where: str) -> str:
-    """Decode text in UTF-8, with or without a byte order mark.
+    """Decode text in UTF-8, with or without a byte order mark; line ends of Windows become "\\n".
 
     Raises FormatError, with `where`, if it has another encoding.
 
@@ -241,7 +241,7 @@ def decode_text(data: bytes, where: str) -> str:
         'dog'
     """
     try:
-        return data.decode("utf-8-sig")
+        return data.decode("utf-8-sig").replace("\r\n", "\n")
     except UnicodeDecodeError as error:
         is_utf16 = data[:2] in (b"\xff\xfe", b"\xfe\xff")
         actual = "UTF-16" if is_utf16 else f"the byte {data[error.start]:#04x}"
