@@ -220,10 +220,10 @@ def test_a_split_appears_whole_or_not_at_all(
 ) -> None:
     real = ytvis.write_set
 
-    def full(path: Path, part: Any) -> None:
+    def full(path: Path, part: Any, **how: object) -> None:
         if path.name == "val.json":
             raise OSError(28, "No space left on device")
-        real(path, part)
+        real(path, part, **how)
 
     monkeypatch.setattr(ytvis, "write_set", full)
     before = sorted(videos.iterdir())

@@ -215,14 +215,13 @@ def _save(editing: Editing[Any], folder: Path) -> None:
     from tubelet.inference.results import VideoPrediction
 
     result = editing.result
-    if isinstance(result, VideoPrediction):
-        with progress_bar("drawing") as progress:
-            result.save(folder, progress=progress)
-        editing.save(folder / EDITS)
-        return
     name = results_name("auto", result.length)
     with together(folder) as scratch:
-        write_predictions(scratch / name, [result])
+        if isinstance(result, VideoPrediction):
+            with progress_bar("drawing") as progress:
+                result.save(scratch, progress=progress)
+        else:
+            write_predictions(scratch / name, [result])
         editing.save(scratch / EDITS)
     discard_other_results(folder, name)
 
