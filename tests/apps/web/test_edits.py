@@ -317,6 +317,18 @@ def test_what_was_found_until_it_is_stopped_is_the_edit(served: Served) -> None:
     assert last["state"]["edits"] == [f"follow 1 in frames 0 to {progress[-1]['frame']}"]
 
 
+def test_two_objects_of_a_result_are_not_followed_at_once(served: Served) -> None:
+    refused: list[httpx.Response] = []
+    wish = {"revision": 0, "track": 0, "frame": 0}
+    path = f"/api/jobs/{served.job}/follow"
+    second = threading.Timer(0.3, lambda: refused.append(served.client.post(path, json=wish)))
+    second.start()
+    followed(served, track=1, frame=0, ways="on")
+    second.join()
+    assert "being followed already" in refused[0].json()["error"]
+    assert followed(served, track=0, frame=0)[-1]["state"]["revision"] == 2
+
+
 @pytest.mark.parametrize(
     ("wish", "line"),
     [

@@ -54,12 +54,12 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
             raise Refusal(422, "this model cannot follow an object that is given")
         with results.opened(job) as edited:
             ends = _ends(edited, wish)
-        if id in stops:
+        stop = threading.Event()
+        if stops.setdefault(id, stop) is not stop:
             raise Refusal(409, "an object of this result is being followed already")
-        stops[id] = threading.Event()
 
         def work(tell: Callable[[Line], None]) -> Line:
-            return {"state": _followed(jobs, results, job, wish, ends, address(request), tell, stops[id])}
+            return {"state": _followed(jobs, results, job, wish, ends, address(request), tell, stop)}
 
         return StreamingResponse(_lines(work, stops, id), media_type="application/x-ndjson")
 
@@ -128,7 +128,7 @@ def _followed(
 
 
 def _lines(work: Callable[[Callable[[Line], None]], Line], stops: dict[str, threading.Event], id: str) -> Iterator[str]:
-    """Do the work in a thread; yield what it tells, its result or its error, each as a line."""
+    """Start the work in a thread; the lines are what it tells, then its result or its error."""
     told: queue.Queue[Line] = queue.Queue()
 
     def run() -> None:
@@ -145,14 +145,16 @@ def _lines(work: Callable[[Callable[[Line], None]], Line], stops: dict[str, thre
             stops.pop(id, None)
             told.put(last)
 
-    thread = threading.Thread(target=run, name="follow", daemon=True)
-    thread.start()
-    try:
-        while True:
-            line = told.get()
-            yield json.dumps(line) + "\n"
-            if "done" not in line:
-                return
-    finally:
-        if thread.is_alive() and id in stops:
-            stops[id].set()  # the browser has left
+    def lines() -> Iterator[str]:
+        try:
+            while True:
+                line = told.get()
+                yield json.dumps(line) + "\n"
+                if "done" not in line:
+                    return
+        finally:
+            stop.set()  # the browser has left, if it is not the end
+
+    stop = stops[id]
+    threading.Thread(target=run, name="follow", daemon=True).start()
+    return lines()
