@@ -45,9 +45,11 @@ TRUTH = {name: [mask_of(name, t) for t in range(LENGTH)] for name in NAMES}
 
 
 def read(path: Path, form: str) -> dict[str, list[np.ndarray]]:
-    """The masks of each class, frame by frame: of one video, or of videos of one frame in order of their names."""
+    """The masks of each class, frame by frame: of one video, or of videos of one frame in order of their numbers."""
     videos = open_set(path, form)
-    ordered = sorted(videos.videos, key=lambda video: video.id)
+    for video in videos.videos:
+        assert len(list(video.frames)) == len(video)
+    ordered = sorted(videos.videos, key=lambda video: (len(video.id), video.id))
     return {
         name: [mask for video in ordered for mask in masks_of(video, videos.classes.index(name))]
         for name in videos.classes
@@ -131,6 +133,7 @@ def small_set() -> VideoSet:
     return VideoSet(videos=[video], classes=NAMES)
 
 
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
 @pytest.mark.parametrize("trap", FOLDER_TRAPS, ids=lambda trap: trap.__name__)
 @pytest.mark.parametrize("form", WRITTEN)
 def test_what_systems_do_to_files_changes_nothing(form: str, trap: Callable[[Path], None], tmp_path: Path) -> None:
@@ -138,8 +141,6 @@ def test_what_systems_do_to_files_changes_nothing(form: str, trap: Callable[[Pat
     FORMS[form].write(tmp_path / "Müllers Hund 犬", small_set(), True)
     trap(tmp_path / "Müllers Hund 犬")
     assert_same(read(tmp_path / "Müllers Hund 犬", form), read(tmp_path / "as written", form))
-    for video in open_set(tmp_path / "Müllers Hund 犬", form).videos:
-        assert len(list(video.frames)) == len(video)
 
 
 @pytest.mark.parametrize("form", WRITTEN)
@@ -149,6 +150,245 @@ def test_an_archive_of_a_mac_is_read_like_its_folder(form: str, tmp_path: Path) 
     archive = tmp_path / "set.zip"
     with zipfile.ZipFile(archive, "w") as file:
         for path in sorted(root.rglob("*")):
-            file.write(path, Path("set") / path.relative_to(root))
-            file.writestr(f"__MACOSX/set/._{path.name}", b"\0\5\x16\7")
+            member = Path("set") / path.relative_to(root)
+            file.write(path, member)
+            file.writestr(f"__MACOSX/{member.parent.as_posix()}/._{path.name}", b"\0\5\x16\7")
     assert_same(read(archive, form), read(root, form))
+
+
+# JSON as other programs write it
+
+Segmentation = Any
+Document = dict[str, Any]
+
+
+def as_polygon(mask: np.ndarray) -> Segmentation:
+    rows, columns = (np.flatnonzero(mask.any(axis)) for axis in (1, 0))
+    left, right, top, bottom = (int(side) for side in (columns[0], columns[-1] + 1, rows[0], rows[-1] + 1))
+    return [[left, top, right, top, right, bottom, left, bottom]]
+
+
+def as_text(mask: np.ndarray) -> Segmentation:
+    rle = coco_masks.encode(np.asfortranarray(mask.astype(np.uint8)))
+    return {"size": list(SIZE), "counts": rle["counts"].decode()}
+
+
+def as_counts(mask: np.ndarray) -> Segmentation:
+    """Run lengths as plain numbers, column by column, background first."""
+    flat = np.concatenate([[False], mask.T.ravel()])
+    ends = np.append(np.flatnonzero(flat[1:] != flat[:-1]), mask.size)
+    return {"size": list(SIZE), "counts": np.diff(ends, prepend=0).tolist()}
+
+
+def as_triangles(mask: np.ndarray) -> Segmentation:
+    """The same box as two rings that share a side."""
+    ((left, top, right, _, _, bottom, *_),) = as_polygon(mask)
+    middle = (left + right) // 2
+    return [
+        [left, top, middle, top, middle, bottom, left, bottom],
+        [middle, top, right, top, right, bottom, middle, bottom],
+    ]
+
+
+def ytvis_document(shape: Callable[[np.ndarray], Segmentation]) -> Document:
+    annotations = [
+        {
+            "id": number,
+            "video_id": 1,
+            "category_id": number,
+            "iscrowd": 0,
+            "segmentations": [shape(mask) if mask.any() else None for mask in TRUTH[name]],
+        }
+        for number, name in enumerate(NAMES, start=1)
+    ]
+    names = [f"street/{t:05d}.png" for t in range(LENGTH)]
+    video = {"id": 1, "height": SIZE[0], "width": SIZE[1], "length": LENGTH, "file_names": names}
+    return {"videos": [video], "categories": categories(), "annotations": annotations}
+
+
+def coco_document(shape: Callable[[np.ndarray], Segmentation]) -> Document:
+    """Serves for images, and with track_id and video_id for videos."""
+    images = [
+        {
+            "id": t + 1,
+            "video_id": 1,
+            "frame_id": t,
+            "file_name": f"street/{t:05d}.png",
+            "height": SIZE[0],
+            "width": SIZE[1],
+        }
+        for t in range(LENGTH)
+    ]
+    present = [(number, name, t) for t in range(LENGTH) for number, name in enumerate(NAMES, start=1) if box(name, t)]
+    annotations = [
+        {
+            "id": row,
+            "image_id": t + 1,
+            "track_id": number,
+            "category_id": number,
+            "iscrowd": 0,
+            "segmentation": shape(TRUTH[name][t]),
+        }
+        for row, (number, name, t) in enumerate(present, start=1)
+    ]
+    videos = [{"id": 1, "name": "street"}]
+    return {"videos": videos, "images": images, "categories": categories(), "annotations": annotations}
+
+
+def categories() -> list[Document]:
+    return [{"id": number, "name": name} for number, name in enumerate(NAMES, start=1)]
+
+
+DOCUMENTS = {"ytvis": ytvis_document, "coco-video": coco_document, "coco": coco_document}
+REFERENCES = ("id", "image_id", "video_id", "category_id", "track_id")
+
+
+def renumbered(change: Callable[[int], Any]) -> Callable[[Document], None]:
+    """Change every id and every reference to it."""
+
+    def edit(document: Document) -> None:
+        for rows in document.values():
+            for row in rows:
+                row.update({key: change(row[key]) for key in REFERENCES if key in row})
+
+    return edit
+
+
+def each(table: str, change: Callable[[Document], None]) -> Callable[[Document], None]:
+    """Change each row of a table, if the document has it."""
+
+    def edit(document: Document) -> None:
+        for row in document.get(table, []):
+            change(row)
+
+    return edit
+
+
+def files_of(document: Document, change: Callable[[str], str]) -> None:
+    for video in document["videos"]:
+        if "file_names" in video:
+            video["file_names"] = [change(name) for name in video["file_names"]]
+    for image in document.get("images", []):
+        image["file_name"] = change(image["file_name"])
+
+
+def reverse_all(document: Document) -> None:
+    for rows in document.values():
+        rows.reverse()
+
+
+def swap_sides(document: Document) -> None:
+    for row in [*document["videos"], *document.get("images", [])]:
+        if "height" in row:
+            row["height"], row["width"] = row["width"], row["height"]
+
+
+def first(table: str, **values: Any) -> Callable[[Document], None]:
+    return lambda document: document[table][0].update(values)
+
+
+def empty_mask(document: Document) -> None:
+    """An object more, whose masks have no pixel."""
+    row = deepcopy(document["annotations"][0])
+    row["id"] = 99
+    if "track_id" in row:
+        row["track_id"] = 99
+    nothing = as_counts(np.zeros(SIZE, bool))
+    if "segmentations" in row:
+        row["segmentations"] = [nothing] * LENGTH
+    else:
+        row["segmentation"] = nothing
+    document["annotations"].append(row)
+
+
+def repeat_first(table: str) -> Callable[[Document], None]:
+    return lambda document: document[table].append(deepcopy(document[table][0]))
+
+
+SHAPES = {shape.__name__: shape for shape in (as_polygon, as_text, as_counts, as_triangles)}
+TRAPS: dict[str, Callable[[Document], None]] = {
+    "as it should be": lambda document: None,
+    "ids with gaps": renumbered(lambda number: 1000 * number + 7),
+    "ids from zero": renumbered(lambda number: number - 1),
+    "huge ids": renumbered(lambda number: 10**15 + number),
+    "tables in another order": reverse_all,
+    "a class that nothing has": lambda document: document["categories"].append({"id": 77, "name": "fish"}),
+    "class ids in no order": lambda document: document["categories"].reverse(),
+    "keys that nobody knows": each("annotations", lambda row: row.update(attributes={"a": [1]}, note="x", score=0.5)),
+    "no iscrowd": each("annotations", lambda row: row.pop("iscrowd")),
+    "iscrowd as a truth value": each("annotations", lambda row: row.update(iscrowd=False)),
+    "areas and boxes of nonsense": each("annotations", lambda row: row.update(area=-1, bbox=[0, 0, 0, 0])),
+    "masks without a pixel": empty_mask,
+    "paths of Windows": lambda document: files_of(document, lambda name: name.replace("/", "\\")),
+    "paths from here": lambda document: files_of(document, lambda name: f"./{name}"),
+    "file names in capitals": lambda document: files_of(document, lambda name: name.replace(".png", ".PNG")),
+    "file names of another kind": lambda document: files_of(document, lambda name: name.replace(".png", ".jpg")),
+    "info and licences": lambda document: document.update(info=[], licenses=[]),
+}
+
+
+def save(root: Path, document: Document, encoding: str = "utf-8") -> Path:
+    for folder in (root / "street", root / "images" / "street", root / "JPEGImages" / "street"):
+        folder.mkdir(parents=True)
+        for t in range(LENGTH):
+            cv2.imwrite(str(folder / f"{t:05d}.png"), picture(t))
+    path = root / "instances.json"
+    path.write_text(json.dumps(document, ensure_ascii=False), encoding=encoding)
+    return path
+
+
+@pytest.mark.filterwarnings("ignore::tubelet.formats.files.FormatWarning")
+@pytest.mark.parametrize("trap", TRAPS)
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_a_document_with_traps_is_read_as_it_is_meant(form: str, trap: str, tmp_path: Path) -> None:
+    document = DOCUMENTS[form](as_text)
+    TRAPS[trap](document)
+    path = save(tmp_path, document)
+    assert_same(read(path, form), TRUTH)
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_masks_are_the_same_however_they_are_written(form: str, shape: str, tmp_path: Path) -> None:
+    assert_same(read(save(tmp_path, DOCUMENTS[form](SHAPES[shape])), form), TRUTH)
+
+
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_masks_of_all_kinds_mix(form: str, tmp_path: Path) -> None:
+    turn = iter([as_polygon, as_text, as_counts] * LENGTH)
+    assert_same(read(save(tmp_path, DOCUMENTS[form](lambda mask: next(turn)(mask))), form), TRUTH)
+
+
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_a_document_of_windows_has_a_mark_and_names_of_all_scripts(form: str, tmp_path: Path) -> None:
+    document = DOCUMENTS[form](as_text)
+    document["categories"][0]["name"] = "Hündin 犬"
+    found = read(save(tmp_path, document, "utf-8-sig"), form)
+    assert_same(found, {"Hündin 犬": TRUTH["dog"], "cat": TRUTH["cat"]})
+
+
+REFUSED: dict[str, Callable[[Document], None]] = {
+    "an unknown class": first("annotations", category_id=55),
+    "an unknown image or video": first("annotations", image_id=55, video_id=55),
+    "two classes of one id": repeat_first("categories"),
+    "a mask of another size": first(
+        "annotations", segmentation={"size": [3, 3], "counts": [9]}, segmentations=[{"size": [3, 3], "counts": [9]}] * 3
+    ),
+    "a mask that is no mask": first("annotations", segmentation="dog", segmentations=["dog"] * 3),
+    "a mask of not a number": first(
+        "annotations", segmentation=[[float("nan")] * 8], segmentations=[[[float("nan")] * 8]] * 3
+    ),
+    "a path that leads out": lambda document: files_of(document, lambda name: f"../../{name}"),
+    "sides in the wrong order": swap_sides,
+}
+
+
+@pytest.mark.parametrize("trap", REFUSED)
+@pytest.mark.parametrize("form", DOCUMENTS)
+def test_a_document_that_cannot_be_meant_is_refused_in_one_line(form: str, trap: str, tmp_path: Path) -> None:
+    document = DOCUMENTS[form](as_text)
+    REFUSED[trap](document)
+    path = save(tmp_path, document)
+    with pytest.raises(TubeletError) as caught:
+        read(path, form)
+    assert "\n" not in str(caught.value)

@@ -141,6 +141,8 @@ def load(path: Path) -> CocoDocument:
     image_ids = {image.id for image in document.images}
     if len(image_ids) < len(document.images):
         raise FormatError(f"{path}: two images have the same id")
+    if len({category.id for category in document.categories}) < len(document.categories):
+        raise FormatError(f"{path}: two categories have the same id")
 
     for annotation in document.annotations:
         if annotation.image_id not in image_ids:
