@@ -60,7 +60,7 @@ def read(path: Path, form: str) -> dict[str, list[np.ndarray]]:
 def masks_of(video: Video, label: int) -> list[np.ndarray]:
     union = [np.zeros(video.size, bool) for _ in range(len(video))]
     for track in video.tracks or ():
-        if track.label == label:
+        if track.label == label and any(track.rles):
             union = [before | track.mask(t) for t, before in enumerate(union)]
     return union
 
@@ -287,18 +287,19 @@ def first(table: str, **values: Any) -> Callable[[Document], None]:
     return lambda document: document[table][0].update(values)
 
 
-def empty_mask(document: Document) -> None:
-    """An object more, whose masks have no pixel."""
-    row = deepcopy(document["annotations"][0])
-    row["id"] = 99
-    if "track_id" in row:
-        row["track_id"] = 99
-    nothing = as_counts(np.zeros(SIZE, bool))
-    if "segmentations" in row:
-        row["segmentations"] = [nothing] * LENGTH
-    else:
-        row["segmentation"] = nothing
-    document["annotations"].append(row)
+def more_of(segmentation: Segmentation) -> Callable[[Document], None]:
+    """Add an object whose masks have no pixel."""
+
+    def edit(document: Document) -> None:
+        row = deepcopy(document["annotations"][0])
+        row["id"] = 99
+        if "segmentations" in row:
+            row["segmentations"] = [segmentation] * LENGTH
+        else:
+            row.update(track_id=99, segmentation=segmentation)
+        document["annotations"].append(row)
+
+    return edit
 
 
 def repeat_first(table: str) -> Callable[[Document], None]:
@@ -318,7 +319,10 @@ TRAPS: dict[str, Callable[[Document], None]] = {
     "no iscrowd": each("annotations", lambda row: row.pop("iscrowd")),
     "iscrowd as a truth value": each("annotations", lambda row: row.update(iscrowd=False)),
     "areas and boxes of nonsense": each("annotations", lambda row: row.update(area=-1, bbox=[0, 0, 0, 0])),
-    "masks without a pixel": empty_mask,
+    "masks without a pixel": more_of(as_counts(np.zeros(SIZE, bool))),
+    "a polygon without a pixel": more_of([[2, 2, 5, 2, 2, 2]]),
+    "an object with a box alone": more_of([]),
+    "an object without anything": more_of(None),
     "paths of Windows": lambda document: files_of(document, lambda name: name.replace("/", "\\")),
     "paths from here": lambda document: files_of(document, lambda name: f"./{name}"),
     "file names in capitals": lambda document: files_of(document, lambda name: name.replace(".png", ".PNG")),
@@ -345,6 +349,9 @@ def test_a_document_with_traps_is_read_as_it_is_meant(form: str, trap: str, tmp_
     TRAPS[trap](document)
     path = save(tmp_path, document)
     assert_same(read(path, form), TRUTH)
+    if form != "coco":  # whose annotations are objects of one image
+        stated = {row["track_id" if form == "coco-video" else "id"] for row in document["annotations"]}
+        assert {track.id for video in open_set(path, form).videos for track in video.tracks} == stated
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -367,19 +374,53 @@ def test_a_document_of_windows_has_a_mark_and_names_of_all_scripts(form: str, tm
     assert_same(found, {"Hündin 犬": TRUTH["dog"], "cat": TRUTH["cat"]})
 
 
+def with_mask(segmentation: Segmentation) -> Callable[[Document], None]:
+    """Give the first annotation this mask, in every frame that it has."""
+
+    def edit(document: Document) -> None:
+        row = document["annotations"][0]
+        if "segmentations" in row:
+            row["segmentations"] = [segmentation] * LENGTH
+        else:
+            row["segmentation"] = segmentation
+
+    return edit
+
+
+def with_sides(change: Callable[[int], Any]) -> Callable[[Document], None]:
+    def edit(document: Document) -> None:
+        for row in [*document["videos"], *document.get("images", [])]:
+            row.update({side: change(row[side]) for side in ("height", "width") if side in row})
+
+    return edit
+
+
 REFUSED: dict[str, Callable[[Document], None]] = {
     "an unknown class": first("annotations", category_id=55),
     "an unknown image or video": first("annotations", image_id=55, video_id=55),
     "two classes of one id": repeat_first("categories"),
-    "a mask of another size": first(
-        "annotations", segmentation={"size": [3, 3], "counts": [9]}, segmentations=[{"size": [3, 3], "counts": [9]}] * 3
-    ),
-    "a mask that is no mask": first("annotations", segmentation="dog", segmentations=["dog"] * 3),
-    "a mask of not a number": first(
-        "annotations", segmentation=[[float("nan")] * 8], segmentations=[[[float("nan")] * 8]] * 3
-    ),
-    "a path that leads out": lambda document: files_of(document, lambda name: f"../../{name}"),
+    "no table of classes": lambda document: document.pop("categories"),
+    "a mask of another size": with_mask({"size": [3, 3], "counts": [9]}),
+    "a mask on its side": with_mask({"size": [10, 8], "counts": [80]}),
+    "a mask without a size": with_mask({"counts": [80]}),
+    "a mask with too few pixels": with_mask({"size": list(SIZE), "counts": [79]}),
+    "a mask with too many pixels": with_mask({"size": list(SIZE), "counts": [81]}),
+    "a mask with negative runs": with_mask({"size": list(SIZE), "counts": [90, -10]}),
+    "a mask that does not unpack": with_mask({"size": list(SIZE), "counts": "~~~~"}),
+    "a mask that is no mask": with_mask("dog"),
+    "a polygon of nothing": with_mask([[]]),
+    "a polygon of two points": with_mask([[1, 1, 3, 3]]),
+    "a polygon that is not in a list": with_mask([1, 1, 4, 1, 4, 4]),
+    "a polygon of text": with_mask([["1", "1", "4", "1", "4", "4"]]),
+    "a polygon of not a number": with_mask([[float("nan")] * 8]),
+    "a polygon far away": with_mask([[100, 100, 120, 100, 120, 120]]),
+    "a polygon without end": with_mask([[0, 0, 1e30, 0, 1e30, 1e30]]),
     "sides in the wrong order": swap_sides,
+    "sides as text": with_sides(str),
+    "sides of zero": with_sides(lambda side: 0),
+    "a path that leads out": lambda document: files_of(document, lambda name: f"../../{name}"),
+    "a path of another machine": lambda document: files_of(document, lambda name: f"/data/{name}"),
+    "frames that are not there": lambda document: files_of(document, lambda name: f"lost/{name}"),
 }
 
 
