@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import struct
+import wave
 from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
@@ -134,7 +136,7 @@ def stamped(*stamps: int) -> Edit:
 
 
 def joined(*others: Film) -> Edit:
-    """Append other films packet by packet, as a recorder does whose settings change."""
+    """Append the bytes of other films, as a recorder does whose settings change."""
 
     def join(path: Path) -> Path:
         files = [path, *(film.write(_fresh_folder(path, n)) for n, film in enumerate(others))]
@@ -152,16 +154,71 @@ def together(other: Film) -> Edit:
         target = _beside(path)
         second = other.write(_fresh_folder(path, 0))
         with av.open(str(path)) as one, av.open(str(second)) as two, av.open(str(target), "w") as taken:
-            streams = [source.streams.video[0] for source in (one, two)]
-            into = {stream.container: taken.add_stream_from_template(stream) for stream in streams}
-            for stream in streams:
-                for packet in stream.container.demux(stream):
+            sources = [one.streams.video[0], two.streams.video[0]]
+            streams = [taken.add_stream_from_template(source) for source in sources]
+            for source, stream in zip(sources, streams, strict=True):
+                for packet in source.container.demux(source):
                     if packet.size:
-                        packet.stream = into[stream.container]
+                        packet.stream = stream
                         taken.mux(packet)
         return target
 
     return add
+
+
+# edits of bytes
+
+
+def on_bytes(change: Callable[[bytes], bytes]) -> Edit:
+    """An edit of a file as a change of its bytes."""
+
+    def edit(path: Path) -> Path:
+        target = _beside(path)
+        target.write_bytes(change(path.read_bytes()))
+        return target
+
+    return edit
+
+
+def avi_header(frames: int) -> Edit:
+    """Write another number of frames into both headers of an AVI, as surveillance recorders do."""
+
+    def change(data: bytes) -> bytes:
+        changed = bytearray(data)
+        struct.pack_into("<I", changed, data.index(b"avih") + 8 + 16, frames)
+        struct.pack_into("<I", changed, data.index(b"strh") + 8 + 32, frames)
+        return bytes(changed)
+
+    return on_bytes(change)
+
+
+def renamed(old: bytes, new: bytes) -> Edit:
+    """Overwrite the last occurrence of a chunk's name."""
+
+    def change(data: bytes) -> bytes:
+        start = data.rindex(old)
+        return data[:start] + new + data[start + len(old) :]
+
+    return on_bytes(change)
+
+
+def as_file(suffix: str) -> Edit:
+    """Give the file another suffix."""
+    return lambda path: path.rename(path.with_suffix(suffix))
+
+
+def sound_only(path: Path) -> Path:
+    """Replace the file by one of sound."""
+    target = path.with_suffix(".wav")
+    with wave.open(str(target), "wb") as sound:
+        sound.setparams((1, 2, 8000, 0, "NONE", ""))
+        sound.writeframes(bytes(16_000))
+    return target
+
+
+def content(data: bytes) -> Edit:
+    """Replace the whole file."""
+    return on_bytes(lambda _: data)
 
 
 def _restamped(path: Path, target: Path, stamp: Callable[[int, int], int], options: str = "") -> Path:
@@ -182,17 +239,3 @@ def _fresh_folder(path: Path, n: int) -> Path:
     folder = path.parent / f"other{n}"
     folder.mkdir()
     return folder
-
-
-# edits of bytes
-
-
-def on_bytes(change: Callable[[bytes], bytes]) -> Edit:
-    """An edit of a file as a change of its bytes."""
-
-    def edit(path: Path) -> Path:
-        target = _beside(path)
-        target.write_bytes(change(path.read_bytes()))
-        return target
-
-    return edit

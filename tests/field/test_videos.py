@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import re
-import struct
 import warnings
-import wave
 from collections.abc import Sequence
 from fractions import Fraction
 from pathlib import Path
@@ -16,7 +14,23 @@ import torch
 
 from clips import ORANGE, Colours, disc_column, number_of
 from field.boxes import EMPTY, with_edits
-from field.films import Edit, Film, into, joined, on_bytes, shifted, stamped, together, trimmed, without
+from field.films import (
+    Edit,
+    Film,
+    as_file,
+    avi_header,
+    content,
+    into,
+    joined,
+    on_bytes,
+    renamed,
+    shifted,
+    sound_only,
+    stamped,
+    together,
+    trimmed,
+    without,
+)
 from field.player import Shown, play
 from tubelet.core.errors import InputError
 from tubelet.core.types import Video
@@ -73,50 +87,8 @@ class Kind:
         return path
 
 
-def avi_header(frames: int) -> Edit:
-    """Write another number of frames into both headers of an AVI, as surveillance recorders do."""
-
-    def change(data: bytes) -> bytes:
-        changed = bytearray(data)
-        struct.pack_into("<I", changed, data.index(b"avih") + 8 + 16, frames)
-        struct.pack_into("<I", changed, data.index(b"strh") + 8 + 32, frames)
-        return bytes(changed)
-
-    return on_bytes(change)
-
-
-def renamed(old: bytes, new: bytes) -> Edit:
-    """Overwrite the last occurrence of a chunk's name."""
-
-    def change(data: bytes) -> bytes:
-        start = data.rindex(old)
-        return data[:start] + new + data[start + len(old) :]
-
-    return on_bytes(change)
-
-
-def as_file(suffix: str) -> Edit:
-    """Give the file another suffix."""
-    return lambda path: path.rename(path.with_suffix(suffix))
-
-
-def sound_only(path: Path) -> Path:
-    """Replace the file by one of sound."""
-    target = path.with_suffix(".wav")
-    with wave.open(str(target), "wb") as sound:
-        sound.setparams((1, 2, 8000, 0, "NONE", ""))
-        sound.writeframes(bytes(16_000))
-    return target
-
-
-def content(data: bytes) -> Edit:
-    """Replace the whole file."""
-    return on_bytes(lambda _: data)
-
-
 B_FRAMES = Film(b_frames=2)
 OPEN = Film(b_frames=2, gop=5, options="crf=8 preset=veryfast x264-params=scenecut=0:open-gop=1")
-PHONE = {"size": (48, 64), "b_frames": 0}
 TS = Film(suffix=".ts", b_frames=2)
 CCTV = Film(suffix=".avi", codec="mpeg4", b_frames=0)
 LATER = tuple(range(12, 24))
