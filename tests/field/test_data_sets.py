@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import zipfile
 from collections.abc import Callable
+from copy import deepcopy
 from pathlib import Path
+from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_masks
 
 from tubelet.core import masks
+from tubelet.core.errors import TubeletError
 from tubelet.core.types import Track, Video, VideoSet
 from tubelet.formats.registry import FORMS, open_set
 
