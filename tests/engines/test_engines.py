@@ -23,7 +23,7 @@ def engine(request: pytest.FixtureRequest) -> Engine:
     """Each engine; skips one that is not installed."""
     if absent(request.param):
         pytest.skip(f"{', '.join(absent(request.param))} not installed")
-    return OnnxRuntime() if request.param == "onnx" else OpenVino(torch.float32)
+    return OnnxRuntime(1) if request.param == "onnx" else OpenVino(torch.float32, 1)
 
 
 def test_an_engine_agrees_with_torch_on_any_number_of_rows(network: Any, engine: Engine) -> None:

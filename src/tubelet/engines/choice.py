@@ -23,8 +23,8 @@ VARIABLE = "TUBELET_ENGINE"  # of the environment: the engine that "auto" means
 PACKAGES = {"onnx": ("onnxruntime", *WRITERS), "openvino": ("openvino", *WRITERS)}
 # the fastest first, as benchmarks/bench_engines.py measures them; slower ones than torch are not in it
 FASTEST = {torch.float32: ("onnx", "openvino"), torch.bfloat16: ("openvino",)}
-_ENGINES: dict[str, Callable[[torch.dtype], Engine]] = {
-    "onnx": lambda precision: OnnxRuntime(),
+_ENGINES: dict[str, Callable[[torch.dtype, int], Engine]] = {
+    "onnx": lambda precision, threads: OnnxRuntime(threads),
     "openvino": OpenVino,
 }
 
@@ -60,7 +60,7 @@ def use_engine(graphs: Sequence[Graph], name: str, precision: torch.dtype, devic
         _check_possible(name, graphs, device)
 
     for graph in graphs:
-        engines = [_ENGINES[known](precision) for known in names]
+        engines = [_ENGINES[known](precision, torch.get_num_threads()) for known in names]
         graph.engine = Execution(graph, engines, precision, fallback=name == "auto") if engines else None
 
 

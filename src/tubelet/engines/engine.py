@@ -18,7 +18,7 @@ class Engine(Protocol):
     name: str
 
     def compile(self, path: Path, shapes: Sequence[Shape]) -> Function:
-        """Prepare a file for inputs of these shapes, on as many threads as torch has.
+        """Prepare a file for inputs of these shapes.
 
         Raises EngineError if the program cannot read the file or lacks an operator.
         """

@@ -19,12 +19,15 @@ class OnnxRuntime:
 
     name = "onnx"
 
+    def __init__(self, threads: int) -> None:
+        self.threads = threads
+
     def compile(self, path: Path, shapes: Sequence[Shape]) -> Function:
         """Prepare a file for inputs of these shapes."""
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
+        options.intra_op_num_threads = self.threads
         options.log_severity_level = 4  # fatal errors only: others are raised
         try:
             session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])

@@ -23,15 +23,16 @@ class OpenVino:
 
     name = "openvino"
 
-    def __init__(self, precision: torch.dtype) -> None:
+    def __init__(self, precision: torch.dtype, threads: int) -> None:
         self.precision = precision
+        self.threads = threads
 
     def compile(self, path: Path, shapes: Sequence[Shape]) -> Function:
         """Prepare a file for inputs of these shapes."""
         openvino = _library()
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
-            "INFERENCE_NUM_THREADS": torch.get_num_threads(),
+            "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }

@@ -186,7 +186,7 @@ def write_onnx(export: Exportable, path: str | Path) -> float:
 
 def _difference(export: Exportable, path: Path) -> float:
     """Run the example with ONNX Runtime and PyTorch, and return the largest relative difference."""
-    compiled = OnnxRuntime().compile(path, [tuple(export.example.shape)])
+    compiled = OnnxRuntime(torch.get_num_threads()).compile(path, [tuple(export.example.shape)])
     with torch.no_grad():
         expected = export.network(export.example)
     return difference(compiled(export.example), tuple(expected))

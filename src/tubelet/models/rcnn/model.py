@@ -19,6 +19,7 @@ from tubelet.core.config import Config
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.engines.graph import Graph
+from tubelet.engines.threads import torch_on_one_thread
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.context import Context, FrameFeatures
 from tubelet.models.rcnn.detectors import nanodet, ssdlite  # noqa: F401 (register detectors, by `kind`)
@@ -189,7 +190,8 @@ class MaskTrackRCNN(nn.Module):
             return state, Tracks.empty(index, len(self.classes), clip.size)
 
         bf16 = self.precision == torch.bfloat16
-        with torch.autocast(frames.device.type, torch.bfloat16, enabled=bf16):
+        autocast = torch.autocast(frames.device.type, torch.bfloat16, enabled=bf16)
+        with torch_on_one_thread(self.graphs()), autocast:
             images = self.detector.config.input.prepare([frames])
             state = entered(resized(state, images.sizes[0]), clip.shot, int(index[0]))
             has_supports = self._reads_supports and not bool(clip.key.all())
