@@ -30,6 +30,7 @@ from tubelet.inference.tallies import Ledger, Tallies
 from tubelet.inference.test_time_augmentation import several
 from tubelet.inference.unknown import UNKNOWN, with_unknown
 from tubelet.tracking.shots import ShotConfig
+from tubelet.video.ahead import decoded_ahead
 from tubelet.video.in_memory import Picture, tensors
 from tubelet.video.lasting import open_lasting
 from tubelet.video.live import Stamped
@@ -119,7 +120,7 @@ def predict(
     model = several(model, views)
     video = open_video(source, start=start, end=end, every=every)
     window = window or model.window
-    steps = read(video, window, ShotConfig() if cuts else None)
+    steps = read(decoded_ahead(video), window, ShotConfig() if cuts else None)
 
     record = None if lines is None else FrameRecord(lines, video.id, video.size, len(video), names)
     ledger = Ledger(record, model.traits.vote)

@@ -37,6 +37,7 @@ from tubelet.inference.counts import ObjectCounts, counts_of
 from tubelet.inference.crops import write_crops, write_image
 from tubelet.inference.notebook import played, player
 from tubelet.inference.summary import Summary, summarize
+from tubelet.video.ahead import ahead
 from tubelet.video.transparent import TransparentWriter
 from tubelet.video.windows import evenly
 from tubelet.video.writer import VideoWriter
@@ -252,7 +253,7 @@ class VideoPrediction(Prediction):
         pictures: list[np.ndarray] = []
         with ExitStack() as stack:
             writer = stack.enter_context(self._film(folder / OVERLAY, threads)) if video else None
-            for done, (frame, picture) in enumerate(self._drawn(frames, style), start=1):
+            for done, (frame, picture) in enumerate(ahead(self._drawn(frames, style)), start=1):
                 if counter is not None:
                     picture = with_counts(picture, frame, counter)
                 if writer is not None:
