@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from tubelet.core.config import Config
 from tubelet.core.types import Clip
+from tubelet.engines.graph import Graph
 from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detectors.detector import Detections, Features
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
@@ -33,6 +34,9 @@ class Scripted(nn.Module):
     def __init__(self, *script: Sequence[Answer]) -> None:
         super().__init__()
         self.config, self.script = ScriptInput(), script
+
+    def graphs(self) -> list[Graph]:
+        return []
 
     def extract(self, images: Images) -> Features:
         return Features(maps=[images.pixels[:, :1]], taps=[])
