@@ -32,7 +32,7 @@ def results_name(form: ResultsForm, length: int) -> str:
 
 
 def results_in(folder: Path) -> Path:
-    """The file of results in a folder; where both are, the newer run has not finished, and its lines count.
+    """The file of results in a folder; of both, the one that was written last: a run that was cut off has left them.
 
     Example:
         >>> import tempfile
@@ -42,8 +42,8 @@ def results_in(folder: Path) -> Path:
         ...     results_in(Path(folder)).name
         'predictions.json'
     """
-    lines = folder / FRAME_LINES
-    return lines if exists(lines) else folder / PREDICTIONS
+    present = [path for path in (folder / PREDICTIONS, folder / FRAME_LINES) if exists(path)]
+    return max(present, key=lambda path: path.stat().st_mtime_ns, default=folder / PREDICTIONS)
 
 
 def discard_other_results(folder: Path, name: str) -> None:

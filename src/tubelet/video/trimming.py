@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
+import numpy as np
 from torch import Tensor
 
 from tubelet.core.arguments import not_negative, whole_between
 from tubelet.core.errors import ConfigError
+from tubelet.core.masks.sparse import FRAME, SparseMasks
 from tubelet.core.types import Track, Video
 from tubelet.video.frames import LazyFrames
 
@@ -42,7 +44,7 @@ def trim(video: Video, *, start: float | None = None, end: float | None = None, 
 
 
 def picked(video: Video, frames: Sequence[int]) -> Video:
-    """Return some frames of a video, in their order; frames keep their times, and tracks are cut alike.
+    """Return some frames of a video, numbers ascending; frames keep their times, and tracks are cut alike.
 
     Example:
         >>> from tubelet.video.trimming import picked
@@ -50,12 +52,12 @@ def picked(video: Video, frames: Sequence[int]) -> Video:
         >>> picked(video, [0, 7]).times
         (0.0, 0.7)
     """
-    tracks = video.tracks
+    places = {t: place for place, t in enumerate(frames)}
     return replace(
         video,
         frames=_SomeFrames(video.frames, frames),
         times=tuple(video.time(t) for t in frames),
-        tracks=None if tracks is None else tuple(_cut(track, frames) for track in tracks),
+        tracks=None if video.tracks is None else tuple(_cut(track, places) for track in video.tracks),
     )
 
 
@@ -100,8 +102,11 @@ def checked_part(start: float | None, end: float | None, every: int) -> tuple[in
     return every, first, last
 
 
-def _cut(track: Track, kept: Sequence[int]) -> Track:
-    return replace(track, rles=tuple(track.rles[t] for t in kept))
+def _cut(track: Track, places: Mapping[int, int]) -> Track:
+    """A track in some frames of its video, which get new numbers."""
+    kept = [(places[t], rle) for t, rle in track.entries.items() if t in places]
+    frames = np.array([place for place, _ in kept], FRAME)
+    return replace(track, rles=SparseMasks(len(places), frames, tuple(rle for _, rle in kept)))
 
 
 class _SomeFrames(LazyFrames):
