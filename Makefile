@@ -54,8 +54,7 @@ demo: $(STAMP)
 	@$(BIN)/tubelet demo --out runs/demo
 
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal --ignore tests/training
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal tests/training  # fork and signals: fresh workers
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # environments of their own, in .matrix/
 matrix:

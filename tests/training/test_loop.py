@@ -90,11 +90,8 @@ class Interrupted(ToyModel):
     def forward(self, clips: list[Clip]) -> Losses:
         if self.seen == self.at - 1:
             for child in multiprocessing.active_children():
-                if child.pid:
-                    os.kill(child.pid, self.by)
-            handler = signal.getsignal(self.by)
-            assert callable(handler)
-            handler(self.by, None)
+                os.kill(child.pid or 0, self.by)
+            signal.raise_signal(self.by)
         return super().forward(clips)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import sys
 from collections.abc import Sequence
@@ -30,13 +31,13 @@ class OpenVino:
     def compile(self, path: Path, shapes: Sequence[Shape]) -> Function:
         """Prepare a file for inputs of these shapes."""
         openvino = _library()
+        core = _core()
         settings = {
             "INFERENCE_PRECISION_HINT": PRECISIONS[self.precision],
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
         }
-        core = openvino.Core()
         try:
             model = core.read_model(path)
             sizes = [[-1 if side is None else side for side in shape] for shape in shapes]
@@ -56,6 +57,17 @@ def _library() -> Any:
         return importlib.import_module("openvino")
     finally:
         del sys.modules["openvino_telemetry"]
+
+
+@functools.cache
+def _core() -> Any:
+    """One for the whole process and never freed.
+
+    A core gives signals a stack of its own and puts the former one back when it is freed. Of two that are freed
+    in the order in which they were made, the second puts back the stack of the first, which is gone: the next
+    signal, such as Ctrl-C, would end the process.
+    """
+    return _library().Core()
 
 
 class _Request:
