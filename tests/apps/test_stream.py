@@ -138,7 +138,7 @@ def test_frames_are_dropped_and_never_queued_where_the_model_is_slower(monkeypat
     source.close()
     assert source.dropped > 10
     assert seen == sorted(set(seen))
-    assert seen[-1] - seen[0] > 20  # always the newest: it keeps up with the clock, not with the count
+    assert seen[-1] - seen[0] > len(seen)  # always the newest: it keeps up with the clock, not with the count
 
 
 class Broadcaster:
