@@ -20,6 +20,7 @@ from tubelet.tracking.association import (
     associate,
     cue_scores,
     drop_shadows,
+    take_wholes,
 )
 
 counts = st.tuples(st.integers(0, 6), st.integers(0, 5))
@@ -366,6 +367,51 @@ def test_shadows_of_accepted_objects_are_dropped_as_loops_say(
         before.tolist(), parts["boxes"].tolist(), parts["labels"].tolist(), shadow
     )
     assert torch.equal(decided, before)
+
+
+WHOLE = [0.0, 0.0, 8.0, 4.0]
+PART = [0.0, 0.0, 2.0, 4.0]
+OUTSIDE = [7.0, 0.0, 11.0, 4.0]
+
+
+@pytest.mark.parametrize(
+    ("second", "same_class", "usual", "swapped"),
+    [
+        (PART, True, 30.0, True),
+        (PART, True, 9.0, False),  # as large as ever: another object stands around it
+        (PART, False, 30.0, False),
+        (OUTSIDE, True, 30.0, False),
+        ([0.0, 0.0, 7.0, 4.0], True, 30.0, False),  # has not shrunk
+    ],
+)
+def test_a_shrunken_object_continues_with_the_whole(
+    second: list[float], same_class: bool, usual: float, swapped: bool
+) -> None:
+    boxes = torch.tensor([WHOLE, second])
+    labels = torch.tensor([1, 1 if same_class else 2])
+    config = AssociationConfig(shrunk=0.75, shadow=0.5)
+    decided = take_wholes(torch.tensor([NEW, 0]), boxes, labels, torch.tensor([usual]), config)
+    assert decided.tolist() == ([0, NEW] if swapped else [NEW, 0])
+
+
+def test_of_two_parts_the_larger_one_s_object_continues() -> None:
+    boxes = torch.tensor([WHOLE, PART, [4.0, 0.0, 8.0, 4.0]])
+    usual = torch.tensor([32.0, 32.0])
+    config = AssociationConfig(shrunk=0.75, shadow=0.5)
+    decided = take_wholes(torch.tensor([NEW, 0, 1]), boxes, torch.tensor([1, 1, 1]), usual, config)
+    assert decided.tolist() == [1, 0, NEW]
+    assert drop_shadows(decided, boxes, torch.tensor([1, 1, 1]), config.shadow).tolist() == [1, 0, DROPPED]
+
+
+@given(counts=counts, seed=seeds)
+def test_taking_wholes_gives_no_identity_away_twice(counts: tuple[int, int], seed: int) -> None:
+    parts = scene(*counts, seed)
+    decided = associate(cue_scores(**parts, config=ALWAYS), torch.ones(counts[0]), ALWAYS)
+    usual = torch.rand(counts[1], generator=torch.Generator().manual_seed(seed)) * 400
+    config = AssociationConfig(shrunk=0.9, shadow=0.3)
+    after = take_wholes(decided, parts["boxes"], parts["labels"], usual, config)
+    assert sorted(after.tolist()) == sorted(decided.tolist())
+    assert torch.equal(take_wholes(decided, parts["boxes"], parts["labels"], usual, ALWAYS), decided)
 
 
 def test_without_a_bound_nothing_is_a_shadow() -> None:

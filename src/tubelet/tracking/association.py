@@ -46,6 +46,8 @@ class AssociationConfig(Config):
     birth: float = Field(default=0.0, ge=0, le=1)  # minimum score of a new object; 0 in the paper
     leash: float = Field(default=0.0, ge=0, le=1)  # minimum IoU with its object of a detection below `birth`
     shadow: float = Field(default=1.0, ge=0, le=1)  # maximum IoU of a new object with an accepted one
+    # an object whose detection has less than this share of its usual area may continue with a larger one; 0: never
+    shrunk: float = Field(default=0.0, ge=0, le=1)
     keep: int | None = Field(default=None, ge=1)  # frames for which an unseen object is kept; None: all
     # of an object of another shot: minimum of p(object) / (p(object) + p(new))
     cut_match: float = Field(default=0.999, ge=0, le=1)
@@ -173,6 +175,52 @@ def associate(table: Tensor, scores: Tensor, config: AssociationConfig) -> Tenso
     else:
         assigned = _optimal(table)
     assigned[(assigned == NEW) & (scores.cpu() < config.birth)] = DROPPED
+    return assigned
+
+
+def take_wholes(
+    assigned: Tensor, boxes: Tensor, labels: Tensor, usual_areas: Tensor, config: AssociationConfig
+) -> Tensor:
+    """Let objects that sit on a part of themselves continue with the whole, int64 [N].
+
+    Behind a tree, a detector takes a bus for two, and the bus that was known goes on as one of the
+    parts. When the whole is found again, it would be a new object. Here a new object gets the
+    identity of an accepted one of its class that is inside it by a share above `shadow` and has
+    shrunk, if its own area is nearer to the usual one. The part becomes new, which is then a shadow.
+
+    Args:
+        assigned: The result of `associate` [N], best detection first.
+        boxes: Boxes of the detections [N, 4].
+        labels: Classes of the detections [N].
+        usual_areas: Areas that the known objects used to have [M].
+        config: Its `shrunk`, with 0 nothing changes, and `shadow`.
+
+    Example:
+        >>> from tubelet.tracking.association import AssociationConfig, take_wholes
+        >>> boxes = torch.tensor([[0.0, 0.0, 8.0, 4.0], [0.0, 0.0, 2.0, 4.0]])
+        >>> label = torch.tensor([2, 2])
+        >>> config = AssociationConfig(shrunk=0.75, shadow=0.5)
+        >>> take_wholes(torch.tensor([-1, 0]), boxes, label, torch.tensor([30.0]), config)
+        tensor([ 0, -1])
+    """
+    if not config.shrunk or not len(usual_areas):
+        return assigned
+
+    areas = box_ops.area(boxes).clamp(min=1)
+    usual = usual_areas[assigned.clamp(min=0).to(usual_areas.device)].clamp(min=1)
+    is_part = (assigned >= 0).to(boxes.device) & (areas < config.shrunk * usual)
+
+    # [N, N]: whether detection i may continue the object of detection j
+    nearer = (areas[:, None] / usual).log().abs() < (areas / usual).log().abs()
+    holds = (box_ops.coverage(boxes, boxes).T > config.shadow) & (labels[:, None] == labels)
+    may_continue = (is_part & nearer & holds).cpu()
+
+    assigned = assigned.clone()
+    for i in (assigned == NEW).nonzero()[:, 0].tolist():
+        parts = (may_continue[i] & (assigned >= 0)).nonzero()[:, 0]
+        if len(parts):
+            largest = parts[areas.cpu()[parts].argmax()]
+            assigned[i], assigned[largest] = assigned[largest].clone(), NEW
     return assigned
 
 
