@@ -35,6 +35,7 @@ WAITING = {
     "aten::equal",
     "aten::is_nonzero",
     "aten::repeat_interleave.Tensor",
+    "torchvision::nms",
 }
 INDEXING = {
     "aten::index.Tensor",
@@ -245,7 +246,8 @@ def _note_operator(name: str, func: Any, args: Any, far: list[Far], near: list[t
 
 
 def _has_bool(indices: Any) -> bool:
-    return any(isinstance(index, torch.Tensor) and index.dtype == torch.bool for index in indices or ())
+    """Whether an index is a mask of the device: how many elements it selects, only the device knows."""
+    return any(isinstance(index, Far) and index.dtype == torch.bool for index in indices or ())
 
 
 def _on_device(index: Any) -> Any:

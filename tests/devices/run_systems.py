@@ -16,12 +16,14 @@ from typing import Any
 import pretend
 import torch
 
+from tubelet.apps.demo import VIDEO
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Window
 from tubelet.data.clips import ClipDataset
 from tubelet.inference.attention_maps import attention_maps
 from tubelet.inference.predict import predict, stream
 from tubelet.inference.semantic import semantic_maps
+from tubelet.models import weights
 from tubelet.recipes import find
 from tubelet.recipes.experiment import Experiment
 from tubelet.recipes.small import PLAIN
@@ -49,6 +51,10 @@ def run(name: str) -> dict[str, Any]:
         assert not left, f"{name}: {left} stayed on the CPU"
         _train(experiment, model, clips[0])
 
+        if name == "default":  # with the weights that find something
+            model = weights.load("default", device="cpu", engine="torch").to(pretend.device())
+            demo = open_video(VIDEO).frames
+            frames = torch.stack([demo[t] for t in range(FRAMES)])
         model.eval()
         model.precision = torch.bfloat16
         before = _totals()

@@ -223,7 +223,9 @@ def _mattering(shifted: Tensor) -> Tensor:
 
 
 def _worth_picking(mattering: Tensor) -> Tensor | None:
-    """The numbers of the keys that matter; None to use all."""
+    """The numbers of the keys that matter; None to use all, as on GPUs, where to count them is to wait."""
+    if mattering.device.type != "cpu":
+        return None
     rows = mattering.nonzero()[:, 0]
     return rows if len(rows) < WORTH_PICKING * len(mattering) else None
 

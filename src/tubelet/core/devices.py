@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from tubelet.core.arguments import short
 from tubelet.core.errors import ConfigError
@@ -53,6 +54,19 @@ def has_half_kernels(device: torch.device) -> bool:
         (True, False)
     """
     return device.type in ("cpu", "cuda", "meta")
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """Return a tensor on the device; to a CUDA GPU it is copied while both go on with their work.
+
+    Example:
+        >>> from tubelet.core.devices import upload
+        >>> upload(torch.ones(2), torch.device("cpu"))
+        tensor([1., 1.])
+    """
+    if device.type == "cuda" and tensor.device.type == "cpu":
+        return tensor.pin_memory().to(device, non_blocking=True)
+    return tensor.to(device)
 
 
 def _best_available() -> str:

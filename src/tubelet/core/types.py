@@ -19,6 +19,7 @@ from jaxtyping import Bool, Float, Int, Real, UInt8
 from torch import Tensor
 
 from tubelet.core import boxes
+from tubelet.core.devices import upload
 from tubelet.core.errors import TubeletError
 from tubelet.core.records import Prediction as Prediction
 from tubelet.core.records import Track as Track
@@ -106,13 +107,8 @@ class Tracks:
         return replace(self, masks=self.masks[:, frames], index=self.index[frames])
 
     def to(self, device: torch.device | str) -> Tracks:
-        """Return a copy with all tensors on another device."""
-        return Tracks(
-            ids=self.ids.to(device),
-            scores=self.scores.to(device),
-            masks=self.masks.to(device),
-            index=self.index.to(device),
-        )
+        """Return a copy on another device; only `index` stays on the CPU, as that of a clip."""
+        return replace(self, ids=self.ids.to(device), scores=self.scores.to(device), masks=self.masks.to(device))
 
     @classmethod
     def cat(cls, parts: Sequence[Tracks]) -> Tracks:
@@ -191,24 +187,34 @@ class Clip:
 
         All context frames stay.
         """
-        rows = (~self.key | (self.index <= frame)).nonzero()[:, 0]
-        tracks = None if self.tracks is None else self.tracks.at(rows)
+        return self.at(~self.key | (self.index <= frame))
+
+    def to(self, device: torch.device | str) -> Clip:
+        """Return a copy with frames and tracks on another device.
+
+        `index` and `key` stay on the CPU, which decides by them what to compute: read from a GPU,
+        each would be a wait for all that it has still to do.
+        """
+        tracks = None if self.tracks is None else self.tracks.to(device)
+        return replace(self, frames=upload(self.frames, torch.device(device)), tracks=tracks)
+
+    def at(self, rows: Tensor) -> Clip:
+        """Select frames by a boolean mask or by their positions, as a view where all are selected.
+
+        Example:
+            >>> frames = torch.zeros(2, 3, 4, 6, dtype=torch.uint8)
+            >>> clip = tubelet.Clip(frames=frames, index=torch.tensor([4, 5]), key=torch.ones(2, dtype=torch.bool))
+            >>> clip.at(clip.index > 4).index
+            tensor([5])
+        """
+        if rows.dtype == torch.bool and bool(rows.all()):
+            return self
         return replace(
             self,
             frames=self.frames[rows],
             index=self.index[rows],
             key=self.key[rows],
-            tracks=tracks,
-        )
-
-    def to(self, device: torch.device | str) -> Clip:
-        """Return a copy with all tensors on another device."""
-        return replace(
-            self,
-            frames=self.frames.to(device),
-            index=self.index.to(device),
-            key=self.key.to(device),
-            tracks=None if self.tracks is None else self.tracks.to(device),
+            tracks=None if self.tracks is None else self.tracks.at(rows),
         )
 
 

@@ -92,7 +92,7 @@ def _follow(model: Guided[Any], prediction: VideoPrediction, track: int, start: 
     frames = prediction.source.frames
 
     with evaluating(model):
-        given = _given(present, start, prediction.classes, model.classes).to(device)
+        given = _given(present, start, prediction.classes, model.classes)
         state = model.introduce(model.start(), _clip(frames[start], 0).to(device), given)
 
     step = 1 if end > start else -1

@@ -35,10 +35,12 @@ class Images:
 
     pixels: Tensor  # [B, 3, H, W]
     sizes: list[tuple[int, int]]  # height and width of each image, without padding
-    scales: Tensor  # [B, 4]: input = frame * scale, for boxes (x1, y1, x2, y2)
+    scales: Tensor  # [B, 4], on the CPU: input = frame * scale, for boxes (x1, y1, x2, y2)
 
     def at(self, *images: int) -> Images:
         """Select images by their numbers, in that order."""
+        if images == tuple(range(len(self.sizes))):
+            return self
         rows = list(images)
         sizes = [self.sizes[i] for i in rows]
         return Images(self.pixels[rows], sizes, self.scales[rows])
@@ -193,7 +195,7 @@ class InputConfig(Config):
             sizes += [(h, w)] * len(frames)
             scale = torch.tensor([w / source.shape[-1], h / source.shape[-2]] * 2)
             scales.append(scale.expand(len(frames), 4))
-        return Images(torch.cat(pixels), sizes, torch.cat(scales).to(clips[0].device))
+        return Images(torch.cat(pixels), sizes, torch.cat(scales))
 
 
 def _round_up(side: int, multiple: int) -> int:

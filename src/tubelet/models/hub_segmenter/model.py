@@ -80,7 +80,7 @@ class FrameDetections:
         2
     """
 
-    detections: Detections  # boxes in pixels of the frame
+    detections: Detections  # boxes in pixels of the frame; on the CPU
     masks: Tensor  # [N, h, w], probabilities over the frame
     embeddings: Tensor  # [N, D]
 
@@ -122,7 +122,7 @@ class HubSegmenter(nn.Module):
 
     def start(self) -> Memory:
         """Return an empty memory, for the start of a video."""
-        return empty_memory(len(self.classes), next(self.parameters()).device)
+        return empty_memory(len(self.classes))
 
     @torch.no_grad()
     def step(self, state: Memory, clip: Clip) -> tuple[Memory, Tracks]:
@@ -130,15 +130,15 @@ class HubSegmenter(nn.Module):
 
         Key frames up to the last frame in memory are skipped.
         """
-        new = clip.key & (clip.index > state.time)
-        index = clip.index[new]
+        new = clip.at(clip.key & (clip.index > state.time))
+        index = new.index
         if len(index) == 0:
             return state, Tracks.empty(index, len(self.classes), clip.size)
 
         state = entered(resized(state, clip.size), clip.shot, int(index[0]))
         times = iter(index)
         tracks: list[Tracks] = []
-        for frames in clip.frames[new].split(self.config.frames_at_a_time):
+        for frames in new.frames.split(self.config.frames_at_a_time):
             for found in self.detect(frames):
                 time = next(times)
                 state, ids, found = self._identify(state, found, int(time))
@@ -183,7 +183,7 @@ class HubSegmenter(nn.Module):
         masks = masks[order]
         boxes = to_frame(box_ops.from_masks(masks > 0.5).float(), masks.shape[-2:], frame)
         return FrameDetections(
-            detections=Detections(boxes=boxes, scores=scores[order]),
+            detections=Detections(boxes=boxes.cpu(), scores=scores[order].cpu()),
             masks=masks,
             embeddings=answer.embeddings[b, best[order]],
         )
@@ -198,7 +198,7 @@ class HubSegmenter(nn.Module):
         if len(memory.ids) == 0:
             memory = replace(memory, descriptors=found.embeddings[:0])
 
-        logits = appearance(found.embeddings, memory.descriptors, self.config)
+        logits = appearance(found.embeddings, memory.descriptors, self.config).cpu()
         # boxes of another shot are no cue: the camera is elsewhere
         known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)
         table = cue_scores(
@@ -216,7 +216,7 @@ class HubSegmenter(nn.Module):
             detections.boxes,
             detections.labels,
             config.shadow,
-        ).to(detections.boxes.device)
+        )
         memory, ids, kept = remember(memory, found.embeddings, detections, decided, time)
         stored = decided != DROPPED
         return (

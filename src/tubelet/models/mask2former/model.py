@@ -226,7 +226,7 @@ class Mask2Former(nn.Module):
             best = best[are_objects(probabilities, self.config.linking, exclusive=self.decoder.exclusive)]
 
         objects = Tracks(
-            ids=torch.zeros(len(best), dtype=torch.int64, device=index.device),  # `link` gives ids
+            ids=torch.zeros(len(best), dtype=torch.int64, device=best.device),  # `link` gives ids
             scores=answer.probabilities[best],
             masks=answer.mask_logits[best].sigmoid(),
             index=index,

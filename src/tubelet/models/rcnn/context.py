@@ -140,11 +140,11 @@ def inside(sizes: list[list[Size]], shape: Size, stride: int, device: torch.devi
                   [ True, False, False]]]])
     """
     height, width = shape
-    extents = [[[-(-h // stride), -(-w // stride)] for h, w in row] for row in sizes]
-    cells = torch.tensor(extents, device=device)  # [B, S, 2], rounded up
-    if bool((cells[..., 0] >= height).all() and (cells[..., 1] >= width).all()):
+    extents = [[(-(-h // stride), -(-w // stride)) for h, w in row] for row in sizes]  # rounded up
+    if all(rows >= height and columns >= width for row in extents for rows, columns in row):
         return None
 
+    cells = torch.tensor(extents, device=device)  # [B, S, 2]
     rows = torch.arange(height, device=device) < cells[..., 0, None]  # [B, S, h]
     columns = torch.arange(width, device=device) < cells[..., 1, None]  # [B, S, w]
     return rows[..., :, None] & columns[..., None, :]

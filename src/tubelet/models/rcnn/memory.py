@@ -25,6 +25,8 @@ OPTIONAL = ("confirmed", "votes")  # per object too
 class Memory:
     """The M objects known after frame `time`, and the features that attention reads next.
 
+    Descriptors and stored maps are on the model's device, all else on the CPU, which decides by it.
+
     Example:
         >>> from tubelet.models.rcnn.memory import Memory
         >>> memory = Memory(
@@ -62,22 +64,22 @@ class Memory:
         return torch.searchsorted(self.ids, ids)
 
 
-def empty_memory(num_classes: int, device: torch.device) -> Memory:
+def empty_memory(num_classes: int) -> Memory:
     """Return the memory at the start of a video: no objects.
 
     Example:
         >>> from tubelet.models.rcnn.memory import empty_memory
-        >>> empty_memory(num_classes=3, device=torch.device("cpu")).scores.shape
+        >>> empty_memory(num_classes=3).scores.shape
         torch.Size([0, 3])
     """
-    none = torch.zeros(0, dtype=torch.int64, device=device)
+    none = torch.zeros(0, dtype=torch.int64)
     return Memory(
-        descriptors=torch.zeros(0, 0, device=device),
-        boxes=torch.zeros(0, 4, device=device),
+        descriptors=torch.zeros(0, 0),
+        boxes=torch.zeros(0, 4),
         labels=none,
         ids=none,
         seen=none,
-        scores=torch.zeros(0, num_classes, device=device),
+        scores=torch.zeros(0, num_classes),
     )
 
 
@@ -157,8 +159,12 @@ def forget(
     if weak_keep is not None and memory.confirmed is not None:
         recent &= memory.elsewhere | (memory.confirmed >= time - weak_keep)
 
+    if bool(recent.all()):
+        return memory
+    rows = recent.nonzero()[:, 0]
     present = [name for name in (*PER_OBJECT, *OPTIONAL) if getattr(memory, name) is not None]
-    return replace(memory, **{name: getattr(memory, name)[recent] for name in present})
+    fields: dict[str, Any] = {name: _taken(getattr(memory, name), rows) for name in present}
+    return replace(memory, **fields)
 
 
 def remember(
@@ -210,7 +216,7 @@ def remember(
 
     ids = torch.full_like(decided, -1)
     ids[matched] = memory.ids[entries]
-    ids[new] = memory.next_id + torch.arange(num_new, device=ids.device)
+    ids[new] = memory.next_id + torch.arange(num_new)
 
     if persistence:
         scores = found.scores.clone()
@@ -235,17 +241,46 @@ def remember(
     if weak is not None:
         updated["confirmed"] = _last_confirmed(memory.confirmed, decided, weak, time)
 
+    rows = newest(decided, len(memory.ids))
+    first_rows = torch.cat([torch.arange(len(memory.ids)), rows[len(memory.ids) :]])
     fields: dict[str, Any] = {}
     for name, values in (first | updated).items():
         known = getattr(memory, name)
-        known = values[:0] if known is None else known.clone()
-        if name in updated:
-            known[entries] = values[matched]
-        fields[name] = torch.cat([known, values[new]])
+        joined = values if known is None or len(known) == 0 else torch.cat([known, values])
+        fields[name] = _taken(joined, rows if name in updated else first_rows)
 
     memory = replace(memory, **fields, next_id=memory.next_id + num_new)
     stored = matched | new
     return memory, ids[stored], found[stored]
+
+
+def newest(decided: Tensor, known: int) -> Tensor:
+    """Where the newest values of each object are, in a list of those of `known` objects and then of N detections.
+
+    Objects keep their order; new ones follow.
+
+    Args:
+        decided: As of `remember`, [N].
+        known: M, the number of objects in memory.
+
+    Example:
+        >>> from tubelet.models.rcnn.memory import newest
+        >>> from tubelet.tracking.association import NEW
+        >>> newest(torch.tensor([NEW, 1]), known=2)  # the second object is detected again
+        tensor([0, 3, 2])
+    """
+    rows = torch.arange(known)
+    detections = known + torch.arange(len(decided))
+    matched = decided >= 0
+    rows[decided[matched]] = detections[matched]
+    return torch.cat([rows, detections[decided == NEW]])
+
+
+def _taken(values: Tensor, rows: Tensor) -> Tensor:
+    """Rows of a tensor that may be on another device, such as descriptors."""
+    if len(rows) == len(values) and torch.equal(rows, torch.arange(len(rows))):
+        return values
+    return values[rows.to(values.device)]
 
 
 def _last_confirmed(past: Tensor | None, decided: Tensor, weak: Tensor, time: int) -> Tensor:
@@ -254,4 +289,4 @@ def _last_confirmed(past: Tensor | None, decided: Tensor, weak: Tensor, time: in
     if past is None or len(past) == 0:
         return confirmed
     is_stale = weak & (decided >= 0)
-    return torch.where(is_stale, past[decided.clamp(min=0)], confirmed)  # no wait on a GPU, as `past[is_stale]` is
+    return torch.where(is_stale, past[decided.clamp(min=0)], confirmed)

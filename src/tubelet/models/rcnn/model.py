@@ -29,12 +29,21 @@ from tubelet.models.rcnn.glances import Point
 from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (registers heads, by `kind`)
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, remember, resized
+from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, newest, remember, resized
 from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, recognised, tracks_of
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
-from tubelet.models.rcnn.recall import RecallConfig, faded, follow, missing, same_probability
+from tubelet.models.rcnn.recall import (
+    NO_SEARCH,
+    RecallConfig,
+    Search,
+    faded,
+    follow,
+    missing,
+    recent,
+    same_probability,
+)
 from tubelet.models.rcnn.regions import RegionsConfig, RegionsPlug
 from tubelet.models.rcnn.targets import Partners, partners_of, targets_of
 from tubelet.tracking.association import (
@@ -176,16 +185,16 @@ class MaskTrackRCNN(nn.Module):
 
     def start(self) -> Memory:
         """Return an empty memory, for the start of a video."""
-        return empty_memory(len(self.classes), next(self.parameters()).device)
+        return empty_memory(len(self.classes))
 
     def step(self, state: Memory, clip: Clip) -> tuple[Memory, Tracks]:
         """Find the objects of the clip's key frames, one frame after the other.
 
         Key frames up to the last frame in memory are skipped.
         """
-        new = clip.key & (clip.index > state.time)
-        frames = clip.frames[new]
-        index = clip.index[new]
+        new = clip.at(clip.key & (clip.index > state.time))
+        frames = new.frames
+        index = new.index
         if len(frames) == 0:
             return state, Tracks.empty(index, len(self.classes), clip.size)
 
@@ -227,7 +236,8 @@ class MaskTrackRCNN(nn.Module):
             raw = self.detector.extract(image)
             state, view = self._view(state, raw, image, clip.frames[0], time, store=True)
 
-            boxes = objects.boxes[:, 0].to(view.scale) * view.scale
+            objects = objects.to("cpu")
+            boxes = objects.boxes[:, 0] * view.scale
             (seen,) = self.detector.detect(view.features, image)
             given = Detections(boxes=boxes, scores=recognised(boxes, objects.scores, seen))
             descriptors = self.match.describe(view.cells(boxes, self.match.resolution))
@@ -255,22 +265,15 @@ class MaskTrackRCNN(nn.Module):
     ) -> tuple[Memory, Objects]:
         """Find the objects of one frame; `store` its raw maps for attention of later frames."""
         state, view = self._view(state, raw, image, frame, time, store=store)
-        features = view.features
 
-        (detections,) = self.detector.detect(features, image)
-        state, ids, detections = self._identify(state, view, detections, time)
-        masks = self.mask.masks(view, detections.boxes, detections.labels)
-        rescored = self._named(state, ids, self.mask.rescored(detections, masks))
-        objects = Objects(ids=ids, detections=rescored, masks=masks.probabilities)
-
-        if self.config.recall is not None:
-            state, recalled = self._recall(state, self.config.recall, view, detections)
-            objects += recalled
+        (detections,) = self.detector.detect(view.features, image)
+        state, ids, detections, search = self._identify(state, view, detections, time)
+        state, objects = self._segment(state, view, ids, detections, search)
 
         if self.propagation is not None:
             history, ids, lost, lost_masks = self.propagation.step(
                 state.history,
-                features.maps,
+                view.features.maps,
                 image.sizes[0],
                 view.scale,
                 view.size,
@@ -323,28 +326,49 @@ class MaskTrackRCNN(nn.Module):
 
     def _identify(
         self, memory: Memory, view: View, detections: Detections, time: int
-    ) -> tuple[Memory, Tensor, Detections]:
-        """Give ids to detections and store them; returns memory, ids [N] and the N detections.
+    ) -> tuple[Memory, Tensor, Detections, Search]:
+        """Give ids to detections and store them; returns memory, ids [N], the N detections, and where others may be.
 
-        Detections that the association drops are left out.
+        Detections that the association drops are left out. What detections and objects look like is
+        compared all at once on the device, before it is known which objects are detected: the
+        decisions, on the CPU, wait for it once.
         """
         config = self.config.association
         memory = forget(memory, time, config.keep, config.cut_keep, config.weak_keep)
         memory = replace(memory, time=time)
-        if len(detections) == 0:
-            return memory, memory.ids[:0], detections
+        searched = torch.zeros(0, dtype=torch.int64)
+        if self.config.recall is not None:
+            searched = recent(memory, self.config.recall).nonzero()[:, 0]
 
-        cells = view.cells(detections.boxes, self.match.resolution)
-        descriptors = self.match.describe(cells)
-        if len(memory.ids) == 0:
-            memory = replace(memory, descriptors=descriptors[:0])
-            table = detections.boxes.new_zeros(len(detections), 1)
-        else:
-            table = self._match_table(memory, view, detections, descriptors)
-        decided = associate(table, detections.confidence, config)
+        boxes = torch.cat([detections.boxes, memory.boxes[searched]])
+        if len(boxes) == 0:
+            return memory, memory.ids[:0], detections, NO_SEARCH
 
+        count = len(detections)
+        descriptors = self.match.describe(view.cells(boxes, self.match.resolution))
+        logits = self._compare(memory, view, boxes, descriptors, count)
+        known = len(memory.ids)
+        decided = associate(
+            self._match_table(memory, detections, logits[:count, : known + 1]), detections.confidence, config
+        )
         decided = drop_shadows(decided, detections.boxes, detections.labels, config.shadow)
-        return self._remember(memory, descriptors, detections, decided.to(detections.boxes.device), time)
+
+        # an object that is detected looks like its detection from now on
+        columns = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + newest(decided, known)])
+        search = Search(searched, logits[count:, columns] if len(searched) else logits[count:])
+        return *self._remember(memory, descriptors[:count], detections, decided, time), search
+
+    def _compare(self, memory: Memory, view: View, boxes: Tensor, descriptors: Tensor, count: int) -> Tensor:
+        """Match logits of boxes on the CPU: column 0 is a new object, then come the M known objects.
+
+        Where there are more boxes than the `count` of the detections, these follow as columns.
+        """
+        if len(memory.ids) == 0:
+            return boxes.new_zeros(len(boxes), 1)
+        known = memory.descriptors
+        if len(boxes) > count:
+            known = torch.cat([known, descriptors[:count]])
+        return self.match.compare(view.features, boxes, descriptors, known).cpu()
 
     def _remember(
         self, memory: Memory, descriptors: Tensor, detections: Detections, decided: Tensor, time: int
@@ -362,10 +386,11 @@ class MaskTrackRCNN(nn.Module):
             return detections
         return named(detections, memory.votes[memory.rows(ids)], self.config.naming.floor)
 
-    def _match_table(self, memory: Memory, view: View, detections: Detections, descriptors: Tensor) -> Tensor:
-        """Score N detections against M known objects, [N, M + 1]; column 0 is a new object."""
+    def _match_table(self, memory: Memory, detections: Detections, logits: Tensor) -> Tensor:
+        """Score N detections against M known objects by match logits [N, M + 1]; column 0 is a new object."""
         config = self.config.association
-        logits = self.match.compare(view.features, detections.boxes, descriptors, memory.descriptors)
+        if len(memory.ids) == 0:
+            return logits
         # boxes of another shot are no cue: the camera is elsewhere
         known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)
         table = cue_scores(
@@ -379,28 +404,38 @@ class MaskTrackRCNN(nn.Module):
         )
         return across_cuts(table, logits, detections.labels, memory.labels, memory.elsewhere, config)
 
-    def _recall(
-        self, memory: Memory, config: RecallConfig, view: View, detections: Detections
+    def _segment(
+        self, memory: Memory, view: View, ids: Tensor, detections: Detections, search: Search
     ) -> tuple[Memory, Objects]:
-        """Find undetected objects near their last boxes, by mask and match head."""
+        """Predict the masks of the N detections, and of undetected objects that are near their last boxes."""
+        lost, recalled = self._lost(memory, detections, search)
+        count = len(detections)
+        both = detections + recalled
+        masks = self.mask.masks(view, both.boxes, both.labels, groups=(count, len(lost)))
+        detections = self._named(memory, ids, self.mask.rescored(detections, masks.part(slice(count))))
+        objects = Objects(
+            ids=torch.cat([ids, memory.ids[lost]]),
+            detections=detections + recalled,
+            masks=masks.probabilities,
+        )
+        if self.config.recall is None or len(lost) == 0:
+            return memory, objects
+
+        regions = self.mask.reach(recalled.boxes)
+        change = self.config.recall.change
+        memory, plausible = follow(memory, lost, masks.probabilities[count:], regions, view.scale, change)
+        return memory, objects[torch.cat([torch.ones(count, dtype=torch.bool), plausible])]
+
+    def _lost(self, memory: Memory, detections: Detections, search: Search) -> tuple[Tensor, Detections]:
+        """Choose the undetected objects that the match head recognises at their last boxes: positions [L], boxes."""
+        config = self.config.recall
+        if config is None:
+            return search.objects, detections[:0]
         lost = missing(memory, detections.boxes, config)
         if len(lost):
-            boxes = memory.boxes[lost]
-            descriptors = self.match.describe(view.cells(boxes, self.match.resolution))
-            logits = self.match.compare(view.features, boxes, descriptors, memory.descriptors)
-            lost = lost[same_probability(logits, lost) >= config.agreement]
-
+            lost = lost[same_probability(search.of(lost), lost) >= config.agreement]
         recalled = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
-        recalled = self._named(memory, memory.ids[lost], recalled)
-        masks = self.mask.masks(view, recalled.boxes, recalled.labels).probabilities
-        regions = self.mask.reach(recalled.boxes)
-        memory, plausible = follow(memory, lost, masks, regions, view.scale, config.change)
-        objects = Objects(
-            ids=memory.ids[lost[plausible]],
-            detections=recalled[plausible],
-            masks=masks[plausible],
-        )
-        return memory, objects
+        return lost, self._named(memory, memory.ids[lost], recalled)
 
     # attention maps
 

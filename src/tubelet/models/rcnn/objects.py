@@ -17,7 +17,7 @@ from tubelet.models.rcnn.detectors.detector import Detections
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objects:
-    """The N objects of one frame; `+` joins two sets.
+    """The N objects of one frame, on the CPU; `+` joins two sets.
 
     Example:
         >>> from tubelet.models.rcnn.detectors.detector import Detections
@@ -37,13 +37,17 @@ class Objects:
     def __add__(self, more: Objects) -> Objects:
         if len(more.ids) == 0:  # as in most frames: the masks are large
             return self
-        boxes = torch.cat([self.detections.boxes, more.detections.boxes])
-        scores = torch.cat([self.detections.scores, more.detections.scores])
         return Objects(
             ids=torch.cat([self.ids, more.ids]),
-            detections=Detections(boxes=boxes, scores=scores),
+            detections=self.detections + more.detections,
             masks=torch.cat([self.masks, more.masks]),
         )
+
+    def __getitem__(self, chosen: Tensor) -> Objects:
+        """Select objects by a boolean mask [N]; nothing is copied where all are chosen."""
+        if bool(chosen.all()):
+            return self
+        return Objects(ids=self.ids[chosen], detections=self.detections[chosen], masks=self.masks[chosen])
 
     def last_of_each(self) -> Objects:
         """Return the objects with unique ids: of equal ids (unique_ids off) the last one."""
@@ -112,10 +116,10 @@ def tracks_of(frames: list[Objects], index: Tensor, num_classes: int) -> Tracks:
 
     size = frames[0].masks.shape[-2:]
     ids = torch.unique(torch.cat([objects.ids for objects in frames]))
-    scores = torch.zeros(len(ids), num_classes, device=ids.device)
-    count = torch.zeros(len(ids), 1, device=ids.device)
+    scores = torch.zeros(len(ids), num_classes)
+    count = torch.zeros(len(ids), 1)
     # bool: a byte a pixel, not four
-    masks = torch.zeros(len(ids), len(frames), *size, dtype=torch.bool, device=ids.device)
+    masks = torch.zeros(len(ids), len(frames), *size, dtype=torch.bool)
     for t, objects in enumerate(frames):
         rows = torch.searchsorted(ids, objects.ids)
         scores[rows] += objects.detections.scores

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from tubelet.attention.affinity import AffinityConfig, Prior, box_attention, box_cells, spatial_prior
 from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
+from tubelet.core.devices import upload
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Glance
 from tubelet.core.types import Losses
@@ -86,7 +87,7 @@ class PastFrame:
         tensor([1, 2])
     """
 
-    features: Tensor  # [R, D]
+    features: Tensor  # [R, D], on the model's device; all else is on the CPU
     boxes: Tensor  # [N, 4] in input pixels
     labels: Tensor  # [N]
     ids: Tensor  # [N], no two equal
@@ -133,9 +134,9 @@ class History:
         means = {track_id: sum(values) / len(values) for track_id, values in scores.items()}
         best = sorted(means, key=lambda track_id: (-means[track_id], track_id))[:most]
         return LostObjects(
-            ids=torch.tensor(best, dtype=torch.int64, device=ids.device),
-            labels=torch.tensor([labels[i] for i in best], dtype=torch.int64, device=ids.device),
-            scores=torch.tensor([means[i] for i in best], device=ids.device),
+            ids=torch.tensor(best, dtype=torch.int64),
+            labels=torch.tensor([labels[i] for i in best], dtype=torch.int64),
+            scores=torch.tensor([means[i] for i in best]),
         )
 
 
@@ -328,7 +329,7 @@ class Propagation(nn.Module):
         if len(lost.ids):
             padded = self._probabilities(history, current, lost)
             probabilities = padded[:, : size[0], : size[1]]
-            masks = (_resize(probabilities[None], frame)[0] > self.config.threshold).float()
+            masks = (_resize(probabilities[None], frame)[0] > self.config.threshold).cpu().float()
 
         visible = masks.flatten(1).any(1)
         masks = masks[visible]
@@ -358,7 +359,7 @@ class Propagation(nn.Module):
         height, width = current.shape[-2:]
         prior = spatial_prior(height, width, self.config.sigma, current.device)
         total = torch.zeros(len(lost.ids), height * STRIDE, width * STRIDE, device=current.device)
-        count = torch.zeros(len(lost.ids), 1, 1, device=current.device)
+        count = torch.zeros(len(lost.ids), 1, 1)
         averages_masks = self.config.average == "masks"
 
         # one past frame at a time, so that memory does not grow with their number
@@ -368,8 +369,8 @@ class Propagation(nn.Module):
             if len(present) == 0:
                 continue
 
-            labels = lost.labels[present]
-            boxes = frame.boxes[row[present]]
+            labels = upload(lost.labels[present], current.device)
+            boxes = upload(frame.boxes[row[present]], current.device)
             contrast = self.attend(frame.features, current, boxes, labels, prior=prior)
             attention = self._attention(contrast)
             if averages_masks:
@@ -378,8 +379,8 @@ class Propagation(nn.Module):
                 total[present] += attention
             count[present] += 1
 
-        mean = total / count
-        return mean if averages_masks else self._decode_in_parts(current, mean, lost.labels)
+        mean = total / upload(count, current.device)
+        return mean if averages_masks else self._decode_in_parts(current, mean, upload(lost.labels, current.device))
 
     def _decode_in_parts(self, current: Tensor, attention: Tensor, labels: Tensor) -> Tensor:
         """Mask probabilities of K objects, a few at a time."""

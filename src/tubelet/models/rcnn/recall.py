@@ -9,6 +9,7 @@ Letters: M objects in memory, L lost ones among them, N detections, K classes.
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import NamedTuple
 
 import torch
 from pydantic import Field
@@ -36,6 +37,27 @@ class RecallConfig(Config):
     change: float = Field(default=2.0, ge=1)  # largest factor by which its box's area may change between frames
 
 
+class Search(NamedTuple):
+    """C objects that may be lost, and what is seen at their last boxes.
+
+    Example:
+        >>> from tubelet.models.rcnn.recall import Search
+        >>> search = Search(objects=torch.tensor([1, 4]), logits=torch.tensor([[0.0, 1.0], [0.0, 2.0]]))
+        >>> search.of(torch.tensor([4]))
+        tensor([[0., 2.]])
+    """
+
+    objects: Tensor  # their positions in memory, ascending [C]
+    logits: Tensor  # of the match with the M objects in memory after the frame's detections, [C, M + 1]
+
+    def of(self, lost: Tensor) -> Tensor:
+        """Return the logits of some of them, by their positions in memory."""
+        return self.logits[torch.searchsorted(self.objects, lost)]
+
+
+NO_SEARCH = Search(torch.zeros(0, dtype=torch.int64), torch.zeros(0, 1))
+
+
 def missing(memory: Memory, detected: Tensor, config: RecallConfig) -> Tensor:
     """Return the positions in memory of lost objects to search for, [L].
 
@@ -44,12 +66,15 @@ def missing(memory: Memory, detected: Tensor, config: RecallConfig) -> Tensor:
         detected: Boxes of this frame's detections, [N, 4].
         config: Which objects are skipped.
     """
-    undetected = memory.seen < memory.time
-    recent = memory.seen >= memory.time - config.frames
-    lost = undetected & recent & ~memory.elsewhere
+    lost = recent(memory, config) & (memory.seen < memory.time)
     if len(detected) and lost.any():
         lost &= box_ops.iou(memory.boxes, detected).amax(1) <= config.overlap
     return lost.nonzero()[:, 0]
+
+
+def recent(memory: Memory, config: RecallConfig) -> Tensor:
+    """Return which objects were detected in this shot, and not too long ago: those that may be lost now, bool [M]."""
+    return (memory.seen >= memory.time - config.frames) & ~memory.elsewhere
 
 
 def faded(memory: Memory, lost: Tensor, decay: float) -> Tensor:
@@ -99,5 +124,5 @@ def same_probability(logits: Tensor, lost: Tensor) -> Tensor:
         >>> same_probability(torch.tensor([[0.0, 0.0, 100.0]]), lost=torch.tensor([1]))
         tensor([1.])
     """
-    rows = torch.arange(len(lost), device=lost.device)
+    rows = torch.arange(len(lost))
     return logits.float().softmax(1)[rows, lost + 1]

@@ -74,7 +74,7 @@ def targets_of(clips: list[Clip], images: Images) -> list[Targets]:
             is_crowd = torch.zeros(0, dtype=torch.bool, device=boxes.device)
 
         for t in range(len(clip)):
-            scale = images.scales[len(targets)]
+            scale = images.scales[len(targets)].to(boxes.device)
             present = box_ops.area(boxes[:, t]) > 0
             objects = present & ~is_crowd
             crowds = present & is_crowd

@@ -153,7 +153,7 @@ class TagModel(nn.Module):
     def step(self, state: Links, clip: Clip) -> tuple[Links, Tracks]:
         """Objects of the clip's key frames, soft masks at the tags' resolution, linked to those of the clip before."""
         objects = self.group(self.look(clip))
-        ids = torch.zeros(len(objects.masks), dtype=torch.int64, device=clip.index.device)
+        ids = torch.zeros(len(objects.masks), dtype=torch.int64, device=objects.masks.device)
         tracks = Tracks(ids=ids, scores=objects.scores, masks=objects.masks, index=clip.index)
         return link(state, tracks.at(clip.key), self.config.linking, clip.shot)
 

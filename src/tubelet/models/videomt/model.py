@@ -170,14 +170,13 @@ class VidEoMT(nn.Module):
 
         Key frames up to the last frame of the state are skipped. At a cut the queries start anew, and so do the ids.
         """
-        new = clip.key & (clip.index > state.time)
-        index = clip.index[new]
-        if len(index) == 0:
-            return state, Tracks.empty(index, len(self.classes), clip.size)
+        new = clip.at(clip.key & (clip.index > state.time))
+        if len(new) == 0:
+            return state, Tracks.empty(new.index, len(self.classes), clip.size)
 
         state = self._entered(state, clip.shot)
         frames: list[Tracks] = []
-        for chunk, times in self._chunks(clip.frames[new], index):
+        for chunk, times in self._chunks(new.frames, new.index):
             images, tokens = self._encode(chunk)
             for t, time in enumerate(times):
                 state, tracks = self._step_frame(state, tokens[[t]], images.sizes[t], time)

@@ -245,6 +245,16 @@ def test_the_best_boxes_are_cut_with_every_margin(number: int, margins: list[flo
             torch.testing.assert_close(regions[r], grow(boxes[n : n + 1], margin)[0])
 
 
+def test_each_group_has_its_best_boxes_cut_with_every_margin() -> None:
+    config = CropMaskConfig(margin=0.2, margins=(0.1, 0.3), several=1)
+    boxes = torch.rand(5, 4).cumsum(1) * 20
+    regions, rows = views(boxes, config, groups=(2, 0, 3))
+    first, first_rows = views(boxes[:2], config)
+    second, second_rows = views(boxes[2:], config)
+    assert torch.equal(regions, torch.cat([first, second]))
+    assert rows == first_rows + [2 + row for row in second_rows]
+
+
 def test_masks_of_several_cuts_are_the_mean_of_the_masks_of_each(build: Build, make_clip: MakeClip) -> None:
     clip, masks = make_clip((DOG, CAT)), {}
     for margins in ((0.1,), (0.4,), (0.1, 0.4), ()):

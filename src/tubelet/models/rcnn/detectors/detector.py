@@ -19,6 +19,7 @@ import torch
 from torch import Tensor, nn
 from torchvision.ops import roi_align
 
+from tubelet.core.devices import upload
 from tubelet.core.errors import ConfigError
 from tubelet.core.plugs import PlugConfig
 from tubelet.core.types import Losses
@@ -83,7 +84,7 @@ class Features:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Detections:
-    """N boxes of one image, best first, with their class probabilities.
+    """N boxes of one image, best first, with their class probabilities, on the CPU.
 
     Example:
         >>> from tubelet.models.rcnn.detectors.detector import Detections
@@ -108,6 +109,9 @@ class Detections:
 
     def __len__(self) -> int:
         return len(self.boxes)
+
+    def __add__(self, more: Detections) -> Detections:
+        return Detections(boxes=torch.cat([self.boxes, more.boxes]), scores=torch.cat([self.scores, more.scores]))
 
     def __getitem__(self, keep: Tensor | slice | list[int]) -> Detections:
         return replace(self, boxes=self.boxes[keep], scores=self.scores[keep])
@@ -206,7 +210,10 @@ class Detector(nn.Module, ABC):
 
     @abstractmethod
     def detect(self, features: Features, images: Images) -> list[Detections]:
-        """Detect the boxes of each image, best first, after suppression."""
+        """Detect the boxes of each image, best first, after suppression.
+
+        They are on the CPU, where all is decided that follows from a few boxes.
+        """
 
     @abstractmethod
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
@@ -224,7 +231,7 @@ class Detector(nn.Module, ABC):
 
         Args:
             features: of B images.
-            boxes: corners in input pixels, [N_i, 4] per image.
+            boxes: corners in input pixels, [N_i, 4] per image, on the CPU or on the device of the features.
             resolution: cells per side.
 
         Returns cells [sum N_i, C, resolution, resolution], in the order of the boxes.
@@ -249,24 +256,34 @@ class Detector(nn.Module, ABC):
             column = image_boxes.new_full((len(image_boxes), 1), image)
             numbered.append(torch.cat([column, image_boxes], 1))
         rows = torch.cat(numbered)
-        out = maps[0].new_zeros(len(rows), self.channels, resolution, resolution)
 
         area = (rows[:, 3] - rows[:, 1]) * (rows[:, 4] - rows[:, 2])
         size = area.clamp(min=1e-6).sqrt()
         level = torch.log2(size / (14 * self.strides[0])) + 1e-6
         level = level.floor().clamp(0, len(self.strides) - 1)
+        if self.fixed_shapes:
+            return self._cut_from_all(maps, rows, level, resolution)
 
+        order = level.argsort(stable=True)
+        counts = [(level == i).sum() for i in range(len(self.strides))]
+        parts = upload(rows[order], maps[0].device).split(torch.stack(counts).tolist())
+        cells = [
+            self._cut(level_maps, part, resolution, stride)
+            for level_maps, part, stride in zip(maps, parts, self.strides, strict=False)
+            if len(part)
+        ]
+        if not cells:
+            return maps[0].new_zeros(0, self.channels, resolution, resolution)
+        if len(cells) == 1:
+            return cells[0]
+        return torch.cat(cells)[upload(order.argsort(), maps[0].device)]
+
+    def _cut_from_all(self, maps: list[Tensor], rows: Tensor, level: Tensor, resolution: int) -> Tensor:
+        """Cut every row from every level, then choose that of its `level` [N]: shapes do not depend on values."""
+        out = maps[0].new_zeros(len(rows), self.channels, resolution, resolution)
         for i, (level_maps, stride) in enumerate(zip(maps, self.strides, strict=False)):
-            on_level = level == i
-            if self.fixed_shapes:
-                cells = self._cut(level_maps, rows, resolution, stride)
-                out = torch.where(on_level[:, None, None, None], cells, out)
-                continue
-
-            index = on_level.nonzero()[:, 0]
-            if len(index):
-                cells = self._cut(level_maps, rows[index], resolution, stride)
-                out = out.index_copy(0, index, cells)
+            cells = self._cut(level_maps, rows, resolution, stride)
+            out = torch.where((level == i)[:, None, None, None], cells, out)
         return out
 
     def _cut(self, maps: Tensor, rows: Tensor, resolution: int, stride: int) -> Tensor:

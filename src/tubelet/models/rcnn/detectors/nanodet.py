@@ -21,6 +21,7 @@ Letters: B images, A cells of all levels, K classes, M objects of an image.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Literal, NamedTuple
 
 import torch
@@ -37,6 +38,7 @@ from tubelet.models.inputs import Images, InputConfig, KeepArea
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
 from tubelet.models.rcnn.detectors.one_stage import (
     OneStageConfig,
+    calibrated,
     candidates,
     clip,
     regions_to_learn,
@@ -155,15 +157,9 @@ class NanoDet(Detector):
 
     def predict(self, features: Features) -> CellPrediction:
         """Class logits, distances and boxes of all cells."""
-        points = []
-        strides = []
-        for level, stride in zip(features.taps, STRIDES, strict=True):
-            grid = _grid(level, stride)
-            points.append(grid)
-            strides.append(grid.new_full((len(grid), 1), stride))
-
         logits, bins = self.raw_boxes(*features.taps)
-        return CellPrediction(logits.float(), bins.float(), torch.cat(points), torch.cat(strides))
+        points, strides = _cells(tuple(tap.shape[-2:] for tap in features.taps))
+        return CellPrediction(logits.float(), bins.float(), points.to(bins.device), strides.to(bins.device))
 
     def _logits(self, *levels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits of classes [B, A, K] and of distances [B, A, 4, 8] of the cells of all levels."""
@@ -179,25 +175,19 @@ class NanoDet(Detector):
         return logits, bins
 
     def detect(self, features: Features, images: Images) -> list[Detections]:
-        prediction = self.predict(features)
-        scores = self._calibrated(prediction.logits)
-        return [self._select(scores[i], prediction.at(i), size) for i, size in enumerate(images.sizes)]
-
-    def _select(self, scores: Tensor, prediction: CellPrediction, size: tuple[int, int]) -> Detections:
-        """Keep the best boxes of one image; only those of candidates are computed."""
-        rows = candidates(scores, self.config)
-        boxes = clip(prediction.rows(rows).boxes(), size)
-        return suppressed(scores[rows], boxes, self.config)
+        logits, bins = self.raw_boxes(*features.taps)
+        points, strides = _known_cells(tuple(tap.shape[-2:] for tap in features.taps))
+        detections = []
+        for size, best in zip(images.sizes, candidates(logits, bins.flatten(2), self.config), strict=True):
+            boxes = boxes_of(best.codes.unflatten(1, (4, BINS)), points[best.cells], strides[best.cells])
+            detections.append(suppressed(best.scores, clip(boxes, size), self.config))
+        return detections
 
     def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
         prediction = self.predict(features)
-        (scores,) = self._calibrated(prediction.logits)
+        (scores,) = calibrated(prediction.logits, self.config)
         (boxes,) = prediction.boxes()
         return select_fixed(scores, clip(boxes, images.sizes[0]), self.config)
-
-    def _calibrated(self, logits: Tensor) -> Tensor:
-        slope, shift = self.config.calibration
-        return (logits * slope + shift).sigmoid()
 
     def losses(self, features: Features, images: Images, targets: list[Targets]) -> tuple[Losses, list[Samples]]:
         prediction = self.predict(features)
@@ -241,15 +231,16 @@ class CellPrediction(NamedTuple):
         """That of one image."""
         return self._replace(logits=self.logits[image], bins=self.bins[image])
 
-    def rows(self, cells: Tensor) -> CellPrediction:
-        """That of some cells of one image."""
-        return CellPrediction(self.logits[cells], self.bins[cells], self.points[cells], self.strides[cells])
-
     def boxes(self) -> Tensor:
         """Corners in input pixels [(B), A, 4]."""
-        steps = torch.arange(BINS, device=self.bins.device, dtype=self.bins.dtype)
-        distances = (self.bins.softmax(-1) * steps).sum(-1) * self.strides
-        return torch.cat([self.points - distances[..., :2], self.points + distances[..., 2:]], -1)
+        return boxes_of(self.bins, self.points, self.strides)
+
+
+def boxes_of(bins: Tensor, points: Tensor, strides: Tensor) -> Tensor:
+    """Decode the boxes of cells: corners in input pixels [(B), A, 4]. The arguments are those of `CellPrediction`."""
+    steps = torch.arange(BINS, device=bins.device, dtype=bins.dtype)
+    distances = (bins.softmax(-1) * steps).sum(-1) * strides
+    return torch.cat([points - distances[..., :2], points + distances[..., 2:]], -1)
 
 
 class DetectionLoss(NamedTuple):
@@ -437,8 +428,17 @@ def _resized(x: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(x, size=like.shape[-2:], mode="bilinear", align_corners=False)
 
 
-def _grid(like: Tensor, stride: int) -> Tensor:
-    """Points (x, y) of a map's cells in input pixels, float32 [H W, 2]."""
-    y = torch.arange(like.shape[-2], device=like.device, dtype=torch.float32) * stride
-    x = torch.arange(like.shape[-1], device=like.device, dtype=torch.float32) * stride
-    return torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+def _cells(shapes: tuple[torch.Size, ...]) -> tuple[Tensor, Tensor]:
+    """Points (x, y) in input pixels [A, 2] and strides [A, 1] of the cells of all levels, of (height, width) each."""
+    points = []
+    strides = []
+    for (height, width), stride in zip(shapes, STRIDES, strict=True):
+        y = torch.arange(height, dtype=torch.float32) * stride
+        x = torch.arange(width, dtype=torch.float32) * stride
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), -1).flatten(0, 1)
+        points.append(grid)
+        strides.append(grid.new_full((len(grid), 1), stride))
+    return torch.cat(points), torch.cat(strides)
+
+
+_known_cells = lru_cache(maxsize=16)(_cells)

@@ -9,6 +9,7 @@ Letters: A boxes that the network scores, N detections, K classes.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Literal
 
 import torch
@@ -43,42 +44,72 @@ class OneStageConfig(DetectorConfig):
     found: int = Field(default=12, ge=1)  # detections per image that heads learn on, at most
 
 
-def select(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> Detections:
-    """Keep the best boxes of one image after suppression, best first.
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Candidates:
+    """The N cells of one image that enter suppression, best first, on the CPU.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
+        >>> from tubelet.models.rcnn.detectors.one_stage import candidates
+        >>> logits = torch.tensor([[[-2.0], [-9.0], [3.0]]])  # of one image, three cells, one class
+        >>> codes = torch.tensor([[[5.0], [6.0], [7.0]]])
+        >>> (best,) = candidates(logits, codes, NanoDetConfig())
+        >>> best.cells.tolist(), best.codes.tolist()
+        ([2, 0], [[7.0], [5.0]])
+    """
+
+    cells: Tensor  # [N], their positions among the cells (or anchors) of the image
+    scores: Tensor  # [N, K]
+    codes: Tensor  # [N, D], what their boxes are decoded from
+
+
+def candidates(logits: Tensor, codes: Tensor, config: OneStageConfig) -> list[Candidates]:
+    """Choose the cells of each image whose best score is above the threshold, at most MOST.
+
+    They are sorted where the network ran and leave its device together, the only wait; which of them
+    are above the threshold, and all that follows, is decided on the CPU.
 
     Args:
-        scores: probabilities [A, K].
+        logits: of classes, before calibration, [B, A, K].
+        codes: what boxes are decoded from, [B, A, D].
+        config: calibration and threshold.
+    """
+    best = calibrated(logits.amax(2).float(), config)  # calibration leaves the order of classes as it is
+    order = best.sort(stable=True, dim=1, descending=True).indices[:, :MOST, None]
+    leaving = torch.cat([order.float(), logits.take_along_dim(order, 1), codes.take_along_dim(order, 1)], 2)
+    return [_above(image, logits.shape[2], config) for image in leaving.cpu()]
+
+
+def _above(leaving: Tensor, num_classes: int, config: OneStageConfig) -> Candidates:
+    """Those of the sorted rows (cell, logits, codes) of one image whose best score is above the threshold."""
+    cells, logits, codes = leaving.split([1, num_classes, leaving.shape[1] - 1 - num_classes], 1)
+    scores = calibrated(logits, config)
+    above = scores.amax(1) > config.score_threshold
+    return Candidates(cells=cells[above, 0].long(), scores=scores[above], codes=codes[above])
+
+
+def calibrated(logits: Tensor, config: OneStageConfig) -> Tensor:
+    """Convert logits to scores, the share that is right."""
+    slope, shift = config.calibration
+    return (logits * slope + shift).sigmoid()
+
+
+def suppressed(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> Detections:
+    """Keep the best of candidates by greedy suppression.
+
+    Args:
+        scores: probabilities of candidates, best first [A, K].
         boxes: corners in input pixels [A, 4].
         config: thresholds.
 
     Example:
         >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
-        >>> from tubelet.models.rcnn.detectors.one_stage import select
+        >>> from tubelet.models.rcnn.detectors.one_stage import suppressed
         >>> boxes = torch.tensor([[0.0, 0, 10, 10], [1, 0, 10, 10], [50, 50, 60, 60]])
-        >>> scores = torch.tensor([[0.9], [0.8], [0.01]])
-        >>> select(scores, boxes, NanoDetConfig()).boxes.tolist()
-        [[0.0, 0.0, 10.0, 10.0]]
+        >>> scores = torch.tensor([[0.9], [0.8], [0.7]])
+        >>> suppressed(scores, boxes, NanoDetConfig()).boxes.tolist()
+        [[0.0, 0.0, 10.0, 10.0], [50.0, 50.0, 60.0, 60.0]]
     """
-    rows = candidates(scores, config)
-    return suppressed(scores[rows], boxes[rows], config)
-
-
-def candidates(scores: Tensor, config: OneStageConfig) -> Tensor:
-    """Return the rows of scores [A, K] whose best is above the threshold, best first, at most MOST.
-
-    Example:
-        >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
-        >>> from tubelet.models.rcnn.detectors.one_stage import candidates
-        >>> candidates(torch.tensor([[0.2], [0.01], [0.9]]), NanoDetConfig()).tolist()
-        [2, 0]
-    """
-    best = scores.amax(1)
-    rows = (best > config.score_threshold).nonzero()[:, 0]
-    return rows[best[rows].argsort(descending=True, stable=True)[:MOST]]
-
-
-def suppressed(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> Detections:
-    """Keep the best of candidates [A, K], [A, 4], which are sorted, by greedy suppression."""
     best = scores.amax(1)
     if config.suppress == "across_classes":
         keep = nms(boxes, best, config.nms)
@@ -90,7 +121,7 @@ def suppressed(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> Detecti
 
 
 def select_fixed(scores: Tensor, boxes: Tensor, config: OneStageConfig) -> tuple[Detections, Tensor]:
-    """`select` by fixed shapes, for files: always `max_detections` boxes, and which of them exist, bool [D].
+    """Choose and suppress by fixed shapes, for files: always `max_detections` boxes, and which of them exist, bool [D].
 
     Example:
         >>> from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
@@ -130,9 +161,10 @@ def regions_to_learn(
     regions = truth[chosen] + (torch.rand_like(extent) * 2 - 1) * config.jitter * extent
 
     if len(truth) and len(detections):
-        overlap, owner = box_ops.iou(detections.boxes, truth).max(1)
+        found = detections.boxes.to(truth.device)
+        overlap, owner = box_ops.iou(found, truth).max(1)
         near = (overlap > 0.5).nonzero()[: config.found, 0]
-        regions = torch.cat([regions, detections.boxes[near]])
+        regions = torch.cat([regions, found[near]])
         chosen = torch.cat([chosen, owner[near]])
 
     regions = clip(regions, size)

@@ -14,6 +14,7 @@ Letters: B images, A anchors of all maps, K classes, M objects of an image.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 from typing import Any, Literal
 
 import timm
@@ -29,7 +30,14 @@ from tubelet.engines.graph import Graph
 from tubelet.models.backbones import hold_norms
 from tubelet.models.inputs import Images, InputConfig, Stretch
 from tubelet.models.rcnn.detectors.detector import Detections, Detector, Features, Samples, Targets
-from tubelet.models.rcnn.detectors.one_stage import OneStageConfig, regions_to_learn, select, select_fixed
+from tubelet.models.rcnn.detectors.one_stage import (
+    OneStageConfig,
+    calibrated,
+    candidates,
+    regions_to_learn,
+    select_fixed,
+    suppressed,
+)
 
 TAPS = (576, 1280, 512, 256, 256, 128)  # channels of the six maps that predict boxes
 ANCHORS = (3, 6, 6, 6, 6, 6)
@@ -170,22 +178,18 @@ class SSDLite(Detector):
     def detect(self, features: Features, images: Images) -> list[Detections]:
         """Detect the boxes of each image, best first, after suppression."""
         logits, codes = self.predict(features)
-        slope, shift = self.config.calibration
-        anchors = anchor_boxes([tap.shape[-2:] for tap in features.taps], images.pixels.device)
-        size = codes.new_tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
-
-        scores = (logits.float() * slope + shift).sigmoid()
-        boxes = [decode(image_codes.float(), anchors).clamp(0, 1) * size for image_codes in codes]
-        return [
-            select(image_scores, image_boxes, self.config)
-            for image_scores, image_boxes in zip(scores, boxes, strict=True)
-        ]
+        anchors = _known_anchors(tuple(tap.shape[-2:] for tap in features.taps))
+        size = torch.tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
+        detections = []
+        for best in candidates(logits, codes, self.config):
+            boxes = decode(best.codes, anchors[best.cells]).clamp(0, 1) * size
+            detections.append(suppressed(best.scores, boxes, self.config))
+        return detections
 
     def detect_fixed(self, features: Features, images: Images) -> tuple[Detections, Tensor]:
         """Do `detect` for one image with fixed shapes: `max_detections` boxes, and which of them exist, bool [D]."""
         (logits,), (codes,) = self.predict(features)
-        slope, shift = self.config.calibration
-        scores = (logits * slope + shift).sigmoid()
+        scores = calibrated(logits, self.config)
 
         anchors = anchor_boxes([tap.shape[-2:] for tap in features.taps], codes.device)
         size = codes.new_tensor([images.pixels.shape[-1], images.pixels.shape[-2]] * 2)
@@ -314,6 +318,11 @@ def anchor_boxes(shapes: list[torch.Size], device: torch.device) -> Tensor:
         level_sizes = sizes.expand(len(centres), -1, 2)
         anchors.append(torch.cat([level_centres, level_sizes], -1).view(-1, 4))
     return torch.cat(anchors)
+
+
+@lru_cache(maxsize=16)
+def _known_anchors(shapes: tuple[torch.Size, ...]) -> Tensor:
+    return anchor_boxes(list(shapes), torch.device("cpu"))
 
 
 def decode(codes: Tensor, anchors: Tensor) -> Tensor:

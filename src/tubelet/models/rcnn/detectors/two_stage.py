@@ -8,6 +8,8 @@ Letters: B images, P proposals, S sampled regions of an image, A anchors, M obje
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Literal
 
 import torch
@@ -19,7 +21,7 @@ from torchvision.models.detection.anchor_utils import AnchorGenerator
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHead
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead, concat_box_prediction_layers
-from torchvision.ops import FeaturePyramidNetwork, batched_nms, clip_boxes_to_image
+from torchvision.ops import FeaturePyramidNetwork, batched_nms, clip_boxes_to_image, remove_small_boxes
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from tubelet.core import boxes as box_ops
@@ -115,12 +117,36 @@ class TwoStage(Detector):
         return tuple(self.fpn(levels).values())
 
     def propose(self, features: Features, images: Images) -> list[Tensor]:
-        """Propose regions of each image as at test, best first: corners in input pixels, [P, 4] per image."""
-        training = self.rpn.training
-        self.rpn.training = False
-        proposals, _ = self.rpn(ImageList(images.pixels, images.sizes), dict(enumerate(features.taps)))
-        self.rpn.training = training
-        return list(proposals)
+        """Propose regions of each image as at test, best first: corners in input pixels, [P, 4] per image, on the CPU.
+
+        It is torchvision's selection; but the best anchors of each level are chosen on the device, and
+        all that follows, whose shapes depend on values, is done on the CPU, after one wait.
+        """
+        leaving = []
+        levels = []
+        start = 0
+        for number, (scores, codes) in enumerate(zip(*self.rpn.head(features.taps), strict=True)):
+            logits, codes = _per_anchor(scores, codes)
+            best, rows = logits.topk(min(self.config.proposals_per_level, logits.shape[1]), 1)
+            row_codes = codes.take_along_dim(rows[..., None], 1)
+            leaving.append(torch.cat([(rows + start)[..., None].float(), best[..., None], row_codes], 2))
+            levels += [number] * rows.shape[1]
+            start += logits.shape[1]
+
+        shapes = tuple(level.shape[-2:] for level in features.taps)
+        anchors = _known_anchors(tuple(self.all_strides), shapes, images.pixels.shape[-2:])
+        per_image = zip(torch.cat(leaving, 1).cpu(), images.sizes, strict=True)
+        return [self._suppressed(rows, anchors, torch.tensor(levels), size) for rows, size in per_image]
+
+    def _suppressed(self, rows: Tensor, anchors: Tensor, levels: Tensor, size: tuple[int, int]) -> Tensor:
+        """Decode rows (anchor, logit, four codes) of one image and suppress duplicates within each level."""
+        anchors = anchors[rows[:, 0].long()]
+        boxes = clip_boxes_to_image(self.rpn.box_coder.decode(rows[:, 2:], [anchors])[:, 0], size)
+        scores = rows[:, 1].sigmoid()
+        large_enough = remove_small_boxes(boxes, self.rpn.min_size)
+        boxes = boxes[large_enough]
+        keep = batched_nms(boxes, scores[large_enough], levels[large_enough], self.config.proposal_nms)
+        return boxes[keep[: self.config.proposals]]
 
     def classify(self, features: Features, boxes: list[Tensor]) -> tuple[Tensor, Tensor]:
         """Predict class logits [P, K + 1] and box codes [P, 4 (K + 1)] for the boxes of all images, in order."""
@@ -135,6 +161,7 @@ class TwoStage(Detector):
         """Detect the boxes of each image, best first; a row of scores has one class above 0, its label."""
         proposals = self.propose(features, images)
         logits, codes = self.classify(features, proposals)
+        logits, codes = torch.cat([logits, codes], 1).cpu().split([logits.shape[1], codes.shape[1]], 1)
 
         counts = [len(image_proposals) for image_proposals in proposals]
         scores = logits.softmax(1).split(counts)
@@ -216,7 +243,7 @@ class TwoStage(Detector):
         with torch.no_grad():
             proposals = self.propose(features, images)
             for image_proposals, target in zip(proposals, targets, strict=True):
-                image_boxes, owner = self._sample(image_proposals, target)
+                image_boxes, owner = self._sample(image_proposals.to(target.boxes.device), target)
                 boxes.append(image_boxes)
                 owners.append(owner)
 
@@ -329,11 +356,8 @@ class _Anchors(AnchorGenerator):
 
 def _proposal_network(config: TwoStageConfig, strides: list[int]) -> RegionProposalNetwork:
     """Build the proposal network, with anchors of three ratios at one scale of 8 strides on every level."""
-    sizes = tuple((8 * stride,) for stride in strides)
-    ratios = ((0.5, 1.0, 2.0),) * len(strides)
-    anchors = _Anchors(sizes, ratios)
     return RegionProposalNetwork(
-        anchors,
+        _anchors(strides),
         _Head(config.channels, 3),
         fg_iou_thresh=0.7,
         bg_iou_thresh=0.3,
@@ -343,6 +367,21 @@ def _proposal_network(config: TwoStageConfig, strides: list[int]) -> RegionPropo
         post_nms_top_n={"training": config.proposals, "testing": config.proposals},
         nms_thresh=config.proposal_nms,
     )
+
+
+def _anchors(strides: Sequence[int]) -> _Anchors:
+    sizes = tuple((8 * stride,) for stride in strides)
+    ratios = ((0.5, 1.0, 2.0),) * len(strides)
+    return _Anchors(sizes, ratios)
+
+
+@lru_cache(maxsize=16)
+def _known_anchors(strides: tuple[int, ...], shapes: tuple[torch.Size, ...], image: torch.Size) -> Tensor:
+    """The anchors [A, 4] of all levels, on the CPU, for maps and an image of these heights and widths."""
+    maps = [torch.empty(()).expand(1, 1, *shape) for shape in shapes]
+    pixels = torch.empty(()).expand(1, 1, *image)
+    (anchors,) = _anchors(strides)(ImageList(pixels, [(image[0], image[1])]), maps)
+    return anchors
 
 
 def _per_anchor(scores: Tensor, codes: Tensor) -> tuple[Tensor, Tensor]:

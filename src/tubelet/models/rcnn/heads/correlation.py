@@ -69,7 +69,7 @@ class CorrelationHead(CorrelationMatch, MatchPlug):
     def compare(self, features: Features, boxes: Tensor, current: Tensor, known: Tensor) -> Tensor:
         """Compute match logits [N, M + 1] of boxes [N, 4] of one image, in input pixels."""
         frame_map = self._map(features)
-        logits: Tensor = self(current, known, frame_map, boxes / self.stride)
+        logits: Tensor = self(current, known, frame_map, boxes.to(frame_map.device) / self.stride)
         return logits
 
     def compare_training(
@@ -98,7 +98,7 @@ class CorrelationHead(CorrelationMatch, MatchPlug):
         if self.conv2 is None or len(ids) == 0:
             return []
 
-        best = self.compare(features, box, current, known)[0, 1:].argmax()
+        best = int(self.compare(features, box, current, known)[0, 1:].argmax())
         refined = self.refine(known[best][None], self._map(features))
         probabilities = self.conv2(refined)[0].sigmoid()
 

@@ -25,6 +25,7 @@ from torchvision.ops import roi_align
 
 from tubelet.core import boxes as box_ops
 from tubelet.core.boxes import grow
+from tubelet.core.devices import upload
 from tubelet.core.types import Losses
 from tubelet.engines.graph import Graph
 from tubelet.models.backbones import hold_norms
@@ -144,24 +145,24 @@ class CropMaskHead(MaskPlug):
         target_masks = batch.masks(samples, boxes, logits.shape[-1])
         return {"mask": outline_loss(logits[:, 0].float(), target_masks)}
 
-    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> FrameMasks:
+    def masks(self, view: View, boxes: Tensor, labels: Tensor, groups: Sequence[int] = ()) -> FrameMasks:
         """Compute mask probabilities in the whole frame.
 
-        The masks of an object that is cut several times are averaged. Only masks that need a second
-        look are predicted again.
+        The masks of an object that is cut several times are averaged: of the first of each group.
+        Only masks that need a second look are predicted again.
         """
         if len(boxes) == 0:
-            return FrameMasks.none(boxes, view.size)
+            return FrameMasks.none(view.size)
 
-        regions, rows = views(boxes, self.config)
-        probabilities = self.probabilities(view, regions)
+        regions, rows = views(boxes, self.config, groups)
+        probabilities = self.probabilities(view, regions).cpu()
 
         if self.config.second_look:
             mask_boxes = tight(probabilities, regions)
             again = self._needs_second_look(mask_boxes, boxes[rows]).nonzero()[:, 0]
             if len(again):
                 regions = regions.index_copy(0, again, self.reach(mask_boxes[again]))
-                probabilities[again] = self.probabilities(view, regions[again])
+                probabilities[again] = self.probabilities(view, regions[again]).cpu()
 
         return paste(probabilities, regions / view.scale, view.size, rows)
 
@@ -313,14 +314,16 @@ def cut(frames: Sequence[Tensor], boxes: Sequence[Tensor], size: int) -> Tensor:
     crops = []
     for frame, frame_boxes in zip(frames, boxes, strict=True):
         pixels = (frame[None].float() - 127.5) / 127.5
-        crops.append(roi_align(pixels, [frame_boxes.float()], size, 1.0, 2, aligned=True))
+        rows = upload(frame_boxes.float(), frame.device)
+        crops.append(roi_align(pixels, [rows], size, 1.0, 2, aligned=True))
     return torch.cat(crops)
 
 
-def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, list[int]]:
+def views(boxes: Tensor, config: CropMaskConfig, groups: Sequence[int] = ()) -> tuple[Tensor, list[int]]:
     """Choose the regions [R, 4] to cut for boxes [N, 4] in inference, and the number of the box of each.
 
-    The first `several` boxes are cut with each of the `margins`, the others once.
+    The first `several` boxes of each group are cut with each of the `margins`, the others once.
+    `groups` are the sizes of the groups; without, all boxes are one.
 
     Example:
         >>> from tubelet.models.rcnn.heads.crops import CropMaskConfig, views
@@ -337,11 +340,16 @@ def views(boxes: Tensor, config: CropMaskConfig) -> tuple[Tensor, list[int]]:
     margins = config.margins or (config.margin,)
     several = config.several
 
-    regions = [grow(boxes[:several], margin) for margin in margins]
-    regions.append(grow(boxes[several:], config.margin))
+    regions = []
+    rows: list[int] = []
+    start = 0
+    for group in boxes.split(list(groups or [len(boxes)])):
+        regions += [grow(group[:several], margin) for margin in margins]
+        regions.append(grow(group[several:], config.margin))
 
-    numbers = range(len(boxes))
-    rows = [*numbers[:several]] * len(margins) + [*numbers[several:]]
+        numbers = range(start, start + len(group))
+        rows += [*numbers[:several]] * len(margins) + [*numbers[several:]]
+        start += len(group)
     return torch.cat(regions), rows
 
 

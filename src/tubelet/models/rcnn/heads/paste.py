@@ -52,15 +52,19 @@ class Extent(NamedTuple):
 
 
 class FrameMasks(NamedTuple):
-    """Mask probabilities of N objects in a whole frame; each is 0 outside of its extent."""
+    """Mask probabilities of N objects in a whole frame, on the CPU; each is 0 outside of its extent."""
 
     probabilities: Tensor  # [N, H, W]
     extents: list[Extent]
 
     @classmethod
-    def none(cls, like: Tensor, size: tuple[int, int]) -> FrameMasks:
-        """Return the masks of no objects, on the device of `like`."""
-        return cls(like.new_zeros(0, *size), [])
+    def none(cls, size: tuple[int, int]) -> FrameMasks:
+        """Return the masks of no objects."""
+        return cls(torch.zeros(0, *size), [])
+
+    def part(self, objects: slice) -> FrameMasks:
+        """Return the masks of some of the objects, without a copy."""
+        return FrameMasks(self.probabilities[objects], self.extents[objects])
 
 
 def paste(masks: Tensor, boxes: Tensor, size: tuple[int, int], owners: Sequence[int] | None = None) -> FrameMasks:

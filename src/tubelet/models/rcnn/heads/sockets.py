@@ -11,6 +11,7 @@ H and W the frame's size.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -74,7 +75,7 @@ class Batch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
-    """One frame of a stream, as heads read it."""
+    """One frame of a stream, as heads read it: its pixels and maps on their device, boxes on the CPU."""
 
     detector: Detector
     features: Features  # of one image
@@ -139,13 +140,23 @@ class MaskPlug(nn.Module, ABC):
         Exported networks use this: all shapes follow from N alone.
         """
 
-    def masks(self, view: View, boxes: Tensor, labels: Tensor) -> FrameMasks:
-        """Compute mask probabilities in the whole frame, of boxes [N, 4] in input pixels."""
+    def masks(self, view: View, boxes: Tensor, labels: Tensor, groups: Sequence[int] = ()) -> FrameMasks:
+        """Compute mask probabilities in the whole frame, of boxes [N, 4] in input pixels.
+
+        Masks leave the device as they are predicted, a few thousand cells an object whatever the
+        size of the frame, all at once, and are pasted on the CPU.
+
+        Args:
+            view: The frame.
+            boxes: Boxes on the CPU, in groups each of which has its best first.
+            labels: Their classes [N].
+            groups: Number of boxes in each group; without, all are one.
+        """
         if len(boxes) == 0:
-            return FrameMasks.none(boxes, view.size)
+            return FrameMasks.none(view.size)
 
         regions, masks = self.inside(view, boxes, labels)
-        return paste(masks, regions / view.scale, view.size)
+        return paste(masks.cpu(), regions / view.scale, view.size)
 
     def reach(self, boxes: Tensor) -> Tensor:
         """Return the regions [N, 4] that the masks of the boxes cover; by default the boxes."""
@@ -210,7 +221,8 @@ class MatchPlug(nn.Module, ABC):
         """Compute match logits [N, M + 1] of boxes [N, 4] of one image; column 0 is a new object.
 
         `current` are the descriptors of the boxes, `known` those of the M known objects. Boxes are
-        in input pixels.
+        in input pixels, in inference on the CPU. The column of an object must not depend on the
+        other objects.
         """
 
     def compare_training(

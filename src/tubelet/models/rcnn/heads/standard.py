@@ -146,7 +146,7 @@ class MaskHead(MaskPlug):
         regions = self.reach(boxes)
         cells = view.cells(regions, self.config.resolution)
         (logits,) = self.network(cells)
-        return regions, self.of_class(logits, labels).float().sigmoid()
+        return regions, self.of_class(logits, labels.to(logits.device)).float().sigmoid()
 
     def reach(self, boxes: Tensor) -> Tensor:
         """Enlarge boxes [N, 4] by the configured margin."""
