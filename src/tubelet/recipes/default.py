@@ -70,7 +70,7 @@ MODEL = SSDLITE.but(
         jittered=8,
         found=8,
     ),
-    association=SSDLITE.association.but(weak_keep=30),
+    association=SSDLITE.association.but(weak_keep=30, shrunk=0.6),
     naming=NamingConfig(),
 )
 

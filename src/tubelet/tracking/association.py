@@ -207,20 +207,22 @@ def take_wholes(
         return assigned
 
     areas = box_ops.area(boxes).clamp(min=1)
-    usual = usual_areas[assigned.clamp(min=0).to(usual_areas.device)].clamp(min=1)
-    is_part = (assigned >= 0).to(boxes.device) & (areas < config.shrunk * usual)
+    usual = usual_areas[assigned.clamp(min=0)].clamp(min=1)
+    is_part = (assigned >= 0) & (areas < config.shrunk * usual)
 
     # [N, N]: whether detection i may continue the object of detection j
     nearer = (areas[:, None] / usual).log().abs() < (areas / usual).log().abs()
-    holds = (box_ops.coverage(boxes, boxes).T > config.shadow) & (labels[:, None] == labels)
-    may_continue = (is_part & nearer & holds).cpu()
+    share_inside = box_ops.coverage(boxes, boxes).T
+    same_label = labels[:, None] == labels
+    may_continue = is_part & nearer & same_label & (share_inside > config.shadow)
 
     assigned = assigned.clone()
     for i in (assigned == NEW).nonzero()[:, 0].tolist():
         parts = (may_continue[i] & (assigned >= 0)).nonzero()[:, 0]
         if len(parts):
-            largest = parts[areas.cpu()[parts].argmax()]
-            assigned[i], assigned[largest] = assigned[largest].clone(), NEW
+            largest = parts[areas[parts].argmax()]
+            assigned[i] = assigned[largest].clone()
+            assigned[largest] = NEW
     return assigned
 
 

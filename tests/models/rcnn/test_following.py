@@ -249,6 +249,15 @@ def test_an_unseen_object_is_kept_for_as_many_frames_as_told(follow: Any) -> Non
     assert ids(*follow([here], *[[]] * 50, [here]))[-1] == [1]
 
 
+def test_an_object_of_which_only_a_part_was_seen_is_the_whole_again(follow: Any) -> None:
+    whole = ((2.0, 2.0, 92.0, 42.0), 0, 0.9)
+    part = ((2.0, 2.0, 32.0, 42.0), 0, 0.8)
+    script = [[whole], [part], [part], [part, whole], [whole]]
+    nearest = ("association.assignment=optimal", "association.iou_weight=50", "association.shadow=0.5")
+    assert ids(*follow(*script, overrides=nearest)) == [[1], [1], [1], [1, 2], [2]]
+    assert ids(*follow(*script, overrides=(*nearest, "association.shrunk=0.6"))) == [[1]] * 5
+
+
 def test_a_new_object_needs_the_score_of_birth_from_the_first_frame_on(follow: Any) -> None:
     script = [[(LEFT, 0, 0.4), (RIGHT, 0, 0.6)], [(LEFT, 0, 0.4), (RIGHT, 0, 0.1)], [(LEFT, 0, 0.5)]]
     assert ids(*follow(*script, overrides=("association.birth=0.5",))) == [[1], [1], [2]]

@@ -11,14 +11,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from tubelet.core import boxes as box_ops
 from tubelet.models.rcnn.context import FrameFeatures, Size
 from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.propagation import History
 from tubelet.tracking.association import NEW
 
 NO_HISTORY = History()
+FOLLOWS = 0.1  # how far, of 1, the usual area of an object goes to that of its box in a frame
 PER_OBJECT = ("descriptors", "boxes", "labels", "ids", "seen", "scores")
-OPTIONAL = ("confirmed", "votes")  # per object too
+OPTIONAL = ("areas", "confirmed", "votes")  # per object too
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,6 +48,7 @@ class Memory:
     scores: Tensor  # [M, K] class probabilities in that frame; with persistence, the best so far
     confirmed: Tensor | None = None  # [M] the last frame in which each was detected, and not weakly; None: as `seen`
     votes: Tensor | None = None  # [M, K] of all frames for its class (`naming.py`); None: frames do not vote
+    areas: Tensor | None = None  # [M] of the boxes, usually: a geometric mean that follows slowly; None: not needed
     next_id: int = 1
     time: int = -1  # the last frame that was read
     size: Size | None = None  # of the input at that frame
@@ -121,7 +124,8 @@ def resized(memory: Memory, size: Size) -> Memory:
     height, width = size
     old_height, old_width = memory.size
     stretch = memory.boxes.new_tensor([width / old_width, height / old_height] * 2)
-    return replace(memory, size=size, boxes=memory.boxes * stretch, frames=(), history=NO_HISTORY)
+    areas = None if memory.areas is None else memory.areas * stretch[0] * stretch[1]
+    return replace(memory, size=size, boxes=memory.boxes * stretch, areas=areas, frames=(), history=NO_HISTORY)
 
 
 def forget(
@@ -176,6 +180,7 @@ def remember(
     persistence: float = 0.0,
     votes: Tensor | None = None,
     weak: Tensor | None = None,
+    areas: bool = False,
 ) -> tuple[Memory, Tensor, Detections]:
     """Overwrite the entries of matched objects and append new ones.
 
@@ -191,6 +196,7 @@ def remember(
         votes: Of each detection for its class, [N, K], added to those of its object; None: frames
             do not vote.
         weak: Detections that do not confirm their object, bool [N]; None: all do.
+        areas: Whether the usual areas of objects are kept.
 
     Returns:
         The memory, and ids and detections of those that were not dropped.
@@ -241,6 +247,9 @@ def remember(
     if weak is not None:
         updated["confirmed"] = _last_confirmed(memory.confirmed, decided, weak, time)
 
+    if areas:
+        updated["areas"] = _usual_areas(memory.areas, decided, found.boxes)
+
     rows = newest(decided, len(memory.ids))
     first_rows = torch.cat([torch.arange(len(memory.ids)), rows[len(memory.ids) :]])
     fields: dict[str, Any] = {}
@@ -290,3 +299,12 @@ def _last_confirmed(past: Tensor | None, decided: Tensor, weak: Tensor, time: in
         return confirmed
     is_stale = weak & (decided >= 0)
     return torch.where(is_stale, past[decided.clamp(min=0)], confirmed)
+
+
+def _usual_areas(past: Tensor | None, decided: Tensor, boxes: Tensor) -> Tensor:
+    """The usual area of each detection's object, [N]; in logarithms it goes a tenth of the way to the box's."""
+    areas = box_ops.area(boxes.float()).clamp(min=1)
+    if past is None or len(past) == 0:
+        return areas
+    moved = past[decided.clamp(min=0)] ** (1 - FOLLOWS) * areas**FOLLOWS
+    return torch.where(decided >= 0, moved, areas)

@@ -53,6 +53,7 @@ from tubelet.tracking.association import (
     associate,
     cue_scores,
     drop_shadows,
+    take_wholes,
 )
 
 
@@ -351,6 +352,8 @@ class MaskTrackRCNN(nn.Module):
         decided = associate(
             self._match_table(memory, detections, logits[:count, : known + 1]), detections.confidence, config
         )
+        if memory.areas is not None:
+            decided = take_wholes(decided, detections.boxes, detections.labels, memory.areas, config)
         decided = drop_shadows(decided, detections.boxes, detections.labels, config.shadow)
 
         # an object that is detected looks like its detection from now on
@@ -377,8 +380,18 @@ class MaskTrackRCNN(nn.Module):
         votes = None
         if self.config.naming is not None and memory.size is not None:
             votes = votes_of(detections, memory.size, self.config.naming.size)
-        weak = detections.confidence < self.config.association.birth
-        return remember(memory, descriptors, detections, decided, time, self.config.persistence, votes, weak)
+        association = self.config.association
+        return remember(
+            memory,
+            descriptors,
+            detections,
+            decided,
+            time,
+            self.config.persistence,
+            votes,
+            weak=detections.confidence < association.birth,
+            areas=association.shrunk > 0,
+        )
 
     def _named(self, memory: Memory, ids: Tensor, detections: Detections) -> Detections:
         """Let the votes of all frames name the objects with these ids [N]."""
