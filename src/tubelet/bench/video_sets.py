@@ -21,6 +21,7 @@ from tubelet.data.clips import ClipDataset
 from tubelet.data.geometry import Geometry, HorizontalFlip, PseudoMotion, RandomScaleCrop
 from tubelet.data.pasting import PasteObjects
 from tubelet.data.sampling import Repeat
+from tubelet.data.transforms import AnyTransform
 from tubelet.formats.classes import translate
 from tubelet.formats.lazy import JoinedVideos, LazyVideos, MappedVideos
 from tubelet.recipes.small import HEIGHT, PLAIN, WIDTH
@@ -143,9 +144,9 @@ class PastedVideos(LazyVideos[int]):
 
     cache_size = 256  # writing a set reads it several times
 
-    def __init__(self, sources: VideoSet, seed: int, numbers: range) -> None:
+    def __init__(self, sources: VideoSet, seed: int, numbers: range, motion: Sequence[AnyTransform] = MOTION) -> None:
         super().__init__(numbers)
-        self.clips = ClipDataset(sources, Repeat(frames=PLAIN.frames), MOTION, seed, keep_ignored=True)
+        self.clips = ClipDataset(sources, Repeat(frames=PLAIN.frames), motion, seed, keep_ignored=True)
 
     def make(self, entry: int) -> Video:
         return _video(f"pasted-{entry:05d}", self.clips[entry])

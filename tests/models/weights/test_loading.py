@@ -288,6 +288,17 @@ def test_a_model_of_other_classes_gives_all_but_what_names_them(saved: Path, sma
     assert torch.equal(model.state_dict()["match.layers.0.weight"], load_file(saved)["match.layers.0.weight"])
 
 
+def test_a_class_that_both_know_keeps_what_was_learned_of_it() -> None:
+    bundled = weights.load("default", device="cpu", engine="torch")
+    model = bundled.config.build(("goat", "dog"))
+    before = model.state_dict()["detector.classes.0.weight"].clone()
+    assert weights.start_from(model, "default") == []
+    now = model.state_dict()["detector.classes.0.weight"]
+    known = bundled.state_dict()["detector.classes.0.weight"][bundled.classes.index("dog")]
+    assert torch.equal(now[1], known)
+    assert torch.equal(now[0], before[0])
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
 def test_a_plain_backbone_fills_the_backbone(name: str, small_config: MaskTrackConfig, tmp_path: Path) -> None:
     torch.manual_seed(7)

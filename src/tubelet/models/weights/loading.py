@@ -7,7 +7,7 @@ the config of a published file, hub.py lists the models of the hub.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -355,6 +355,8 @@ def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone
             `torchvision/r2plus1d_18`, `torchvision/resnet50` and `torchvision/resnet101` are downloaded.
         parts: `backbone` takes the trunk alone, from any model with the same one.
 
+    A class that the source knows by the same name keeps what its class head has learned of it, whatever the others are.
+
     Returns:
         The names of the tensors that keep their random values.
 
@@ -368,6 +370,8 @@ def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone
         tensors = _renamed(read_tensors(find(source)), model)
 
     tensors = _resized_positions(_trunks(tensors) | tensors, target)
+    if isinstance(model, AnyModel) and not source.startswith("torchvision/"):
+        tensors |= _shared_classes(tensors, target, _classes_of(find(source)), model.classes)
     if isinstance(model, VidEoMT):
         tensors = resized_vit(tensors, model.config.encoder)
     if parts == "backbone":
@@ -441,6 +445,28 @@ def _resized_positions(tensors: dict[str, Tensor], target: Mapping[str, Tensor])
         return tensors
     resized = F.interpolate(learned, position.shape[-2:], mode="bilinear", align_corners=False)
     return tensors | {"mask.position": resized}
+
+
+def _shared_classes(
+    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], known: Sequence[str], classes: Sequence[str]
+) -> dict[str, Tensor]:
+    """Heads of one row a class, for other classes than the file's, with its rows of those that both know."""
+    rows = {row: known.index(name) for row, name in enumerate(classes) if name in known}
+    heads = {}
+    for key, tensor in tensors.items():
+        head = target.get(key)
+        if head is None or not rows or tensor.shape == head.shape:
+            continue
+        if (len(tensor), len(head)) == (len(known), len(classes)) and tensor.shape[1:] == head.shape[1:]:
+            heads[key] = head.clone()
+            heads[key][list(rows)] = tensor[list(rows.values())]
+    return heads
+
+
+def _classes_of(path: Path) -> list[str]:
+    """The names of the classes that a model's file has; none where it does not say."""
+    names = decode_json(read_metadata(path).get("classes", "[]"), str(path))
+    return [str(name) for name in names] if isinstance(names, list) else []
 
 
 def _trunks(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
