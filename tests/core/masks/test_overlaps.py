@@ -3,6 +3,7 @@ from __future__ import annotations
 import pickle
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -48,6 +49,23 @@ def test_frame_by_frame_counts_are_those_of_dense_masks(seed: int) -> None:
     found = overlaps.frame_intersections(packed[:2], packed[2:])
     for t, n, m in np.ndindex(length, 2, 3):
         assert found[t, n, m] == (stacks[n][t] & stacks[2 + m][t]).sum()
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_counts_are_the_same_where_a_long_video_is_compared_in_parts(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(seed)
+    size = (6, 8)
+    tracks, stacks = zip(*(random_track(rng, 12, size) for _ in range(5)), strict=True)
+    packed = tubes.pack(tracks, size)
+    monkeypatch.setattr(overlaps, "MOST_COLUMNS", size[1] * 10)  # frames of all tracks at once
+    by_frame = overlaps.frame_intersections(packed[:2], packed[2:])
+    in_total = overlaps.intersections([(one, other) for one in packed[:2] for other in packed[2:]])
+    dense = np.stack(stacks)
+    expected = (dense[:2, None] & dense[None, 2:]).sum((3, 4))  # [2, 3, T]
+    assert np.array_equal(by_frame, expected.transpose(2, 0, 1))
+    assert np.array_equal(in_total, expected.sum(2).ravel())
 
 
 def test_a_track_of_more_pixels_than_fit_in_32_bits_is_compared() -> None:

@@ -123,8 +123,9 @@ class Tube(SparseMasks):
 
     def spans(self, begin: int, end: int) -> tuple[bytes, np.ndarray]:
         """The counts of the frames from `begin` up to `end`, joined, and the bytes of each frame, int [end - begin]."""
-        if (begin, end) == (0, len(self.frames)):
-            return self.data, np.diff(self.present.starts)
+        if begin == 0 and end == self.length == len(self.frames):
+            starts = self.present.starts
+            return self.data, starts[1:] - starts[:-1]
         first, last = np.searchsorted(self.frames, np.array([begin, end], FRAME)).tolist()
         starts = self.present.starts[first : last + 1]
         lengths = np.zeros(end - begin, np.int64)
