@@ -8,6 +8,7 @@ Letters: T frames, G truths, P predictions; g numbers truths, p predictions; alp
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -66,9 +67,10 @@ def align(table: Overlaps) -> HotaCounts:
     overlap = similarity[t, g, p]
     reached = np.searchsorted(ALPHAS - EPSILON, overlap, side="right")  # number of alphas
 
-    num_reached = np.zeros((len(ALPHAS) + 1, *alignment.shape))
-    np.add.at(num_reached, (reached, g, p), 1)
-    matches = _at_least(num_reached)
+    shape = (len(ALPHAS) + 1, *alignment.shape)
+    cells = np.ravel_multi_index((reached, g, p), shape)
+    num_reached = np.bincount(cells, minlength=math.prod(shape)).reshape(shape)
+    matches = _at_least(num_reached.astype(np.float64))
 
     associated = matches / np.maximum(truth_frames + prediction_frames - matches, 1)
     return HotaCounts(
@@ -94,17 +96,35 @@ def _assign_frames(gain: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray
         none = np.zeros(0, np.intp)
         return none, none, none
 
-    # where no prediction has two truths to choose from, every truth takes its best prediction
     best = gain.argmax(2)
-    most = np.take_along_axis(gain, best[..., None], 2)  # [T, G, 1]
-    is_clear = ((gain * CLEARLY >= most) & (most > 0)).sum(2) <= 1
-    has_choice = ((gain > 0).sum(1) > 1).any(1) | ~is_clear.all(1)
+    most = np.take_along_axis(gain, best[..., None], 2)[..., 0]  # [T, G]
+    partners = np.where(most > 0, best, -1)
+    is_simple = _is_simple(gain, most)
+    for frame in np.flatnonzero(~is_simple & ~_is_decided(gain, most, partners)).tolist():
+        rows, columns = linear_sum_assignment(gain[frame], maximize=True)
+        partners[frame] = -1
+        partners[frame, rows] = np.where(gain[frame, rows, columns] > 0, columns, -1)
 
-    t, g = np.nonzero((most[..., 0] > 0) & ~has_choice[:, None])
-    chosen = [np.stack([t, g, best[t, g]])]
-    for frame in np.flatnonzero(has_choice).tolist():
-        rows, columns = linear_sum_assignment(-gain[frame])
-        gains = gain[frame, rows, columns] > 0
-        chosen.append(np.stack([np.full(gains.sum(), frame), rows[gains], columns[gains]]))
-    frames, truths, predictions = np.concatenate(chosen, 1)
-    return frames, truths, predictions
+    frames, truths = np.nonzero(partners >= 0)
+    simple_first = np.argsort(~is_simple[frames], kind="stable")  # sums depend on the order, in their last digit
+    frames = frames[simple_first]
+    truths = truths[simple_first]
+    return frames, truths, partners[frames, truths]
+
+
+def _is_simple(gain: np.ndarray, most: np.ndarray) -> np.ndarray:
+    """Frames in which no prediction has two truths to choose from, and no truth two equal predictions, bool [T]."""
+    num_best = ((gain * CLEARLY >= most[..., None]) & (most > 0)[..., None]).sum(2)
+    num_truths = (gain > 0).sum(1)
+    return np.asarray((num_best <= 1).all(1) & (num_truths <= 1).all(1))
+
+
+def _is_decided(gain: np.ndarray, most: np.ndarray, partners: np.ndarray) -> np.ndarray:
+    """Frames in which every truth can have the prediction that gains most, and no rounding decides, bool [T]."""
+    margin = (CLEARLY - 1) * most.max(1, keepdims=True)
+    is_best = gain >= (most - margin)[..., None]
+    is_clear = (is_best.sum(2) <= 1) | (most == 0)
+
+    order = np.sort(partners, 1)
+    is_shared = (order[:, 1:] == order[:, :-1]) & (order[:, 1:] >= 0)
+    return np.asarray(is_clear.all(1) & ~is_shared.any(1))

@@ -117,7 +117,7 @@ def _read_numbers(raw: np.ndarray, lengths: np.ndarray) -> tuple[_Numbers | None
     tails = np.where(is_odd, all_values[stops - 1], 0).astype(np.int64)
     is_final[(stops - 1)[is_odd]] = False
 
-    mask_of_long = np.searchsorted(stops, finals, side="right")
+    mask_of_long = np.repeat(np.arange(len(stops)), _counts_up_to(finals, stops))
     is_tail = (finals == stops[mask_of_long] - 1) & is_odd[mask_of_long]
     tails[mask_of_long[is_tail]] = long_values[is_tail]
 
@@ -136,9 +136,16 @@ def _steps(begins: np.ndarray, end: int) -> np.ndarray:
     return steps
 
 
+def _counts_up_to(positions: np.ndarray, stops: np.ndarray) -> np.ndarray:
+    """How many of the ascending positions lie before each stop, and not before the stop in front of it."""
+    before = np.searchsorted(positions, stops)
+    before[1:] -= before[:-1].copy()
+    return before
+
+
 def _undo_differences(numbers: _Numbers, parity: int) -> np.ndarray:
     """The runs at even (0) or odd (1) positions of all masks, int32 [R]; sums may overflow in an invalid mask."""
-    running = numbers.values[parity::2].astype(np.int32)
+    running = _every_second(numbers.values, parity)
     is_long = (numbers.long & 1) == parity
     running[numbers.long[is_long] >> 1] = numbers.long_values[is_long]
 
@@ -153,6 +160,12 @@ def _undo_differences(numbers: _Numbers, parity: int) -> np.ndarray:
         running[begin[1:]] -= np.add.reduceat(running, begin, dtype=np.int32)[:-1]
     np.cumsum(running, out=running)
     return running
+
+
+def _every_second(values: np.ndarray, parity: int) -> np.ndarray:
+    """`values[parity::2]`, int8 -> int32, of an even number of values; as shifts of pairs, which is twice as fast."""
+    pairs = values.view("<i2")
+    return ((pairs << 8 if parity == 0 else pairs) >> 8).astype(np.int32)
 
 
 def measure(
