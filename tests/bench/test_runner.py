@@ -12,7 +12,7 @@ import pytest
 from tubelet.bench import video_sets
 from tubelet.bench.runner import Plan, chosen_images, compare, comparison_tables, prepare, runs, summarise
 from tubelet.bench.trial import FIGURES, PREDICTIONS, TRIAL
-from tubelet.core.errors import InputError
+from tubelet.core.errors import InputError, TubeletError
 from tubelet.core.types import Prediction, VideoSet
 from tubelet.evaluation.measures import measure
 from tubelet.formats import ytvis
@@ -115,6 +115,14 @@ def test_an_image_in_both_lists_is_refused(tmp_path: Path) -> None:
     (tmp_path / "split.json").write_text(json.dumps({"train": [1, 2], "val": [2]}))
     with pytest.raises(InputError, match="both lists"):
         chosen_images("train", tmp_path / "instances.json", tmp_path / "split.json")
+
+
+def test_lists_that_are_none_are_refused(tmp_path: Path) -> None:
+    (tmp_path / "instances.json").write_text("{}")
+    for lists in ({"train": [{}], "val": [[]]}, {"train": 1, "val": "x"}):
+        (tmp_path / "split.json").write_text(json.dumps(lists))
+        with pytest.raises(TubeletError):
+            chosen_images("train", tmp_path / "instances.json", tmp_path / "split.json")
 
 
 def test_a_folder_without_trials_is_refused(tmp_path: Path, short_grades: None) -> None:

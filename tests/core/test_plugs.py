@@ -74,6 +74,8 @@ def test_a_file_without_a_kind_means_the_default_one() -> None:
     [
         ('engine={"kind": "deisel"}', "engine: unknown kind 'deisel'; did you mean 'diesel'"),
         ('engine={"kind": "saw"}', "engine: unknown kind 'saw'"),
+        ('engine={"kind": ["steam"]}', r"engine: unknown kind \['steam'\]"),
+        ('engine={"kind": {}}', "engine: unknown kind {}"),
         ("engine=7", "engine: expected Engine or its fields by name, got 7"),
         ("engine.boilers=many", "engine.boilers: Input should be a valid integer"),
         ("engine.bolers=2", "no field 'bolers' in engine; did you mean 'boilers'"),

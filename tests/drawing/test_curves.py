@@ -63,6 +63,7 @@ def test_one_step_without_a_rate_and_losses_that_exploded_can_be_drawn(tmp_path:
         ("hello\n{}\n", FormatError, "line 1: expected one JSON object"),
         ('{"loss": 1}\n', FormatError, "line 1: expected an object with a step"),
         ('{"step": 1}\n{"step": 2}\n', FormatError, "no line holds a loss"),
+        (f'{{"step": 1, "loss": 1{"0" * 400}}}\n', FormatError, "line 1: expected numbers that can be drawn"),
     ],
 )
 def test_what_is_no_log_is_said(text: str | None, error: type[Exception], expected: str, tmp_path: Path) -> None:

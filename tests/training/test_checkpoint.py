@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import torch
 from safetensors import safe_open
+from safetensors.torch import save_file
 from torch import nn
 from toy_training import SGD_TOY, ToyModel
 
@@ -123,11 +124,39 @@ def test_another_models_checkpoint_is_refused_by_name_and_shape(tmp_path: Path):
         checkpoint.resume(tmp_path, {}, state(width=5))
 
 
-@pytest.mark.parametrize("content", ["{", "[]", '{"step": 1, "unheard": 2}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        "{",
+        "[]",
+        '{"step": 1, "unheard": 2}',
+        '{"step": "1"}',
+        '{"step": 1, "losses": [1]}',
+        '{"step": 1, "samples": null}',
+        '{"step": 2}',
+    ],
+)
 def test_a_damaged_checkpoint_is_one_clear_error(tmp_path: Path, content: str):
     path = checkpoint.save(tmp_path, {}, state(step=1))
     (path / "progress.json").write_text(content)
     with pytest.raises(FormatError, match="step-000001"):
+        checkpoint.resume(tmp_path, {}, state())
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"weight/momentum_buffer": torch.zeros(5)}, r"weight/momentum_buffer is \(5,\), expected \(4, 3\)"),
+        ({"weight/momentum_buffer": None}, "some tensors are missing"),
+        ({"other/momentum_buffer": torch.zeros(5)}, "other"),
+    ],
+)
+def test_the_state_of_another_optimizer_is_refused(tmp_path: Path, changes: dict, complaint: str):
+    path = checkpoint.save(tmp_path, {}, state(step=1)) / "optimizer.safetensors"
+    tensors = {f"{name}/{key}": torch.zeros(shape) for name, shape in (("weight", (4, 3)), ("bias", (4,)))
+               for key in ("momentum_buffer", "step")} | changes  # fmt: skip
+    save_file({name: tensor for name, tensor in tensors.items() if tensor is not None}, path)
+    with pytest.raises(FormatError, match=complaint):
         checkpoint.resume(tmp_path, {}, state())
 
 

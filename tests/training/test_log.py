@@ -87,7 +87,9 @@ def test_a_bar_with_time_left_is_drawn_on_a_terminal(
     assert "1/10" in shown
 
 
-@pytest.mark.parametrize("line", ["no json", "[1]", '{"lr": 1}'])
+@pytest.mark.parametrize(
+    "line", ["no json", "[1]", '{"lr": 1}', '{"step": Infinity}', '{"step": "7"}', '{"step": null}']
+)
 def test_a_broken_line_is_named(tmp_path: Path, line: str):
     path = tmp_path / "metrics.jsonl"
     path.write_text(f'{{"step": 1}}\n{line}\n{{"step": 3}}\n')

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -84,6 +85,16 @@ def test_an_animation_that_is_cut_short_keeps_its_beginning(
     with pytest.warns(TruncatedVideoWarning, match=r"cut\.png: is incomplete, 5 of 6 pictures are in the file"):
         video = open_video(path)
     assert [number_of(frame) for frame in video.frames] == list(range(5))
+
+
+def test_pages_of_which_one_has_no_width_are_no_video(tmp_path: Path, picture: Picture) -> None:
+    path = tmp_path / "a.tif"
+    image = Image.fromarray(picture(1, (48, 64)))
+    image.save(path, save_all=True, append_images=[image])
+    data = path.read_bytes()
+    width = data.rindex(struct.pack("<HHI", 256, 4, 1))
+    path.write_bytes(data[:width] + struct.pack("<H", 300) + data[width + 2 :])
+    assert len(open_video(path)) == 1
 
 
 def test_an_animation_that_vanishes_is_an_error_of_one_line(tmp_path: Path, picture: Picture) -> None:

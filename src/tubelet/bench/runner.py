@@ -126,13 +126,19 @@ def chosen_images(part: video_sets.SplitName, images: Path, split: Path | None) 
     """The images of a COCO JSON that training, or testing, may use: by the lists of `split`, else every fifth is held
     out."""
     if split is not None:
-        lists = read_json(split)
-        if isinstance(lists, dict) and set(lists.get("train", ())) & set(lists.get("val", ())):
+        if _overlap(read_json(split)):
             raise InputError(f"{split}: an image is in both lists, train and val")
         return COCO(annotations=str(images), split=str(split), part="train" if part == "train" else "val").read()
     held = COCO(annotations=str(images)).read()
     fifth = [n for n in range(len(held.videos)) if (n % 5 == 0) == (part == "test")]
     return VideoSet(videos=[held.videos[n] for n in fifth], classes=held.classes)
+
+
+def _overlap(lists: Any) -> bool:
+    """Whether train and val share an image; False for what is no such file, of which reading it tells more."""
+    parts = [lists.get(name) for name in ("train", "val")] if isinstance(lists, dict) else []
+    ids = [{str(id) for id in part} for part in parts if isinstance(part, list)]
+    return len(ids) == 2 and not ids[0].isdisjoint(ids[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,6 +71,6 @@ class PlugConfig(Config, ABC):
 
         kinds = cls.kinds()
         kind = value.get("kind", cls.default_kind)
-        if kind not in kinds:
+        if not isinstance(kind, str) or kind not in kinds:
             raise ValueError(f"unknown kind {kind!r}; {nearest(str(kind), kinds)}")
         return kinds[kind].model_validate(value)

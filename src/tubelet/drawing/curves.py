@@ -152,4 +152,7 @@ def _row(line: str, where: str, *, is_last: bool) -> Row | None:
 
     if not isinstance(row, dict) or not isinstance(row.get("step"), int | float):
         raise FormatError(f"{where}: expected an object with a step, got {line[:40]!r}")
-    return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
+    try:
+        return {name: float(value) for name, value in row.items() if isinstance(value, int | float)}
+    except OverflowError:
+        raise FormatError(f"{where}: expected numbers that can be drawn, got {line[:40]!r}") from None

@@ -24,6 +24,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from safetensors import SafetensorError
 from safetensors.torch import save_file
 from torch import Tensor, nn
@@ -142,8 +143,8 @@ def resume(folder: Path, settings: dict[str, Any], state: TrainingState, *, free
         load_state_tensors(state.optimizer, read_tensors(path / "optimizer.safetensors"))
         if state.average is not None:
             state.average.load(read_tensors(path / "average.safetensors"))
-        state.progress = TrainingProgress(**_read_json(path / "progress.json"))
-    except (KeyError, TypeError, RuntimeError) as error:
+        state.progress = _progress_of(path)
+    except (KeyError, TypeError, RuntimeError, msgspec.ValidationError) as error:
         raise FormatError(f"{path}: a damaged checkpoint, or one of another version: {error}") from None
 
 
@@ -268,6 +269,15 @@ def _separate(tensors: Tensors) -> dict[str, Tensor]:
 
 def _write_json(path: Path, value: dict[str, Any]) -> None:
     path.write_text(json.dumps(value, indent=1), encoding="utf-8")
+
+
+def _progress_of(path: Path) -> TrainingProgress:
+    """The progress of a checkpoint; TypeError, ValidationError or RuntimeError if it is not what `save` writes."""
+    progress = TrainingProgress(**_read_json(path / "progress.json"))
+    checked = msgspec.convert(asdict(progress), TrainingProgress)  # of its types, too
+    if path_of(path.parent, checked.step) != path:
+        raise RuntimeError(f"progress.json is of step {checked.step}")
+    return checked
 
 
 def _read_json(path: Path) -> dict[str, Any]:

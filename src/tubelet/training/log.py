@@ -252,9 +252,10 @@ def read_metrics(path: Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines[:-1], 1):  # a complete line ends in a line feed
         try:
             record = decode_figures(line, str(path))
-            int(record["step"])
-        except (ValueError, KeyError, TypeError):
-            raise FormatError(f"{path}, line {number}: expected a JSON object with a step, got {line[:80]!r}") from None
+        except FormatError:
+            record = None
+        if not isinstance(record, dict) or not isinstance(record.get("step"), int):
+            raise FormatError(f"{path}, line {number}: expected a JSON object with a step, got {line[:80]!r}")
         records.append(record)
     return records
 

@@ -213,13 +213,20 @@ def state_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def load_state_tensors(optimizer: Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Load what `state_tensors` returned; each tensor goes to its parameter's device."""
+    """Load what `state_tensors` returned; each tensor goes to its parameter's device.
+
+    Raises KeyError for an unknown parameter, RuntimeError for a tensor of another shape or one that is missing.
+    """
     parameters = {name: (index, parameter) for index, (name, parameter) in enumerate(_named(optimizer))}
     state: dict[int, dict[str, Tensor]] = {}
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition("/")
         index, parameter = parameters[name]
+        if tensor.ndim and tensor.shape != parameter.shape:
+            raise RuntimeError(f"{full_name} is {tuple(tensor.shape)}, expected {tuple(parameter.shape)}")
         state.setdefault(index, {})[key] = cut_like(tensor, parameter)
+    if len({frozenset(values) for values in state.values()}) > 1:
+        raise RuntimeError("parameters of an optimizer with unequal states: some tensors are missing")
     optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
 
 

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from torch import Tensor
 
 from tubelet.core.errors import InputError
@@ -20,7 +20,6 @@ from tubelet.video.shortage import TruncatedVideoWarning
 FORMATS = ("PNG", "WEBP", "TIFF")  # not JPEG: its other pictures are previews, or the second view of a stereo pair
 SHORTEST = 0.011  # seconds; pictures with a shorter duration last USUAL, as in browsers
 USUAL = 0.1
-BROKEN = (UnidentifiedImageError, Image.DecompressionBombError, OSError, SyntaxError, ValueError)
 
 
 class Pictures(NamedTuple):
@@ -68,7 +67,7 @@ class AnimatedFrames(LazyFrames):
                 for t in range(start, len(self)):
                     image.seek(self._pictures.first + t)
                     yield self._frame(image)
-        except (*BROKEN, EOFError):
+        except Exception:  # broken files make Pillow raise many types of errors
             raise InputError(f"{self._path}: frame {t} cannot be decoded any more; was the file changed?") from None
 
     def _frame(self, image: Image.Image) -> Tensor:
@@ -107,7 +106,7 @@ def open_animated(path: Path) -> tuple[AnimatedFrames, tuple[float, ...] | None]
             if count == 1:
                 return None
             pictures = _decode_all(image, count)
-    except BROKEN:
+    except Exception:  # broken files make Pillow raise many types of errors
         return None  # the caller then reads it as a still image, which says what is wrong
 
     length = len(pictures.durations)
@@ -134,7 +133,7 @@ def _decode_all(image: Image.Image, count: int) -> Pictures:
         try:
             image.seek(first + t)
             bits = max(bits, bits_held(picture_samples(image)))
-        except (*BROKEN, EOFError):
+        except Exception:  # as in open_animated
             break
         if image.size != (width, height):
             break

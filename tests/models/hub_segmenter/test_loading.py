@@ -167,6 +167,7 @@ def test_a_pickle_is_never_read(published: Path) -> None:
     ("file", "fields", "reason"),
     [
         ("config.json", {"model_type": "detr"}, "expected a model_type of rf_detr"),
+        ("config.json", {"model_type": ["rf_detr"]}, "expected a model_type of rf_detr"),
         ("config.json", {"id2label": None}, "expected id2label"),
         ("config.json", {"id2label": {"a": "b"}}, "expected id2label"),
         ("config.json", {"hidden_size": 10**5, "num_attention_heads": 1}, "its config asks for|cannot read it"),

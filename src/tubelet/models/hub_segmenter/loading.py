@@ -42,7 +42,7 @@ def is_segmenter(path: Path) -> bool:
         description = read_json(config, largest=LARGEST)
     except (InputError, FormatError):  # who reads it in full says what is wrong with it
         return False
-    kind = description.get("model_type") if isinstance(description, dict) else None
+    kind = _model_type(description)
     return kind in FAMILIES and kind != OURS
 
 
@@ -67,9 +67,9 @@ def load_segmenter(folder: Path, config: HubSegmenterConfig | None = None) -> Hu
     except (InputError, FormatError) as error:
         raise WeightsError(str(error)) from None
 
-    kind = description.get("model_type") if isinstance(description, dict) else None
+    kind = _model_type(description)
     if kind not in FAMILIES:
-        raise WeightsError(f"{folder}: expected a model_type of {', '.join(FAMILIES)}, got {str(kind)[:40]!r}")
+        raise WeightsError(f"{folder}: expected a model_type of {', '.join(FAMILIES)}, got {kind[:40]!r}")
     family = FAMILIES[kind]
     pictures = read_pictures(folder)
     columns, classes = _classes(description, folder)
@@ -80,6 +80,11 @@ def load_segmenter(folder: Path, config: HubSegmenterConfig | None = None) -> Hu
 
     network = _read_network(network_class, folder)
     return HubSegmenter(network, family, pictures, classes, columns, config or HubSegmenterConfig()).eval()
+
+
+def _model_type(description: Any) -> str:
+    """The model_type of a config.json, whatever that file holds."""
+    return str(description.get("model_type")) if isinstance(description, dict) else "nothing"
 
 
 def _classes(description: Mapping[str, Any], folder: Path) -> tuple[tuple[int, ...], tuple[str, ...]]:
