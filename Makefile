@@ -23,7 +23,7 @@ define INSTALL_BY_UV
 	fi
 endef
 
-.PHONY: help setup demo test matrix wheel check bench faults docs clean
+.PHONY: help setup demo test matrix wheel check bench faults fuzz docs clean
 
 help:
 	@echo "make setup   create .venv and install tubelet with its development tools"
@@ -31,9 +31,10 @@ help:
 	@echo "make test    run the tests"
 	@echo "make matrix  the demo and the tests on every Python at hand, and with the oldest libraries; SHORT=1 for a part"
 	@echo "make wheel   build a wheel, install it outside the repository and run its demo"
-	@echo "make check   formatting, lint, types and the layer rule"
+	@echo "make check   formatting, lint, types, the layer rule, and published weaknesses of pinned packages"
 	@echo "make bench   speed and memory, side by side"
 	@echo "make faults  kill commands and fail their writes at every place, and count what was lost"
+	@echo "make fuzz    damage files of every kind for MINUTES=2, and see how their readers take it"
 	@echo "make docs    the documentation as pages: site/index.html"
 
 setup: $(STAMP)
@@ -69,9 +70,13 @@ check: $(STAMP)
 	$(BIN)/ruff check src tests benchmarks docs/*.py
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+	$(BIN)/python tests/advisories.py
 
 faults: $(STAMP)
 	@cd tests && ../$(BIN)/python -m faults
+
+fuzz: $(STAMP)
+	@cd tests && ../$(BIN)/python -m fuzz --minutes $(or $(MINUTES),2)
 
 bench: $(STAMP)
 	@for script in benchmarks/bench_*.py; do echo "== $$script"; $(BIN)/python $$script || exit 1; done
