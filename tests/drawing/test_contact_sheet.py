@@ -31,6 +31,13 @@ def test_every_frame_is_there_once_in_reading_order(count: int, size: tuple[int,
     assert sum(areas) > 0.4 * sheet.shape[0] * sheet.shape[1]
 
 
+@pytest.mark.parametrize("size", [(3000, 1), (1, 3000)])
+def test_frames_of_one_line_make_a_sheet_of_the_usual_size(size: tuple[int, int]) -> None:
+    sheet = contact_sheet([plain(100, *size)] * 12, [""] * 12)
+    assert sheet.shape[0] < 3000
+    assert (sheet == 100).all(2).any()
+
+
 def test_captions_are_drawn_under_their_frames() -> None:
     with_text = contact_sheet([plain(100)] * 2, ["frame 0", "frame 9"])
     without = contact_sheet([plain(100)] * 2, ["", ""])

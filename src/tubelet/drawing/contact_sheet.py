@@ -12,12 +12,14 @@ from tubelet.drawing.labels import label
 
 PAPER = (24, 24, 27)  # colour of the background
 SHAPE = 2.0  # preferred width over height of a sheet
+TALLEST = 4.0  # height over width of a cell; a frame of one column of pixels would take gigabytes
 
 
 def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], width: int = 1600) -> np.ndarray:
     """Draw images in reading order, each above its caption, uint8 [h, width, 3] RGB.
 
-    `images` are uint8 [H, W, 3] RGB. The cells have the shape of the first one; others are fitted in with borders.
+    `images` are uint8 [H, W, 3] RGB. The cells have the shape of the first one, at most four times as high as wide;
+    others are fitted in with borders.
     Raises ValueError for no images, for another number of captions, or if `width` leaves under 16 pixels a column.
 
     >>> from tubelet.drawing.contact_sheet import contact_sheet
@@ -29,12 +31,13 @@ def contact_sheet(images: Sequence[np.ndarray], captions: Sequence[str], width: 
         raise ValueError(f"a contact sheet needs as many captions as images: {len(images)} and {len(captions)}")
 
     first_height, first_width = images[0].shape[:2]
-    columns = _columns(len(images), first_width / first_height)
+    shape = min(first_height / first_width, TALLEST)
+    columns = _columns(len(images), 1 / shape)
     gap = max(width // 200, 2)
     cell_width = (width - gap * (columns + 1)) // columns
     if cell_width < 16:
         raise ValueError(f"a width of {width} pixels is too narrow for {columns} columns")
-    cell_height = max(round(cell_width * first_height / first_width), 1)
+    cell_height = max(round(cell_width * shape), 1)
     size = (cell_height, cell_width)
 
     letters = min(max(round(cell_width * 0.045), 11), 32)

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from tubelet.core.arguments import fraction, short, whole_between
-from tubelet.core.errors import ConfigError
+from tubelet.core.errors import ConfigError, WeightsError
 from tubelet.core.polygons import Points
 from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_window
 from tubelet.core.types import Clip, Frame, Tracks, Video
@@ -323,10 +323,16 @@ def _frame(model: Model, frame: Finished, picture: ShownFrame, tallies: Tallies,
 
 
 def _checked(tracks: Tracks, clip: Clip) -> Tracks:
-    """The tracks. Raises ValueError if they are of frames that were not to be predicted, or repeat an id."""
+    """The tracks. Raises ValueError if they are of frames that were not to be predicted, or repeat an id.
+
+    Raises WeightsError if their scores are not finite: they would vanish without a word, or could not be saved.
+    """
     key_frames = clip.index[clip.key].tolist()
     if not set(tracks.index.tolist()) <= set(key_frames):  # fewer is fine: the window before may have predicted some
         raise ValueError(f"the model was to predict frames {key_frames} and gave {tracks.index.tolist()}")
     if len(set(tracks.ids.tolist())) != len(tracks):
         raise ValueError(f"the model gave one id to several objects of a window: {tracks.ids.tolist()}")
+    if not bool(tracks.scores.isfinite().all()):
+        reason = "are its weights damaged, or is this precision too low for it?"
+        raise WeightsError(f"the model's scores in frame {key_frames[0]} are not finite; {reason}")
     return tracks

@@ -248,6 +248,14 @@ def test_a_hostile_config_is_refused_before_anything_is_allocated(
     refused(path, "config|another model")
 
 
+def test_weights_that_are_not_a_number_are_refused(tiny: MaskTrackRCNN, tmp_path: Path) -> None:
+    tensors = {name: tensor.clone() for name, tensor in tiny.state_dict().items()}
+    name, tensor = next((name, tensor) for name, tensor in tensors.items() if tensor.is_floating_point())
+    tensor.view(-1)[-1] = float("nan")
+    save_file(tensors, tmp_path / "model.safetensors", metadata(tiny))
+    refused(tmp_path / "model.safetensors", f"{name} has values that are not a number")
+
+
 def test_other_tensors_are_counted(tiny: MaskTrackRCNN, tmp_path: Path) -> None:
     tensors = tiny.state_dict()
     removed = tensors.pop("mask.deconv.bias")

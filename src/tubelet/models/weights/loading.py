@@ -281,8 +281,14 @@ def weights_of_training(path: Path) -> str | None:
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read all tensors of a safetensors file; floating point ones become float32."""
+    """Read all tensors of a safetensors file; floating point ones become float32.
+
+    Raises WeightsError if a tensor has values that are not a number, as trainings that diverge leave them.
+    """
     tensors = stored.read_tensors(path)
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and bool(tensor.isnan().any()):
+            raise WeightsError(f"{path}: {name} has values that are not a number; did its training diverge?")
     return {name: tensor.float() if tensor.is_floating_point() else tensor for name, tensor in tensors.items()}
 
 
