@@ -26,7 +26,7 @@ BUDGET = {
     "small/ifr": (0, 390),
     "small/tags": (0, 55),
     TRANSPOSED: (0, 55),
-    "default": (3, 910),  # of the demo video, with the bundled weights
+    "default": (3, 605),  # of the demo video, with the bundled weights
 }
 # on Apple GPUs not for bfloat16
 SINGLE_ONLY = (

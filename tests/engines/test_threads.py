@@ -14,6 +14,8 @@ from tubelet.engines.threads import torch_on_one_thread
 class Engine:
     """Computes nothing."""
 
+    on_torch = False
+
     def __call__(self, *inputs: torch.Tensor) -> Tensors:
         return inputs
 

@@ -33,6 +33,8 @@ class Execution:
             EngineError.
     """
 
+    on_torch = False
+
     def __init__(self, graph: Graph, engines: Sequence[Engine], precision: torch.dtype, *, fallback: bool) -> None:
         self.graph = graph
         self.engines = engines

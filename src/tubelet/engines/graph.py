@@ -23,7 +23,9 @@ Function = Callable[..., Tensors]  # of tensors
 
 
 class Computer(Protocol):
-    """What computes a graph in place of torch, for the weights that it has now."""
+    """What computes a graph in place of its function, for the weights that it has now."""
+
+    on_torch: bool  # whether it uses torch's threads
 
     def __call__(self, *inputs: Tensor) -> Tensors:
         """Compute the outputs."""

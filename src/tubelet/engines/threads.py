@@ -23,7 +23,7 @@ def torch_on_one_thread(graphs: Sequence[Graph]) -> Iterator[None]:
         ...     torch.zeros(2).sum()
         tensor(0.)
     """
-    if all(graph.engine is None for graph in graphs):
+    if all(graph.engine is None or graph.engine.on_torch for graph in graphs):
         yield
         return
 

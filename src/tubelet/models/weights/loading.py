@@ -28,6 +28,7 @@ from tubelet.core.untrusted.documents import decode_json
 from tubelet.core.untrusted.files import is_file, is_folder
 from tubelet.core.untrusted.tensors import read_metadata
 from tubelet.engines.choice import use_engine
+from tubelet.engines.low_precision import convert_weights_once
 from tubelet.models.hub_segmenter.loading import is_segmenter, load_segmenter
 from tubelet.models.hub_segmenter.model import HubSegmenter
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
@@ -153,6 +154,8 @@ def load(
     model = load_segmenter(path.parent) if is_segmenter(path) else _built(path)
     ready_to_predict(model, target, precision)
     use_engine(model.graphs(), engine, model.precision, target)
+    if isinstance(model, MaskTrackRCNN) and model.precision == torch.bfloat16:
+        convert_weights_once(model.graphs())
     return model.to(target)
 
 
