@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Annotated, Literal
@@ -183,13 +184,21 @@ class Experiment(Config):
     evaluations: dict[str, Evaluation] = Field(default_factory=dict)  # other ways of testing it, by name
 
     def run(
-        self, out: Path, *, resume: bool = False, device: str = "auto", quiet: bool = False, name: str | None = None
+        self,
+        out: Path,
+        *,
+        resume: bool = False,
+        device: str = "auto",
+        quiet: bool = False,
+        name: str | None = None,
+        watch: Callable[[int, int], bool] | None = None,
     ) -> TrainingOutcome:
         """Train into the folder `out`; at the end it holds model.safetensors and a model card, README.md.
 
         Beside them are checkpoints/, metrics.jsonl, curve.png and, with videos to validate on,
         best.safetensors and validation/. `resume` goes on from what is there, if anything. `quiet`
-        shows no progress. `name` is the recipe's, for the model's metadata.
+        shows no progress. `name` is the recipe's, for the model's metadata. `watch` is called after
+        each step, as `training.loop.train` says.
 
         Raises InputError if `out` cannot be written, or if no video has an object to learn from.
         """
@@ -222,6 +231,7 @@ class Experiment(Config):
             },
             validation=None if others is None else VideoValidation(others, self.validation, out),
             quiet=quiet,
+            watch=watch,
         )
         if outcome.finished and os.environ.get("RANK", "0") == "0":  # torchrun starts several processes
             write_card(out, self.model_dump(mode="json"), videos, others)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -118,6 +118,7 @@ def train(
     describe: Mapping[str, str] | None = None,
     validation: Validation | None = None,
     quiet: bool = False,
+    watch: Callable[[int, int], bool] | None = None,
 ) -> TrainingOutcome:
     """Train a model whose `forward(list[Clip])` gives named losses, and save it as `out`/model.safetensors.
 
@@ -130,6 +131,8 @@ def train(
         describe: JSON texts for the models' metadata, such as `config` and `classes`.
         validation: judges the weights between steps, without any effect on the training.
         quiet: show no progress.
+        watch: called after each step with the number of steps done and of all; once it returns False,
+            the next step is the last, as after a signal.
 
     Raises:
         InputError: if `out` holds a training and `resume` is false.
@@ -231,6 +234,8 @@ def train(
                     if world.main and not last:
                         _draw_curve(out)
                 log.show(losses)
+                if watch is not None and not watch(progress.step, config.iterations):
+                    signals.stop = True
         return _finish(state, config, out, metadata, world)
 
 

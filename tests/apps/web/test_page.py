@@ -94,6 +94,15 @@ def inked(page: Page, layer: int) -> int:
     return int(page.locator(".stage canvas").nth(layer).evaluate(count))
 
 
+def test_several_files_at_once_are_a_job_each(browser: Browser, address: str, tmp_path: Path) -> None:
+    page = opened(browser, address)
+    page.set_input_files("#file", [write_film(tmp_path / name, 3) for name in ("first.mp4", "second.mp4")])
+    for name in ("first.mp4", "second.mp4"):
+        playwright.expect(page.locator(".recent li", has_text=name)).to_contain_text("3 objects")
+    playwright.expect(page.locator(".drop")).to_be_visible()
+    page.close()
+
+
 def test_limits_are_said_before_an_upload(browser: Browser, address: str) -> None:
     page = opened(browser, address)
     text = page.locator("#limits").text_content() or ""

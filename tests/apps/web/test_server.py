@@ -346,7 +346,7 @@ def test_a_cancelled_job_stops_at_once_and_leaves_nothing(served: Served, long: 
 def test_a_step_that_never_ends_is_cancelled_with_its_process(
     served: Served, patches: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tubelet.apps.web.jobs.queue.GRACE", 0.2)
+    monkeypatch.setattr("tubelet.apps.web.jobs.tasks.GRACE", 0.2)
     before, worker = served.files(), served.jobs.worker_pid
     job = served.submit(served.upload(patches)["id"], "stuck")
     until(lambda: served.client.get(f"/api/jobs/{job['id']}").json().get("total", 0) > 0)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Collection
 
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.exceptions import HTTPException
@@ -24,10 +25,10 @@ LINGER_ENDLESS = 4_000_000  # the same for a chunked body, which may never end
 class Bodies:
     """ASGI middleware that limits request bodies to LARGEST bytes and to the times of `patience`.
 
-    The path `unbounded` has no limit of bytes here: its route counts them itself.
+    The paths `unbounded` have no limit of bytes here: their routes count them themselves.
     """
 
-    def __init__(self, app: ASGIApp, patience: Patience, unbounded: str = "") -> None:
+    def __init__(self, app: ASGIApp, patience: Patience, unbounded: Collection[str] = ()) -> None:
         self.app = app
         self.patience = patience
         self.unbounded = unbounded
@@ -37,7 +38,7 @@ class Bodies:
             await self.app(scope, receive, send)
             return
 
-        largest = None if scope["path"] == self.unbounded else LARGEST
+        largest = None if scope["path"] in self.unbounded else LARGEST
         body = _Body(scope, receive, send, self.patience, largest)
         await self.app(scope, body.receive, body.send)
 

@@ -74,7 +74,7 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
     def download(request: Request, id: str, name: str, wish: Annotated[Wish, Query()]) -> Response:
         path = _file(jobs, results, finished(jobs.store, id), name, wish, address(request))
         film = known(jobs.store.video(known(jobs.store.job(id)).video))
-        return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{_stem(film.name)}-{name}")
+        return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{stem(film.name)}-{name}")
 
     @app.post("/api/jobs/{id}/files/{name}")
     def prepare(request: Request, id: str, name: str, wish: Annotated[Wish, Query()]) -> dict[str, int]:
@@ -118,7 +118,7 @@ def _file(jobs: Jobs, results: EditedResults, job: Job, name: str, wish: Wish, c
     return path
 
 
-def _stem(name: str) -> str:
+def stem(name: str) -> str:
     """A video's name without suffix, for the name of a download; at most 60 ASCII letters, digits and ._-"""
     stem = name.rsplit(".", 1)[0]
     plain = re.sub(r"[^A-Za-z0-9._-]+", "-", stem)

@@ -7,7 +7,8 @@ import gzip
 import json
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
+from functools import partial
 from typing import Annotated, Any
 
 import anyio.to_thread
@@ -18,7 +19,7 @@ from starlette.types import ASGIApp
 
 from tubelet import __version__
 from tubelet.apps.demo import VIDEO as EXAMPLE
-from tubelet.apps.web import assets, documents, edits, exports, faults, following, uploads
+from tubelet.apps.web import assets, documents, edits, exports, faults, following, own_models, trainings, uploads
 from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.exports import ERRAND_SECONDS, LABEL_FORMS
 from tubelet.apps.web.faults import Refusal, finished
@@ -28,7 +29,7 @@ from tubelet.apps.web.jobs.queue import Jobs, described, known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
 from tubelet.apps.web.shares import Shares, address
-from tubelet.apps.web.uploads import described_film
+from tubelet.apps.web.uploads import Slots, described_film
 from tubelet.core.arguments import class_labels
 
 EVENT_SECONDS = 0.2  # between two looks at a job's state
@@ -70,16 +71,19 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
     faults.add(app)
     assets.add(app)
     _add_lists(app, jobs)
-    uploads.add(app, jobs)
+    slots = Slots(jobs.limits)
+    uploads.add(app, jobs, slots)
     _add_jobs(app, jobs)
     _add_results(app, jobs)
     edited = EditedResults(jobs.store)
     edits.add(app, jobs, edited)
     exports.add(app, jobs, edited)
     following.add(app, jobs, edited)
+    trainings.add(app, jobs, edited, partial(_stream, jobs))
+    own_models.add(app, jobs, slots)
 
     guarded = Guard(Shares(app, jobs.limits.requests_each), access)
-    return Bodies(guarded, patience, unbounded=uploads.PATH)
+    return Bodies(guarded, patience, unbounded=(uploads.PATH, own_models.PATH))
 
 
 def _add_lists(app: FastAPI, jobs: Jobs) -> None:
@@ -129,15 +133,21 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
     @app.get("/api/jobs/{id}/events")
     def events(id: str) -> Response:
         known(jobs.store.job(id))
-        return StreamingResponse(_events(jobs, id), media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+        return _stream(jobs, partial(_state, jobs, id))
 
 
-async def _events(jobs: Jobs, id: str) -> AsyncIterator[str]:
-    """Yield server-sent events: the job each time it has changed, until it has ended or was removed."""
+def _stream(jobs: Jobs, look: Callable[[], dict[str, Any]]) -> Response:
+    """Server-sent events of a job or training, of which `look` gives the state."""
+    events = _events(jobs, look)
+    return StreamingResponse(events, media_type="text/event-stream", headers={"X-Accel-Buffering": "no"})
+
+
+async def _events(jobs: Jobs, look: Callable[[], dict[str, Any]]) -> AsyncIterator[str]:
+    """Yield the state each time it has changed, until the job has ended or was removed."""
     last_line = ""
     last_sent = time.monotonic()
     while not jobs.ending:
-        state = await anyio.to_thread.run_sync(_state, jobs, id)  # in a thread, because it may wait for a lock
+        state = await anyio.to_thread.run_sync(look)  # in a thread, because it may wait for a lock
         line = json.dumps(state)
         if line != last_line:
             last_line = line
@@ -183,4 +193,8 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
 
 def _job_json(job: Job, jobs: Jobs) -> dict[str, Any]:
     progress, ahead = jobs.progress(job)
-    return described(job, progress, ahead, full=jobs.waits_for_space)
+    description = described(job, progress, ahead, full=jobs.waits_for_space)
+    if job.state == "done":
+        description["edits"] = jobs.store.num_edits(job.id)
+        description["seen"] = sum(last - first + 1 for first, last in jobs.store.seen(job.id))
+    return description

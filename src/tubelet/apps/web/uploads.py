@@ -31,22 +31,20 @@ SPARE_BYTES = 200 * MEGABYTE  # stay free on the disk
 LONGEST_NAME = 120  # characters
 
 
-def add(app: FastAPI, jobs: Jobs) -> None:
+def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
     """Add the routes that upload a video, add the bundled example, and play a video."""
     limits = jobs.limits
     store = jobs.store
-    slots = Slots(limits)
     example_lock = threading.Lock()
 
     @app.post(PATH, status_code=201)
     async def upload(request: Request) -> dict[str, Any]:
-        header = request.headers.get("content-length", "")
-        declared = int(header) if header.isdecimal() else 0
-        await anyio.to_thread.run_sync(_check_before, jobs, declared, slots.expected)
+        declared = declared_size(request)
+        await anyio.to_thread.run_sync(check_before, jobs, declared, slots.expected)
 
         with slots.taken(address(request), declared), store.scratch() as folder:
-            size = await _receive(request, folder / "source", limits.bytes)
-            name = _shown_name(request.headers.get("x-name", ""))
+            size = await receive(request, folder / "source", limits.bytes)
+            name = shown_name(request.headers.get("x-name", ""))
             film = await anyio.to_thread.run_sync(_add_video, jobs, folder, name, size, False)
             return described_film(film)
 
@@ -56,7 +54,7 @@ def add(app: FastAPI, jobs: Jobs) -> None:
             film = store.example()
             if film is None:
                 size = EXAMPLE.stat().st_size
-                _check_before(jobs, size, slots.expected)
+                check_before(jobs, size, slots.expected)
                 with store.scratch() as folder:
                     shutil.copyfile(EXAMPLE, folder / "source")
                     film = _add_video(jobs, folder, "example", size, True)
@@ -100,7 +98,7 @@ class Slots:
             self._addresses += Counter()  # drops those at 0
 
 
-def _check_before(jobs: Jobs, declared: int, others: int) -> None:
+def check_before(jobs: Jobs, declared: int, others: int) -> None:
     """Refuse an upload before it is received, if it is too large, the queue is full or the disk nearly so.
 
     `declared` is its Content-Length, `others` the sum of those of the uploads under way.
@@ -115,7 +113,13 @@ def _check_before(jobs: Jobs, declared: int, others: int) -> None:
         raise Full("the server's disk is nearly full")
 
 
-async def _receive(request: Request, path: Path, limit: int) -> int:
+def declared_size(request: Request) -> int:
+    """The Content-Length of a request, bytes; 0 where it does not say."""
+    header = request.headers.get("content-length", "")
+    return int(header) if header.isdecimal() else 0
+
+
+async def receive(request: Request, path: Path, limit: int) -> int:
     """Write the body to a file as it arrives; returns its size in bytes."""
     size = 0
     with path.open("wb") as file:
@@ -157,7 +161,7 @@ def described_film(film: Film) -> dict[str, Any]:
     return {key: value for key, value in asdict(film).items() if key not in ("playable", "webm")}
 
 
-def _shown_name(header: str) -> str:
+def shown_name(header: str) -> str:
     """The file name that a browser sent, to be shown: without folders, printable, at most LONGEST_NAME characters."""
     path = unquote(header, errors="replace").replace("\\", "/")
     name = path.rsplit("/", 1)[-1]

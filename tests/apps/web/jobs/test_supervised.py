@@ -19,8 +19,7 @@ import web_models
 from toy import moving_patches
 from tubelet.apps.web import server
 from tubelet.apps.web.guard import Access
-from tubelet.apps.web.jobs import queue as queue
-from tubelet.apps.web.jobs import supervised
+from tubelet.apps.web.jobs import supervised, tasks
 from tubelet.apps.web.jobs.queue import MAX_ERRANDS, Busy, Jobs
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits
@@ -138,7 +137,7 @@ def test_a_result_that_cannot_be_kept_fails_its_job_and_the_next_one_runs(
 ) -> None:
     video = upload(asking, film)
     with monkeypatch.context() as patch:
-        patch.setattr(queue.os, "replace", error)
+        patch.setattr(tasks.os, "replace", error)
         job = finished(asking, submit(asking, video))
     assert (job["state"], "could not be kept" in job["error"]) == ("failed", True)
     assert not any((jobs.store.root / "scratch").iterdir())

@@ -1,4 +1,4 @@
-"""The list of videos, jobs and edits: read from memory and written to SQLite, so that a full disk loses no state.
+"""The list of videos, jobs and models: read from memory and written to SQLite, so that a full disk loses no state.
 
 Every change is made in memory first and then in the file. A change that the disk refuses waits in memory, in order,
 until `catch_up` can write it. Only a new row, a job or an edit, is refused on a full disk: a restart would forget it.
@@ -33,6 +33,12 @@ CREATE TABLE IF NOT EXISTS steps (
     PRIMARY KEY (job, number));
 CREATE TABLE IF NOT EXISTS seen (
     job TEXT PRIMARY KEY REFERENCES jobs(id) ON DELETE CASCADE, frames TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS trainings (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, model TEXT NOT NULL, videos TEXT NOT NULL, threshold REAL NOT NULL,
+    steps INTEGER NOT NULL, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, summary TEXT,
+    created REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS models (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, created REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS reserve (pages BLOB);
 """
 EARLIER = {"jobs": ("classes TEXT",)}  # columns at the end of a table that lists of earlier versions lack

@@ -8,23 +8,24 @@ from __future__ import annotations
 
 import itertools
 import logging
-import os
 import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tubelet.apps.web.jobs import supervised
-from tubelet.apps.web.jobs.store import Film, Job, Store, new_id
+from tubelet.apps.web.jobs.own_models import MOST, OwnModel, check_name
+from tubelet.apps.web.jobs.store import Film, Job, Store
+from tubelet.apps.web.jobs.tasks import QueuedTask, Segmentation, Teaching
+from tubelet.apps.web.jobs.trainings import TrainingJob
 from tubelet.apps.web.jobs.worker import LoadModel, Message, Worker
 from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.core.errors import InputError
 
 RETRY_AFTER = 20  # seconds after which a client may try again if the server is busy
-GRACE = 3.0  # seconds that a cancelled job has to stop before its process is killed
 MAX_ERRANDS = 4  # at the same time
 MAX_FALSE_STARTS = 3  # workers in a row that ended while they loaded the models
 WATCH_EVERY = 0.5  # seconds
@@ -33,6 +34,7 @@ CRASHED = "the worker ended in the middle of this video, perhaps for want of mem
 SILENT = "nothing was heard of this video for too long, so it was given up; its files are removed"
 UNKEPT = "the result of this video could not be kept, perhaps for want of space on the server's disk"
 FULL = "the server's disk is full"
+LOADING = "load"  # key of the worker's answers about models that were taught
 
 Known = TypeVar("Known")
 log = logging.getLogger("tubelet.web")
@@ -92,9 +94,8 @@ class Jobs:
         self._closed = False
         self._stop = threading.Event()  # ends the watchdog
 
-        self._current: Job | None = None
-        self._progress = JobProgress()  # of the current job
-        self._scratch: Path | None = None  # its folder
+        self._current: QueuedTask | None = None
+        self._progress = JobProgress()  # of the current task
         self._cancelled: float | None = None  # when it was cancelled
         self._videos_to_remove: set[str] = set()  # at the end of the current job
 
@@ -121,10 +122,11 @@ class Jobs:
             self._fail_errands()
             if worker is not None:
                 worker.kill()
-            self._put_back_current()
+            ended = self._put_back_current()
         if worker is not None:
             worker.join()
-        self._drop_scratch()
+        if ended is not None:
+            ended.clean()
 
     @property
     def ending(self) -> bool:
@@ -167,9 +169,70 @@ class Jobs:
             self._start_next()
             return self.store.job(job.id) or job
 
+    def teach(self, training: TrainingJob, scratch: Path) -> None:
+        """Queue a training; the folder `scratch` holds what is learned from.
+
+        Raises InputError for a name that cannot be, Busy if the queue is full, Full if the disk is.
+        """
+        with self._lock:
+            self.check_new_model(training.name)
+            self.check_room()
+            if self.disk_is_full():
+                raise Full(FULL)
+            self.store.trainings.add(training, scratch)
+            self._start_next()
+
+    def stop_training(self, training: TrainingJob) -> None:
+        """Stop a training so that it can go on later."""
+        with self._lock:
+            if self._current is not None and self._current.id == training.id:
+                self._cancel_current()
+            elif training.state == "queued":
+                self.store.trainings.set_state(training.id, "stopped")
+
+    def go_on(self, training: TrainingJob) -> None:
+        """Queue a training again that was stopped or has failed. Raises Busy if the queue is full."""
+        with self._lock:
+            if training.state in ("stopped", "failed"):
+                self.check_room()
+                self.store.trainings.go_on(training.id)
+                self._start_next()
+
+    def remove_training(self, training: TrainingJob) -> None:
+        """Remove a training and its files; a running one is stopped first. The model that it has made stays."""
+        with self._lock:
+            current = self._current
+            if current is None or current.id != training.id:
+                self.store.trainings.remove(training.id)
+                return
+            assert isinstance(current, Teaching), "its id is a training's"
+            current.removed = True
+            self._cancel_current()
+
+    def check_new_model(self, name: str) -> None:
+        """Raise InputError unless a new model can have this name."""
+        pending = [other.name for other in self.store.trainings.all() if other.state != "done"]
+        check_name(name, [*self._names, *(model.name for model in self.store.models.all()), *pending])
+        if len(self.store.models.all()) >= MOST:
+            raise InputError(f"there are {MOST} models of your own already; remove one first")
+
+    def add_model(self, model: OwnModel, path: Path, description: Message) -> None:
+        """Add a model that the worker has loaded from `path`, which is moved."""
+        with self._lock:
+            self.check_new_model(model.name)
+            self.store.models.add(model, path)
+            self.models.append(description)
+
+    def remove_model(self, model: OwnModel) -> None:
+        """Remove a model of the page's own; results that it has given stay."""
+        with self._lock:
+            self.store.models.remove(model.id)
+            self.models = [other for other in self.models if other["name"] != model.name]
+            self._send({"do": "forget", "key": model.id, "name": model.name})
+
     def check_room(self) -> None:
         """Raise Busy if the queue is full or no worker can be started."""
-        waiting = len(self.store.jobs("queued"))
+        waiting = len(self._waiting())
         if waiting >= self.limits.waiting:
             raise Busy(f"busy: {waiting} videos are waiting already, which is all that fit; try again in a while")
         if self._false_starts >= MAX_FALSE_STARTS:
@@ -180,9 +243,8 @@ class Jobs:
         with self._lock:
             if self._current is None or self._current.id != job.id:
                 self.store.remove_job(job.id)
-            elif self._cancelled is None:
-                self._cancelled = time.monotonic()
-                self._send({"do": "cancel", "key": job.id})
+            else:
+                self._cancel_current()
 
     def remove(self, film: Film) -> None:
         """Remove a video and all its jobs."""
@@ -191,7 +253,7 @@ class Jobs:
                 if job.video == film.id:
                     self.cancel(job)
 
-            if self._current is not None and self._current.video == film.id:
+            if self._current is not None and film.id in self._current.videos:
                 self._videos_to_remove.add(film.id)
             else:
                 self.store.remove_video(film.id)
@@ -200,6 +262,9 @@ class Jobs:
         """Remove the oldest videos beyond `limits.kept`, except those that a queued or running job needs."""
         with self._lock:
             used = {job.video for job in self.store.jobs() if job.state in ("queued", "running")}
+            for training in self.store.trainings.all():
+                if training.state in ("queued", "running", "stopped"):
+                    used.update(training.video_ids)
             for film in self.store.videos()[self.limits.kept :]:
                 if film.id not in used:
                     self.store.remove_video(film.id)
@@ -208,12 +273,12 @@ class Jobs:
         """Whether less than SPARE_BYTES are free, too little for a result."""
         return shutil.disk_usage(self.store.root).free < SPARE_BYTES
 
-    def progress(self, job: Job) -> tuple[JobProgress | None, int]:
+    def progress(self, job: Job | TrainingJob) -> tuple[JobProgress | None, int]:
         """A running job's progress, else None; and the number of jobs that run or wait before it."""
         with self._lock:
             if self._current is not None and self._current.id == job.id:
                 return self._progress, 0
-            num_earlier = sum(other.created < job.created for other in self.store.jobs("queued"))
+            num_earlier = sum(other.created < job.created for other in self._waiting())
             num_running = int(self._current is not None)
             return None, num_earlier + num_running
 
@@ -287,7 +352,7 @@ class Jobs:
     def _is_overdue(self) -> bool:
         now = time.monotonic()
         if self._cancelled is not None:
-            return now - self._cancelled > GRACE
+            return self._current is not None and now - self._cancelled > self._current.grace
         is_working = self._current is not None or (self._opened and not self._ready.is_set())
         self._silent = is_working and now - self._last_message > self.limits.silence
         return self._silent
@@ -303,7 +368,8 @@ class Jobs:
 
         with self._lock:
             self._last_message = time.monotonic()
-            worker = Worker(self._open_model, self._names, on_message)
+            own = {model.name: str(self.store.models.path(model.id)) for model in self.store.models.all()}
+            worker = Worker(self._open_model, self._names, on_message, own)
             self._worker = worker
 
     def _send(self, message: Message) -> None:
@@ -325,6 +391,8 @@ class Jobs:
             self._refusal = message["error"]
         elif message["key"] in self._errands:
             self._on_errand_message(self._errands[message["key"]], message)
+        elif message["key"] == LOADING:
+            self._on_model(message)
         elif self._current is not None and message["key"] == self._current.id:
             self._last_message = time.monotonic()  # not for errands: they go on while a job is stuck
             self._on_job_message(self._current, message)
@@ -337,111 +405,128 @@ class Jobs:
             errand.answer = message
             errand.finished.set()
 
-    def _on_job_message(self, job: Job, message: Message) -> None:
-        """Handle a message about the current job; an error here fails the job, so that the others can run."""
+    def _on_job_message(self, task: QueuedTask, message: Message) -> None:
+        """Handle a message about the current task; an error here fails the task, so that the others can run."""
         try:
-            self._apply(job, message)
+            self._apply(task, message)
         except Exception as error:
             is_expected = isinstance(error, OSError)
             log.error("a job could not be settled: %s", error, exc_info=None if is_expected else error)
-            self._send({"do": "cancel", "key": job.id})
-            self._drop_scratch()
-            self.store.fail(job.id, UNKEPT)
-            self._end_current(job)
+            self._send({"do": "cancel", "key": task.id})
+            task.fail(UNKEPT)
+            self._end_current(task)
 
-    def _apply(self, job: Job, message: Message) -> None:
-        assert self._scratch is not None
+    def _apply(self, task: QueuedTask, message: Message) -> None:
         if message["say"] == "progress":
             fields = {name: message[name] for name in ("stage", "done", "total", "left", "rate")}
             self._progress = JobProgress(**fields)
             return
         if message["say"] == "prepared":
-            os.replace(self._scratch / "play.mp4", self.store.video_folder(job.video) / "play.mp4")
+            task.hear(message)
             return
 
         if message["say"] == "done" and self._cancelled is None:
-            os.replace(self._scratch, self.store.job_folder(job.id))
-            self.store.finish(job.id, message["objects"], message["seconds"])
+            task.finish(message)
+            self._load_new_models()
         elif message["say"] == "failed" and self._cancelled is None:
-            self._drop_scratch()
-            self.store.fail(job.id, message["error"])
+            task.fail(message["error"])
         else:
-            self._drop_scratch()
-            self.store.remove_job(job.id)
-        self._end_current(job)
+            task.cancel()
+        self._end_current(task)
 
-    def _put_back_current(self) -> None:
-        """Queue the current job again, because the server is shutting down; remove it if it was cancelled."""
-        job = self._current
+    def _load_new_models(self) -> None:
+        """Have the worker load the models that were taught since it started."""
+        loaded = [model["name"] for model in self.models]
+        for model in self.store.models.all():
+            if model.name not in loaded:
+                order = {
+                    "do": "load",
+                    "key": LOADING,
+                    "name": model.name,
+                    "source": str(self.store.models.path(model.id)),
+                }
+                self._send(order)
+
+    def _on_model(self, message: Message) -> None:
+        if message["say"] == "failed":
+            log.error("a model of the page cannot be loaded: %s", message["error"])
+        else:
+            self.models.append(message["model"])
+
+    def _cancel_current(self) -> None:
+        if self._current is not None and self._cancelled is None:
+            self._cancelled = time.monotonic()
+            self._send({"do": "cancel", "key": self._current.id})
+
+    def _put_back_current(self) -> QueuedTask | None:
+        """Queue the current task again, because the server is shutting down; settle it if it was cancelled."""
+        task = self._current
         self._current = None
-        if job is None:
-            return
-        if job.video in self._videos_to_remove:
-            self.store.remove_video(job.video)
-        elif self._cancelled is not None:
-            self.store.remove_job(job.id)
-        else:
-            self.store.put_back(job.id)
+        if task is None:
+            return None
+        gone = self._videos_to_remove.intersection(task.videos)
+        for video in gone:
+            self.store.remove_video(video)
+        if not gone and self._cancelled is not None:
+            task.cancel()
+        elif not gone:
+            task.put_back()
+        return task
 
-    def _end_current(self, job: Job) -> None:
-        """Clean up after the current job and start the next one."""
+    def _end_current(self, task: QueuedTask) -> None:
+        """Clean up after the current task and start the next one."""
         self._current = None
         self._cancelled = None
-        self._drop_scratch()
-        if job.video in self._videos_to_remove:
-            self._videos_to_remove.discard(job.video)
-            self.store.remove_video(job.video)
+        task.clean()
+        for video in self._videos_to_remove.intersection(task.videos):
+            self._videos_to_remove.discard(video)
+            self.store.remove_video(video)
         self._start_next()
 
+    def _waiting(self) -> list[Job | TrainingJob]:
+        """Jobs and trainings that wait, oldest first."""
+        waiting: list[Job | TrainingJob] = [*self.store.jobs("queued"), *self.store.trainings.all("queued")]
+        return sorted(waiting, key=lambda job: job.created)
+
     def _start_next(self) -> None:
-        """Start the oldest waiting job, if the worker is idle; if the disk is full, the watchdog tries again."""
+        """Start the oldest waiting task, if the worker is idle; if the disk is full, the watchdog tries again."""
         if self._current is not None or not self._ready.is_set() or self._closed or self._worker is None:
             return
         self._fail_unserved()
 
-        job = next(iter(self.store.jobs("queued")), None)
+        job = next(iter(self._waiting()), None)
         self.waits_for_space = job is not None and self.disk_is_full()
         if job is None or self.waits_for_space:
             return
 
-        scratch = self.store.root / "scratch" / new_id()
+        task = self._task(job)
         try:
-            scratch.mkdir()
+            order = task.start()
         except OSError as error:
             log.warning("no job can be started: %s", error)
             return
-        self._start(job, scratch)
-
-    def _fail_unserved(self) -> None:
-        for job in self.store.jobs("queued"):
-            if job.model not in self._names:
-                self.store.fail(job.id, f"the model {job.model!r} is not served any more")
-
-    def _start(self, job: Job, scratch: Path) -> None:
-        film = self.store.video(job.video)
-        assert film is not None, "a video's jobs are removed with it"
-
-        self._current = replace(job, state="running")
+        self._current = task
         self._progress = JobProgress()
         self._cancelled = None
-        self._scratch = scratch
         self._last_message = time.monotonic()
-        self.store.start(job.id)
-
-        order = {
-            "do": "segment",
-            "key": job.id,
-            "model": job.model,
-            "length": job.length,
-            "stride": job.stride,
-            "classes": job.class_names,
-            "source": str(self.source(film)),
-            "name": film.name,
-            "playable": film.playable,
-            "has_play": (self.store.video_folder(film.id) / "play.mp4").is_file(),
-            "out": str(scratch),
-        }
         self._send(order)
+
+    def _task(self, job: Job | TrainingJob) -> QueuedTask:
+        if isinstance(job, Job):
+            return Segmentation(self.store, job)
+        own = next((model for model in self.store.models.all() if model.name == job.model), None)
+        return Teaching(self.store, job, job.model if own is None else str(self.store.models.path(own.id)))
+
+    def _fail_unserved(self) -> None:
+        served = [*self._names, *(model.name for model in self.store.models.all())]
+        for job in self._waiting():
+            if job.model in served:
+                continue
+            line = f"the model {job.model!r} is not served any more"
+            if isinstance(job, Job):
+                self.store.fail(job.id, line)
+            else:
+                self.store.trainings.set_state(job.id, "failed", line)
 
     def _on_worker_end(self) -> None:
         """Note that the worker has ended; the watchdog ends its job and starts another worker."""
@@ -455,16 +540,17 @@ class Jobs:
             self._ready.set()
 
     def _replace_worker(self) -> None:
-        """End the job of a worker that has ended, and start another worker unless too many failed to start."""
-        job = self._current
-        self._drop_scratch()
-        if job is not None and self._cancelled is not None:
-            self.store.remove_job(job.id)
-            self._end_current(job)
-        elif job is not None:
+        """End the task of a worker that has ended, and start another worker unless too many failed to start."""
+        task = self._current
+        if task is not None and self._cancelled is not None:
+            task.clean()
+            task.cancel()
+            self._end_current(task)
+        elif task is not None:
             log.warning("the worker ended in the middle of a job")
-            self.store.fail(job.id, SILENT if self._silent else CRASHED)
-            self._end_current(job)
+            task.clean()
+            task.fail(SILENT if self._silent else CRASHED)
+            self._end_current(task)
 
         self._silent = False
         if self._opened and self._false_starts < MAX_FALSE_STARTS:
@@ -474,11 +560,6 @@ class Jobs:
         for errand in self._errands.values():
             errand.answer = {"error": "the worker ended meanwhile; try again"}
             errand.finished.set()
-
-    def _drop_scratch(self) -> None:
-        if self._scratch is not None:
-            shutil.rmtree(self._scratch, ignore_errors=True)
-        self._scratch = None
 
 
 def known(value: Known | None) -> Known:

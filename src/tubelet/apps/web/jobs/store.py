@@ -4,6 +4,7 @@
     DIR/videos/<id>/source          the uploaded file; its name is only a text in the list
     DIR/videos/<id>/play.mp4        a copy for browsers, if they cannot play the source
     DIR/jobs/<id>/result.json.gz    what the page shows; downloads are stored beside it
+    DIR/trainings/<id>/, DIR/models/<id>/   see trainings.py and own_models.py
     DIR/scratch/                    unfinished files; emptied at every start
 
 Ids are random and made here: nothing that a browser sends becomes part of a path.
@@ -25,6 +26,8 @@ from pathlib import Path
 from typing import Literal
 
 from tubelet.apps.web.jobs.joblist import JobList
+from tubelet.apps.web.jobs.own_models import OwnModels
+from tubelet.apps.web.jobs.trainings import Trainings
 from tubelet.core.errors import InputError
 
 JobState = Literal["queued", "running", "done", "failed"]
@@ -81,13 +84,15 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            for name in ("videos", "jobs", "scratch"):
+            for name in ("videos", "jobs", "trainings", "models", "scratch"):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise InputError(f"{root}: expected a folder that can be written to ({reason})") from None
 
         self._list = JobList(root / "jobs.sqlite")
+        self.trainings = Trainings(self._list, root)
+        self.models = OwnModels(self._list, root)
         try:
             self._check_ids()
             self._recover()
@@ -209,6 +214,10 @@ class Store:
         rows = self._list.read("SELECT step FROM steps WHERE job = ? ORDER BY number", job)
         return [row["step"] for row in rows]
 
+    def num_edits(self, job: str) -> int:
+        """How many steps a result was edited in."""
+        return int(self._list.read("SELECT COUNT(*) AS number FROM steps WHERE job = ?", job)[0]["number"])
+
     def add_step(self, job: str, number: int, step: str) -> None:
         """Add a step. Raises sqlite3.IntegrityError if there is one with this number."""
         self._list.add("INSERT INTO steps VALUES (?, ?, ?)", job, number, step)
@@ -270,6 +279,10 @@ class Store:
             if not self.job_folder(job.id).is_dir():
                 self.remove_job(job.id)
 
+        self.trainings.recover()
+        self.models.recover()
+        self._remove_unlisted("trainings", {training.id for training in self.trainings.all()})
+        self._remove_unlisted("models", {model.id for model in self.models.all()})
         self._remove_unlisted("videos", {film.id for film in self.videos()})
         self._remove_unlisted("jobs", {job.id for job in self.jobs("done")})
 
@@ -282,6 +295,7 @@ class Store:
         """Raise InputError if an id is not one of `new_id`: it becomes the name of a folder."""
         try:
             ids = [film.id for film in self.videos()] + [job.id for job in self.jobs()]
+            ids += [training.id for training in self.trainings.all()] + [model.id for model in self.models.all()]
         except sqlite3.Error:  # a text that is not UTF-8
             ids = [""]
         if not all(isinstance(id, str) and ID.fullmatch(id) for id in ids):

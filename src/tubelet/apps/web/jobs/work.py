@@ -102,7 +102,7 @@ def line_of(error: BaseException, order: dict[str, Any]) -> str:
     """Describe an error in one line that a browser may show; an unexpected error is logged, without details here."""
     if isinstance(error, TubeletError):
         line = str(error)
-        for path in (order.get("source"), order.get("out")):
+        for path in (order.get("source"), order.get("out"), order.get("folder")):
             line = line.replace(str(path), order.get("name", "video")) if path else line
         return " ".join(line.split())
     if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
@@ -121,23 +121,27 @@ class Pace:
         self._check = check
         self._send = send
         self._start = time.monotonic()
+        self._first: int | None = None  # what was done when it began: a training may go on from a checkpoint
         self._last_sent = 0.0
 
     def __call__(self, done: int, total: int) -> None:
         self._check()
+        if self._first is None:
+            self._first = done
         now = time.monotonic()
         if now - self._last_sent < REPORT_EVERY and 0 < done < total:
             return
         self._last_sent = now
 
         elapsed = now - self._start
+        made = done - self._first
         message = {
             "say": "progress",
             "stage": self._stage,
             "done": done,
             "total": total,
-            "left": elapsed / done * (total - done) if done else None,
-            "rate": done / elapsed if done and elapsed else None,
+            "left": elapsed / made * (total - done) if made else None,
+            "rate": made / elapsed if made and elapsed else None,
         }
         self._send(message)
 

@@ -13,7 +13,7 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
@@ -23,7 +23,7 @@ from tubelet.apps.web.jobs import supervised
 Message = dict[str, Any]
 LoadModel = Callable[[str], Any]
 
-KINDS = ("segment", "download", "attend", "follow")  # of orders; each has its own thread
+KINDS = ("segment", "teach", "download", "attend", "follow", "load")  # of orders; each has its own thread
 
 log = logging.getLogger("tubelet.web")
 
@@ -31,18 +31,23 @@ log = logging.getLogger("tubelet.web")
 class Worker:
     """Starts the worker process and exchanges messages with it.
 
-    `on_message` is called in a thread for each message from the worker, and with None when the process has ended.
+    `on_message` is called in a thread for each message from the worker, and with None when the process has ended. `own`
+    are files of further models by name; the worker does without those that cannot be loaded.
     """
 
     def __init__(
-        self, open_model: LoadModel, models: Sequence[str], on_message: Callable[[Message | None], None]
+        self,
+        open_model: LoadModel,
+        models: Sequence[str],
+        on_message: Callable[[Message | None], None],
+        own: Mapping[str, str],
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, worker_connection = context.Pipe()
         self._send_lock = threading.Lock()
         self._on_message = on_message
 
-        arguments = (worker_connection, open_model, list(models))
+        arguments = (worker_connection, open_model, list(models), dict(own))
         self._process = context.Process(target=_main, args=arguments, name="tubelet worker", daemon=True)
         self._process.start()
         worker_connection.close()
@@ -81,19 +86,20 @@ class Worker:
         return True
 
 
-def _main(connection: Connection, open_model: LoadModel, names: list[str]) -> None:
+def _main(connection: Connection, open_model: LoadModel, names: list[str], own: dict[str, str]) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the server decides when the worker ends
         signal.signal(number, signal.SIG_IGN)
-    _OrderLoop(connection, open_model, names).run()
+    _OrderLoop(connection, open_model, names, own).run()
 
 
 class _OrderLoop:
     """The worker's side: loads the models, then carries out orders."""
 
-    def __init__(self, connection: Connection, open_model: LoadModel, names: list[str]) -> None:
+    def __init__(self, connection: Connection, open_model: LoadModel, names: list[str], own: dict[str, str]) -> None:
         self._connection = connection
         self._open_model = open_model
         self._names = names
+        self._own = own
         self._models: dict[str, Any] = {}
         self._send_lock = threading.Lock()
         self._orders: dict[str, queue.Queue[Message]] = {kind: queue.Queue() for kind in KINDS}
@@ -107,6 +113,11 @@ class _OrderLoop:
         except (TubeletError, OSError) as error:
             self._send({"say": "refused", "error": str(error)})
             return
+        for name, path in self._own.items():
+            try:
+                self._models[name] = self._open_model(path)
+            except (TubeletError, OSError) as error:
+                log.error("the model %r cannot be loaded any more: %s", name, error)
 
         for kind, orders in self._orders.items():
             supervised.repeat(partial(self._work, orders), f"the worker's thread for orders to {kind}")
@@ -125,6 +136,9 @@ class _OrderLoop:
         if message["do"] == "cancel":
             if key in self._stops:
                 self._stops[key].set()
+            return
+        if message["do"] == "forget":
+            self._models.pop(message["name"], None)
             return
 
         self._stops[key] = threading.Event()
@@ -159,6 +173,14 @@ class _OrderLoop:
 
         if order["do"] == "segment":
             return work.segment(self._models[order["model"]], order, check, send)
+        if order["do"] == "teach":
+            from tubelet.apps.web.jobs import teaching
+
+            return teaching.teach(self._models[order["model"]], order, check, send)
+        if order["do"] == "load":
+            model = self._open_model(order["source"])
+            self._models[order["name"]] = model
+            return {"model": _described(order["name"], model)}
         if order["do"] == "follow":
             return work.follow(self._models[order["model"]], order, check, send)
         if order["do"] == "attend":
@@ -174,6 +196,10 @@ class _OrderLoop:
 def _described(name: str, model: Any) -> Message:
     """A model as JSON for the page."""
     from tubelet.apps.web.attention import can_attend
+    from tubelet.models.rcnn.detectors.nanodet import NanoDetConfig
+    from tubelet.models.rcnn.model import MaskTrackRCNN
+
+    learns = isinstance(model, MaskTrackRCNN) and isinstance(model.config.detector, NanoDetConfig)
 
     window = {"length": model.window.length, "stride": model.window.stride}
     return {
@@ -181,5 +207,6 @@ def _described(name: str, model: Any) -> Message:
         "classes": list(model.classes),
         "attends": can_attend(model),
         "follows": model.traits.guided,
+        "learns": learns,  # the recipe finetune can go on from it
         "window": window,
     }

@@ -71,8 +71,20 @@ export async function followObject(job, wish, heard) {
 
 export const stopFollowing = (job) => ask("DELETE", `/api/jobs/${job}/follow`);
 
+export const trainings = () => ask("GET", "/api/trainings");
+export const teach = (wish) => ask("POST", "/api/trainings", wish);
+export const stopTraining = (id) => ask("POST", `/api/trainings/${id}/stop`);
+export const continueTraining = (id) => ask("POST", `/api/trainings/${id}/continue`);
+export const removeTraining = (id) => ask("DELETE", `/api/trainings/${id}`);
+export const trainingCurve = (id) => ask("GET", `/api/trainings/${id}/curve`);
+export const trainingPicture = (id, side, number) => `/api/trainings/${id}/pictures/${side}/${number}`;
+export const models = () => ask("GET", "/api/models");
+export const removeModel = (id) => ask("DELETE", `/api/models/${id}`);
+export const uploadModel = (file, progress) => upload(file, progress, "/api/models");
+export const modelAddress = (id) => `/api/models/${id}/file`;
+
 /** Sends a file as it is; `progress` gets shares 0..1. Returns { done, abort }. */
-export function upload(file, progress) {
+export function upload(file, progress, path = "/api/videos") {
   const request = new XMLHttpRequest();
   const done = new Promise((resolve, reject) => {
     request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
@@ -84,7 +96,7 @@ export function upload(file, progress) {
       if (request.status === 201) resolve(told);
       else reject(new ApiError(request.status, sentence(told.error ?? request.responseText ?? "The server refused.")));
     };
-    request.open("POST", "/api/videos");
+    request.open("POST", path);
     request.setRequestHeader("Content-Type", "application/octet-stream");
     request.setRequestHeader("X-Name", encodeURIComponent(file.name.slice(0, 200)));
     request.send(file);
@@ -94,15 +106,15 @@ export function upload(file, progress) {
 
 const AGAIN = 3000; // milliseconds, after the server refused to tell
 
-/** Calls `changed(job)` until the job is over; returns a function that stops listening. */
-export function follow(id, changed) {
+/** Calls `changed(job)` until the job, or training, is over; returns a function that stops listening. */
+export function follow(id, changed, kind = "jobs") {
   let source;
   let timer;
   let stopped = false;
 
   function listen() {
     if (stopped) return;
-    source = new EventSource(`/api/jobs/${id}/events`);
+    source = new EventSource(`/api/${kind}/${id}/events`);
     source.onmessage = (event) => {
       const job = JSON.parse(event.data);
       if (!["queued", "running"].includes(job.state)) source.close();
@@ -114,7 +126,7 @@ export function follow(id, changed) {
   }
 
   function again() {
-    ask("GET", `/api/jobs/${id}`).then(listen, (error) => {
+    ask("GET", `/api/${kind}/${id}`).then(listen, (error) => {
       if (error.status === 404) changed({ id, state: "gone" });
       else listen();
     });

@@ -1,9 +1,10 @@
-// Which view is shown: the address says it, as #/ or #/<video>/<tab>.
+// Which view is shown: the address says it, as #/, #/teach/<result>... or #/<video>/<tab>.
 
 import * as api from "/page/api.js";
 import { attention } from "/page/attention.js";
 import { compare } from "/page/compare.js";
 import { el, notify } from "/page/dom.js";
+import { teach } from "/page/teach.js";
 import { start } from "/page/start.js";
 import { watch } from "/page/watch.js";
 
@@ -20,14 +21,19 @@ async function route() {
   leaving.abort();
   leaving = new AbortController();
   const { signal } = leaving;
-  const [id, wanted] = location.hash.replace(/^#\/?/, "").split("/");
+  const [id, wanted, ...more] = location.hash.replace(/^#\/?/, "").split("/");
   const tab = wanted in VIEWS ? wanted : "watch";
   try {
-    about ??= await api.about();
+    about = await api.about(); // models come and go
     if (signal.aborted) return;
-    showTabs(id, tab);
+    showTabs(id === "teach" ? "" : id, tab);
+    if (id === "teach") {
+      document.title = "Teach a model · tubelet";
+      await teach(host, { about, signal, renew: route, ids: [wanted, ...more].filter(Boolean) });
+      return;
+    }
     if (!id) {
-      await start(host, { about, signal, open: (film) => go(`/${film}/watch`) });
+      await start(host, { about, signal, open: (film) => go(`/${film}/watch`), teach: () => go("/teach") });
       return;
     }
     const film = (await api.videos()).find((other) => other.id === id);

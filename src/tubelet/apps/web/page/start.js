@@ -3,28 +3,31 @@
 import * as api from "/page/api.js";
 import { classesField } from "/page/classes.js";
 import { clock, count, el, icon, notify } from "/page/dom.js";
+import { modelField, wishFor } from "/page/models.js";
 import { ProgressCard } from "/page/run.js";
 
-export async function start(host, { about, open, signal }) {
+export async function start(host, { about, open, teach, signal }) {
   const list = el("section", { class: "recent", "aria-label": "Videos", hidden: true });
   const place = el("div", { class: "start" });
   host.replaceChildren(place, list);
-  const send = (file) => upload(place, file, about, open, () => place.replaceChildren(dropZone(about, send, tryExample)));
+  const show = () => place.replaceChildren(dropZone(about, send, tryExample));
+  const refresh = () => fill(list, open, about.models.some((model) => model.learns) && teach, signal);
+  const send = (files) => (files.length === 1 ? upload(place, files[0], about, open, show) : uploadAll(place, files, about, refresh, signal).then(show));
   const tryExample = () => api.example().then((film) => open(film.id)).catch((error) => notify(error.message));
-  place.replaceChildren(dropZone(about, send, tryExample));
-  acceptDrops(send, signal);
-  await fill(list, open);
+  show();
+  acceptDrops((files) => files.length && send(files), signal);
+  await refresh();
 }
 
 function dropZone(about, send, tryExample) {
   const { megabytes, frames } = about.limits;
-  const input = el("input", { type: "file", id: "file", class: "unseen", accept: "video/*,.mkv,.avi,.ts,.gif", onchange: () => input.files[0] && send(input.files[0]) });
-  const label = el("label", { class: "button primary", htmlFor: "file" }, icon("up"), "Choose a video");
+  const input = el("input", { type: "file", id: "file", class: "unseen", multiple: true, accept: "video/*,.mkv,.avi,.ts,.gif", onchange: () => input.files.length && send([...input.files]) });
+  const label = el("label", { class: "button primary", htmlFor: "file" }, icon("up"), "Choose videos");
   return el("section", { class: "drop", "aria-labelledby": "drop-title" },
     el("h1", { id: "drop-title", textContent: "Drop a video" }),
     el("p", { class: "soft", textContent: "Every object is found, outlined, named and followed." }),
     el("div", { class: "row" }, input, label, about.example && el("button", { class: "button", id: "example", textContent: "Try the example", onclick: tryExample })),
-    classesField(about.models[0]),
+    el("div", { class: "row" }, modelField(about), classesField(about.models[0])),
     el("p", { class: "small", id: "limits", textContent: `Up to ${megabytes.toLocaleString("en")} MB and ${count(frames, "frame")} (${Math.round(frames / 180) / 10} minutes at 30 frames a second). Videos stay on this server.` }));
 }
 
@@ -35,9 +38,27 @@ function acceptDrops(send, signal) {
   addEventListener("drop", (event) => {
     event.preventDefault();
     mark(false);
-    if (event.dataTransfer.files[0]) send(event.dataTransfer.files[0]);
+    filesOf(event.dataTransfer).then(send, () => notify("The browser cannot read this folder."));
   }, { signal });
   signal.addEventListener("abort", () => mark(false));
+}
+
+const isVideo = (file) => file.type.startsWith("video/") || /\.(mkv|avi|ts|gif)$/i.test(file.name);
+
+/** The files that were dropped; of folders, the videos in them. */
+async function filesOf({ items, files }) {
+  const entries = [...items].map((item) => item.webkitGetAsEntry?.()).filter(Boolean);
+  if (!entries.some((entry) => entry.isDirectory)) return [...files];
+  return (await Promise.all(entries.map(inside))).flat().filter(isVideo);
+}
+
+async function inside(entry) {
+  if (entry.isFile) return [await new Promise((done, failed) => entry.file(done, failed))];
+  const reader = entry.createReader();
+  const more = () => new Promise((done, failed) => reader.readEntries(done, failed));
+  const entries = [];
+  for (let some = await more(); some.length; some = await more()) entries.push(...some); // at most a hundred at a time
+  return (await Promise.all(entries.map(inside))).flat();
 }
 
 async function upload(place, file, about, open, back) {
@@ -57,10 +78,58 @@ async function upload(place, file, about, open, back) {
   }
 }
 
-async function fill(list, open) {
+const BUSY = 503;
+const AGAIN = 5000; // milliseconds, after the server had no place
+
+/** Sends files one after the other, each a job of its own; waits where the server's queue is full. */
+async function uploadAll(place, files, about, refresh, signal) {
+  let sending;
+  let stopped = false;
+  const stop = () => { stopped = true; sending?.abort(); };
+  const card = new ProgressCard(count(files.length, "file"), stop);
+  place.replaceChildren(card.element);
+  signal.addEventListener("abort", stop);
+  const refused = [];
+  let film = null;
+
+  for (let n = 0; n < files.length && !stopped;) {
+    const file = files[n];
+    const set = (share, what) => card.set((n + share) / files.length, `${what} ${file.name} · ${n + 1} of ${files.length}`);
+    try {
+      if (file.size > about.limits.megabytes * 1e6) throw new api.ApiError(413, `More than ${about.limits.megabytes} MB.`);
+      if (!film) {
+        sending = api.upload(file, (share) => set(share, "Uploading"));
+        film = await sending.done;
+      }
+      await api.submit(wishFor(film, about));
+    } catch (error) {
+      if (error.status === BUSY) {
+        set(0, "Waiting with");
+        await new Promise((done) => setTimeout(done, AGAIN));
+        continue;
+      }
+      if (error.status !== -1) refused.push(`${file.name}: ${error.message}`);
+    }
+    n += 1;
+    film = null;
+    if (!signal.aborted) await refresh();
+  }
+  if (refused.length) notify(refused.slice(0, 3).join(" ") + (refused.length > 3 ? ` And ${refused.length - 3} more.` : ""));
+}
+
+async function fill(list, open, teach, signal) {
   const videos = await api.videos();
+  if (signal.aborted) return;
+  const refresh = () => fill(list, open, teach, signal);
+  clearTimeout(fill.timer);
+  if (videos.some((film) => film.jobs.some(inWork))) fill.timer = setTimeout(() => signal.aborted || refresh().catch(() => {}), 2000);
+  const shown = JSON.stringify(videos.map((film) => [film.id, state(film.jobs)]));
+  if (list.dataset.shown === shown) return; // what has the focus keeps it
+  list.dataset.shown = shown;
   list.hidden = videos.length === 0;
-  list.replaceChildren(el("h2", { textContent: "Videos" }), el("ul", {}, ...videos.map((film) => row(film, open, () => fill(list, open)))));
+  list.replaceChildren(
+    el("div", { class: "over" }, el("h2", { textContent: "Videos" }), teach && el("button", { class: "button", id: "teach", textContent: "Teach a model", onclick: teach })),
+    el("ul", {}, ...videos.map((film) => row(film, open, refresh))));
 }
 
 function row(film, open, refresh) {
@@ -76,8 +145,11 @@ function row(film, open, refresh) {
     el("button", { class: "quiet", "aria-label": `Remove ${film.name}`, onclick: remove }, icon("close")));
 }
 
+const inWork = (job) => ["queued", "running"].includes(job.state);
+
 function state(jobs) {
-  if (jobs.some((job) => ["queued", "running"].includes(job.state))) return "in work";
+  const now = jobs.find(inWork);
+  if (now) return now.state === "queued" ? "waiting" : "in work";
   const done = jobs.filter((job) => job.state === "done");
   if (done.length) return count(done[0].objects, "object");
   return jobs.length ? "failed" : "not looked at yet";

@@ -1,9 +1,10 @@
 // The first tab: play, look, choose, mend, take home.
 
 import * as api from "/page/api.js";
-import { chosen, classesField } from "/page/classes.js";
+import { classesField } from "/page/classes.js";
 import { clock, count, duration, el, icon, notify } from "/page/dom.js";
 import { Editor } from "/page/edit.js";
+import { chosenModel, modelField, wishFor } from "/page/models.js";
 import { Player, Stage } from "/page/player.js";
 import { Cancelled, run } from "/page/run.js";
 import { Seen } from "/page/seen.js";
@@ -20,9 +21,9 @@ const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
 
 export async function watch(host, context) {
   const { about, film, signal, home } = context;
-  const classes = chosen();
-  const wish = { video: film.id, model: about.models[0].name, classes: classes.length ? classes : null };
-  const field = classesField(about.models[0], () => context.renew());
+  const model = chosenModel(about);
+  const wish = wishFor(film, about);
+  const field = el("div", { class: "fields" }, modelField(about, () => context.renew()), classesField(model, () => context.renew()));
   let job, result, edits;
   try {
     ({ job, result } = await run(host, wish, film.name, signal));
@@ -182,7 +183,11 @@ class View {
       await this.seen.send();
       this.take("labels.zip", button, { form: form.value, frames: frames.value });
     } }, icon("down"), el("span", {}, "Labelled data"), el("small", { textContent: "ZIP" }));
-    return el("div", { class: "labels" }, button, form, frames);
+    const teach = this.about.models.some((model) => model.learns) && el("button", { class: "download", id: "train-on-this", textContent: "Train on this", onclick: async () => {
+      await this.seen.send();
+      location.hash = `/teach/${this.job.id}`;
+    } });
+    return el("div", { class: "labels" }, ...[button, form, frames, teach].filter(Boolean));
   }
 
   /** Have the server make the file, then let the browser fetch it. */
