@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import os
 import random
 import sys
 import tempfile
 import time
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
@@ -37,8 +39,10 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         folders = {target.name: prepare(target, Path(tempfile.mkdtemp(dir=name), "data")) for target in targets}
         end = time.monotonic() + 60 * chosen.minutes
-        while time.monotonic() < end:
-            for target in targets:
+        turns = itertools.cycle(targets)
+        with suppress(KeyboardInterrupt):  # what was counted so far is printed
+            while time.monotonic() < end or number < chosen.seed + len(targets):
+                target = next(turns)
                 number += 1
                 found, wrong = search_apart(target, folders[target.name], number=number, examples=chosen.examples)
                 ends[target.name] += found
