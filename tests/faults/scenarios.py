@@ -54,6 +54,10 @@ TRAINING = (
     "train.log_every=1", "train.checkpoint_every=1", "train.threads=1", "data.videos=2", "data.world.frames=2",
     "init=none",
 )  # fmt: skip
+EVALUATION = (
+    "evaluate", "model", "default", "--data", "set/instances.json", "--out", "measured", "--device", "cpu",
+    "--workers", "1", "--json", "numbers.json",
+)  # fmt: skip
 SCENARIOS = (
     Scenario("predict", ("predict", "clip.mp4", "--out", "out", "--device", "cpu"),
              group=("out/predictions.json", "out/overlay.mp4", "out/contact_sheet.png")),
@@ -68,12 +72,21 @@ SCENARIOS = (
     Scenario("edit and draw", ("edit", "result", "--split", "1@2", "--video", "clip.mp4", "--out", "mended"),
              group=("mended/predictions.json", "mended/edits.json", "mended/overlay.mp4")),
     Scenario("data label", ("data", "label", "labels", "result=clip.mp4", "--all-frames")),
-    Scenario("data convert", ("data", "convert", "set", "converted", "--to", "davis")),
+    *(
+        Scenario(f"data convert --to {form}", ("data", "convert", "set", "converted", "--to", form))
+        for form in ("davis", "cvat", "coco-video", "yolo-seg", "labelme")
+    ),
+    Scenario("data browse", ("data", "browse", "set/instances.json", "--out", "sheets")),
     Scenario("data split", ("data", "split", "set/instances.json", "--videos", "1", "--out", "parts"),
              group=("parts/train.json", "parts/val.json")),
     Scenario("synth", ("synth", "made", "--videos", "1", "frames=2")),
     Scenario("report", ("report", "set/instances.json", "result/predictions.json", "--out", "page"),
              varying=("report.html",)),
+    Scenario("evaluate ytvis",
+             ("evaluate", "ytvis", "set/instances.json", "result/predictions.json", "--json", "ap.json")),
+    Scenario("evaluate identity", ("evaluate", "identity", "set/instances.json", "result/predictions.json", "--sweep",
+             "--curve", "curve.svg"), varying=("curve.svg",)),
+    Scenario("evaluate model", EVALUATION, again=(*EVALUATION, "--resume"), codes=(1, 2)),
     Scenario("submission", ("submission", "result/predictions.json", "--out", "results.zip")),
 )  # fmt: skip
 

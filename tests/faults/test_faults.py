@@ -101,4 +101,4 @@ def test_what_looks_finished_is_read() -> None:
 
 def test_every_command_that_writes_is_tried() -> None:
     tried = {scenario.arguments[0] for scenario in SCENARIOS}
-    assert {"predict", "batch", "train", "edit", "data", "synth", "report", "submission"} <= tried
+    assert {"predict", "batch", "train", "edit", "data", "synth", "report", "evaluate", "submission"} <= tried
