@@ -59,6 +59,13 @@ def test_the_models_own_weights_stay_in_float32_and_are_shared_where_they_are_no
     assert used.layers[0].weight.dtype == torch.bfloat16
 
 
+def test_outside_autocast_the_graph_computes_in_float32(network: Network) -> None:
+    convert_weights_once([network.graph])
+    network.graph(PIXELS)
+    with torch.autocast("cpu", enabled=False):
+        assert torch.equal(network.graph(PIXELS)[0], network.maps(PIXELS)[0])
+
+
 def test_weights_that_change_are_converted_again(network: Network) -> None:
     convert_weights_once([network.graph])
     network.graph(PIXELS)

@@ -39,7 +39,7 @@ def convert_weights_once(graphs: Sequence[Graph]) -> None:
 class LowPrecision:
     """Computes a graph by a copy of its layers whose weights are in bfloat16.
 
-    The graph's function must be a method of its owner, and no layer be called outside autocast.
+    The graph's function must be a method of its owner. Outside autocast the graph computes itself.
     """
 
     on_torch = True
@@ -51,6 +51,9 @@ class LowPrecision:
         self._copy = graph
 
     def __call__(self, *inputs: Tensor) -> Tensors:
+        if not torch.is_autocast_enabled(self._weights[0].device.type):
+            return self.graph.function(*inputs)
+
         made_of = self._weights[0].device, sum(map(_changes, self._weights))
         if self._made_of != made_of:
             self._copy = _lowered(self.graph)
