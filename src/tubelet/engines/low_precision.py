@@ -51,7 +51,7 @@ class LowPrecision:
         self._copy = graph
 
     def __call__(self, *inputs: Tensor) -> Tensors:
-        if not torch.is_autocast_enabled(self._weights[0].device.type):
+        if not torch.is_autocast_enabled(inputs[0].device.type):
             return self.graph.function(*inputs)
 
         made_of = self._weights[0].device, sum(map(_changes, self._weights))

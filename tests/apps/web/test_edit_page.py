@@ -453,10 +453,14 @@ def test_frames_that_were_stepped_or_played_through_are_noted_as_seen(page: Page
     while not any(first <= 21 and last == 22 for first, last in store.seen(job.id)):
         assert time.monotonic() < end, store.seen(job.id)
         page.wait_for_timeout(100)
-    page.keyboard.press("Home")
-    page.keyboard.press("Space")
-    expect(page.locator(".play")).to_have_attribute("aria-label", "Pause")
-    expect(page.locator(".play")).to_have_attribute("aria-label", "Play")
+    for _ in range(10):  # a player on a busy machine leaves frames out
+        page.keyboard.press("Home")
+        page.keyboard.press("Space")
+        expect(page.locator(".play")).to_have_attribute("aria-label", "Pause")
+        expect(page.locator(".play")).to_have_attribute("aria-label", "Play")
+        page.wait_for_timeout(300)
+        if page.locator(".guide .score").first.text_content() == "100 %":
+            break
     expect(page.locator(".guide .score").first).to_have_text("100 %")
 
 
