@@ -10,7 +10,6 @@ from typing import NamedTuple
 import av
 import numpy as np
 import torch
-from av.sidedata.sidedata import Type
 from torch import Tensor
 
 
@@ -60,11 +59,19 @@ def _seconds(frame: av.VideoFrame, first: int | None) -> float | None:
     return float((frame.pts - first) * frame.time_base)
 
 
+def _display_matrix(frame: av.VideoFrame) -> bytes | None:
+    try:
+        side = frame.side_data.get("DISPLAYMATRIX")
+    except ValueError:  # PyAV does not know all of FFmpeg's kinds of side data
+        return None
+    return None if side is None else bytes(side)
+
+
 def _upright(frame: av.VideoFrame, size: tuple[int, int]) -> Tensor:
     """The frame, scaled to the size of the first and turned or mirrored as its display matrix says."""
     height, width = size
     image = frame.to_ndarray(format="rgb24", height=height, width=width, threads=1)
-    matrix = next((bytes(side) for side in frame.side_data if side.type == Type.DISPLAYMATRIX), None)
+    matrix = _display_matrix(frame)
     if matrix is not None:
         # a shown point is x' = a x + c y, y' = b x + d y
         a, b, _, c, d, *_ = struct.unpack("=9i", matrix)
