@@ -23,7 +23,13 @@ FOLDER = ROOT / ".matrix"
 PINNED = "constraints.txt"
 LOWEST = "constraints-lowest.txt"
 CLASSIFIER = "Programming Language :: Python :: 3."
-SHORT_TESTS = ["tests/video", "tests/apps/test_cli.py", "tests/apps/test_demo.py", "tests/test_packaging.py"]
+SHORT_TESTS = [
+    "tests/video",
+    "tests/field/test_videos.py",
+    "tests/apps/test_cli.py",
+    "tests/apps/test_demo.py",
+    "tests/test_packaging.py",
+]
 IMPORT_ALL = """
 import importlib, pkgutil, tubelet
 for module in pkgutil.walk_packages(tubelet.__path__, "tubelet."):
