@@ -133,12 +133,11 @@ def test_frames_are_dropped_and_never_queued_where_the_model_is_slower(monkeypat
     seen = []
     for frame in inference.stream(Slow(), source):
         seen.append(round(frame.time * 10))
-        if len(seen) == 6:
+        if source.dropped > 40:
             break
     source.close()
-    assert source.dropped > 10
     assert seen == sorted(set(seen))
-    assert seen[-1] - seen[0] > len(seen)  # always the newest: it keeps up with the clock, not with the count
+    assert seen[-1] - seen[0] > 20  # always the newest: it keeps up with the clock, not with the count
 
 
 class Broadcaster:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from page_fixtures import CHROMIUM, NAMELESS, OVERFLOW, chromium, opened, serving, shoot, write_film
+from page_fixtures import CHROMIUM, NAMELESS, OVERFLOW, opened, serving, shoot, write_film
 from tubelet.apps.web.jobs.queue import Jobs
 
 if TYPE_CHECKING:
@@ -31,12 +31,6 @@ RED = (25, 30)  # x and y of a pixel of the red patch in frame 0; its id is 0, g
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Jobs]]:
     with serving(tmp_path_factory.mktemp("page"), ["following"]) as server:
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

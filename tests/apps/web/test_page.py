@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from page_fixtures import CHROMIUM, COLOURS, FPS, NAMELESS, OVERFLOW, SIZE, chromium, opened, serving, shoot, write_film
+from page_fixtures import CHROMIUM, COLOURS, FPS, NAMELESS, OVERFLOW, SIZE, opened, serving, shoot, write_film
 from toy import moving_patches
 from tubelet.apps.web.jobs.queue import Jobs
 from tubelet.core import masks
@@ -48,12 +48,6 @@ def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     models = ["slow", "attending", "stuck", "attending-everywhere"]
     with serving(tmp_path_factory.mktemp("page"), models) as (address, _):
         yield address
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from page_fixtures import CHROMIUM, NAMELESS, OVERFLOW, chromium, opened, serving, shoot, write_film
+from page_fixtures import CHROMIUM, NAMELESS, OVERFLOW, opened, serving, shoot, write_film
 from tubelet.apps.web.jobs.own_models import OwnModel
 from tubelet.apps.web.jobs.queue import JobProgress, Jobs
 from tubelet.apps.web.jobs.store import new_id
@@ -51,12 +51,6 @@ def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Job
     with serving(tmp_path_factory.mktemp("page"), ["following"]) as server:
         server[1].models[0]["learns"] = True
         yield server
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    with chromium() as started:
-        yield started
 
 
 @pytest.fixture(scope="module")
