@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import os
 import re
-import socket
 import subprocess
 import sys
 from pathlib import Path
@@ -18,16 +17,10 @@ from tubelet.training.checkpoint import saved
 from tubelet.training.distributed import Processes, join
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 def torchrun(out: Path, **given: object) -> subprocess.CompletedProcess[str]:
-    launch = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2", "--master-addr=127.0.0.1"]
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOY_DIES": "1"}
-    command = [*launch, f"--master-port={free_port()}", toy.__file__, str(out), *(f"{k}={v}" for k, v in given.items())]
+    command = [*launch, toy.__file__, str(out), *(f"{k}={v}" for k, v in given.items())]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
 
 
@@ -57,7 +50,7 @@ def assert_close(some: list[dict[str, Any]], others: list[dict[str, Any]]) -> No
 
 def test_a_group_of_one_trains_as_a_process_alone_and_is_left_at_the_end(fit, metrics, monkeypatch: pytest.MonkeyPatch):
     fit("alone", accumulate=2)
-    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port())}
+    group = {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}
     for name, value in group.items():
         monkeypatch.setenv(name, value)
     fit("group", accumulate=2)
@@ -82,11 +75,10 @@ def test_processes_that_disagree_are_told(monkeypatch: pytest.MonkeyPatch):
 
 
 def test_fellows_that_do_not_come_are_one_clear_error(monkeypatch: pytest.MonkeyPatch):
-    port = str(free_port())
-    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}.items():
+    for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
     with (
-        pytest.raises(TubeletError, match=f"process 0 of 2 did not find the others at 127.0.0.1:{port} within 1 sec"),
+        pytest.raises(TubeletError, match="process 0 of 2 did not find the others at 127.0.0.1:0 within 1 second"),
         join("cpu", patience=1),
     ):
         pass

@@ -4,9 +4,7 @@ import json
 import os
 import subprocess
 import sys
-from contextlib import ExitStack
 from pathlib import Path
-from socket import socket
 from typing import Any
 
 import pair_training as pair
@@ -14,6 +12,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed import TCPStore
 
 from tubelet.core.errors import ConfigError
 from tubelet.training.checkpoint import saved
@@ -36,8 +35,11 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def launch_two(folder: Path) -> None:
-    command = [sys.executable, pair.__file__, str(folder), *free_ports(TOGETHER)]
-    group = {**os.environ, "OMP_NUM_THREADS": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+    """Start both; this process holds the meeting places, so that no port can be lost to another program before use."""
+    places = [TCPStore("127.0.0.1", 0, is_master=True, wait_for_workers=False) for _ in range(TOGETHER)]
+    command = [sys.executable, pair.__file__, str(folder), *(str(place.port) for place in places)]
+    group = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "TORCHELASTIC_USE_AGENT_STORE": "True"}
+    group = {**os.environ, "OMP_NUM_THREADS": "1", **group}
     other = subprocess.Popen(command, env={**group, "RANK": "1"}, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     try:
         first = subprocess.run(command, env={**group, "RANK": "0"}, capture_output=True, text=True, timeout=300)
@@ -45,14 +47,6 @@ def launch_two(folder: Path) -> None:
     finally:
         other.kill()
         other.communicate()
-
-
-def free_ports(count: int) -> list[str]:
-    with ExitStack() as held:
-        probes = [held.enter_context(socket()) for _ in range(count)]
-        for probe in probes:
-            probe.bind(("127.0.0.1", 0))
-        return [str(probe.getsockname()[1]) for probe in probes]
 
 
 def log(out: Path) -> list[dict[str, Any]]:
