@@ -151,6 +151,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", default="default")
     parser.add_argument("--precision", choices=("auto", "fp32", "bf16"), default="auto")
+    parser.add_argument("--input-size", type=int)
     parser.add_argument("--coco", type=Path)
     parser.add_argument("--split", default="val")
     parser.add_argument("--davis", type=Path)
@@ -160,7 +161,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
-    model = weights.load(arguments.model, precision=arguments.precision)
+    model = weights.load(arguments.model, precision=arguments.precision, input_size=arguments.input_size)
     if not isinstance(model, MaskTrackRCNN):
         parser.error(f"{arguments.model} is not of the default model's family")
     if arguments.time:

@@ -88,6 +88,7 @@ VALUES = {  # of options, or of a command's option
     "export --frames": "5",
     "--from": "cvat",
     "--host": "0.0.0.0",
+    "--input-size": "640",
     "--jobs": "2",
     "--json": "numbers.json",
     "--keep": "100",

@@ -78,7 +78,7 @@ def test_fellows_that_do_not_come_are_one_clear_error(monkeypatch: pytest.Monkey
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": "0"}.items():
         monkeypatch.setenv(name, value)
     with (
-        pytest.raises(TubeletError, match="process 0 of 2 did not find the others at 127.0.0.1:0 within 1 second"),
+        pytest.raises(TubeletError, match=r"process 0 of 2 did not find the others at 127\.0\.0\.1:0 within 1 second"),
         join("cpu", patience=1),
     ):
         pass

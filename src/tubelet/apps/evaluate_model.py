@@ -16,7 +16,7 @@ from tubelet.apps.console import say, show
 from tubelet.apps.numbers import check_outputs, print_sheets
 from tubelet.apps.opening import load_model
 from tubelet.apps.option_texts import CUTS_HELP, DEVICE_HELP, MODEL_HELP, TOP_HELP, VIEWS_HELP
-from tubelet.apps.options import Classes, Engine, Reading, class_names
+from tubelet.apps.options import Classes, Engine, InputSize, Reading, class_names
 
 if TYPE_CHECKING:
     from tubelet.core.protocol import Window
@@ -60,6 +60,7 @@ def model(
     classes: Classes = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     engine: Engine = "auto",
+    input_size: InputSize = None,
     json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the numbers there too.")] = None,
     markdown: Annotated[bool, typer.Option("--markdown", help="Print Markdown in place of a table.")] = False,
     latex: Annotated[bool, typer.Option("--latex", help="Print LaTeX rows in place of a table.")] = False,
@@ -91,9 +92,10 @@ def model(
         video=False,
         device=devices[0].partition(":")[0],
         engine=engine,
+        input_size=input_size,
         threads=threads,
     )
-    open_model = partial(load_model, model, engine=engine)
+    open_model = partial(load_model, model, engine=engine, input_size=input_size)
     jobs = jobs_of_set(data, form, frames)
     check(model, data, jobs)
     with _folder(out) as folder, videos_progress(len(jobs), count_finished(jobs, folder)) as tell:

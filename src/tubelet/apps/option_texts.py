@@ -15,6 +15,9 @@ RESULTS_HELP = (
     "auto: jsonl from 10,000 frames on."
 )
 ENGINE_HELP = "What computes the network: auto (the fastest that is installed and agrees), torch, onnx or openvino."
+INPUT_SIZE_HELP = (
+    "Look for objects in frames of the area of N x N pixels: 640 finds smaller ones than the model's 416, in more time."
+)
 OVERLAY_HELP = (
     "What is drawn: masks, outlines, boxes, labels, scores, trails, opacity, crowd, blur; e.g. boxes=true trails=2."
 )

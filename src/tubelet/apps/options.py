@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from tubelet.apps.option_texts import DISTINCT_HELP, ENGINE_HELP, OVERLAY_HELP, RESULTS_HELP, UNKNOWN_HELP
+from tubelet.apps.option_texts import (
+    DISTINCT_HELP,
+    ENGINE_HELP,
+    INPUT_SIZE_HELP,
+    OVERLAY_HELP,
+    RESULTS_HELP,
+    UNKNOWN_HELP,
+)
 
 if TYPE_CHECKING:
     from tubelet.formats.results_files import ResultsForm
@@ -61,6 +68,10 @@ Unknown = Annotated[
     float | None, typer.Option("--unknown", min=0, max=1, metavar="T", help=UNKNOWN_HELP, show_default=False)
 ]
 Engine = Annotated[str, typer.Option("--engine", metavar="NAME", help=ENGINE_HELP)]
+InputSize = Annotated[
+    int | None,
+    typer.Option("--input-size", min=64, max=8192, metavar="N", help=INPUT_SIZE_HELP, show_default="the model's"),
+]
 Overlay = Annotated[
     list[str] | None,
     typer.Option(

@@ -23,6 +23,7 @@ from tubelet.apps.options import (
     End,
     Engine,
     Every,
+    InputSize,
     Lines,
     Overlay,
     Reading,
@@ -74,6 +75,7 @@ def predict(
     unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     engine: Engine = "auto",
+    input_size: InputSize = None,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     semantic: Annotated[
@@ -103,6 +105,7 @@ def predict(
         overlay=tuple(overlay or ()),
         video=not no_video,
         engine=engine,
+        input_size=input_size,
     )
     if is_data_set(sources[0]) or not is_one_video(sources):
         folder = out or Path("runs") / (Path(sources[0]).resolve().stem if len(sources) == 1 else "predictions")
@@ -135,7 +138,7 @@ def segment(
     check_folder(folder)
 
     lines = frame_lines_of(settings, opened, folder)
-    network = weights.load(settings.model, device=device, engine=settings.engine)
+    network = weights.load(settings.model, device=device, engine=settings.engine, input_size=settings.input_size)
     if lines is not None and settings.results == "auto":
         say(f"a long video: each finished frame is added to {lines} at once (--results json: one file at the end)")
     with progress_bar("segmenting") as progress:

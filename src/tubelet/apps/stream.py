@@ -25,6 +25,7 @@ from tubelet.apps.options import (
     End,
     Engine,
     Every,
+    InputSize,
     Lines,
     Reading,
     Region,
@@ -70,6 +71,7 @@ def stream(
     anchor: Anchor = "centre",
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     engine: Engine = "auto",
+    input_size: InputSize = None,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per frame; no page.")] = False,
     with_masks: Annotated[bool, typer.Option("--masks", help="With --json: masks too, as RLE.")] = False,
@@ -101,7 +103,7 @@ def stream(
         if page or not (as_json or show):
             sinks.append(stack.enter_context(_page(host, port)))
         live = opened(source, stack)
-        network = weights.load(model, device=device, engine=engine)
+        network = weights.load(model, device=device, engine=engine, input_size=input_size)
         reading = network.window.override(*(window or ()))
         frames = inference.stream(
             network,

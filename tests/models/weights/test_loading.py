@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from torch import Tensor
 from torchvision.models import WeightsEnum
 from torchvision.models.detection import maskrcnn_resnet50_fpn
 
-from tubelet.core.errors import WeightsError
+from tubelet.core.errors import ConfigError, WeightsError
 from tubelet.core.types import Clip
 from tubelet.models import weights
 from tubelet.models.backbones import BackboneConfig
@@ -130,6 +131,29 @@ def test_counters_of_batches_may_be_missing(tiny: MaskTrackRCNN, tmp_path: Path)
     assert len(kept) < len(tiny.state_dict())
     save_model(tmp_path / "lean.safetensors", kept, metadata(tiny))
     assert weights.load(tmp_path / "lean.safetensors", device="cpu").classes == tiny.classes
+
+
+def test_the_detector_reads_frames_at_the_area_that_is_asked_for() -> None:
+    default = weights.load("default", device="cpu")
+    larger = weights.load("default", device="cpu", input_size=640)
+    assert isinstance(default, MaskTrackRCNN)
+    assert isinstance(larger, MaskTrackRCNN)
+    frames = [torch.zeros(1, 3, 360, 640, dtype=torch.uint8)]
+    assert default.detector.config.input.prepare(frames).pixels.shape[-2:] == (320, 544)
+    assert larger.detector.config.input.prepare(frames).pixels.shape[-2:] == (480, 864)
+    assert all(torch.equal(own, larger.state_dict()[name]) for name, own in default.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "said"),
+    [
+        ("ssdlite", 640, "input_size=640: ssdlite reads frames at a size of its own; `default` can be given another"),
+        ("default", 9000, "input_size=9000: expected 64 to 8192 pixels"),
+    ],
+)
+def test_an_input_size_that_cannot_be_is_refused(name: str, size: int, said: str) -> None:
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        weights.load(name, device="cpu", input_size=size)
 
 
 def test_bundled_models_load_by_name_and_fit_into_24_megabytes_each_and_40_together() -> None:

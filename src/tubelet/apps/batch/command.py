@@ -33,6 +33,7 @@ from tubelet.apps.options import (
     End,
     Engine,
     Every,
+    InputSize,
     Lines,
     Overlay,
     Reading,
@@ -98,6 +99,7 @@ def batch(
     unknown: Unknown = None,
     device: Annotated[str, typer.Option(help=DEVICE_HELP)] = "auto",
     engine: Engine = "auto",
+    input_size: InputSize = None,
     no_cuts: Annotated[bool, typer.Option("--no-cuts", help=CUTS_HELP)] = False,
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
 ) -> None:
@@ -129,9 +131,10 @@ def batch(
         overlay=tuple(overlay or ()),
         device=devices[0].partition(":")[0],
         engine=engine,
+        input_size=input_size,
         threads=threads,
     )
-    open_model = partial(load_model, model, engine=engine)
+    open_model = partial(load_model, model, engine=engine, input_size=input_size)
     failed = work(inputs or (), lists or (), out, open_model, settings, devices, ray=ray)
     if failed:
         raise Leave(SOME_FAILED)

@@ -80,5 +80,7 @@ def predict_many(
 
     devices = places(device, 1, 1)
     settings = settings.but(model=fingerprint(model), device=devices[0].partition(":")[0])
-    if work_through(jobs, out, partial(load_model, model, engine=settings.engine), settings, devices):
+    if work_through(
+        jobs, out, partial(load_model, model, engine=settings.engine, input_size=settings.input_size), settings, devices
+    ):
         raise Leave(SOME_FAILED)

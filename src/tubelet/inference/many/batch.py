@@ -75,6 +75,7 @@ class Settings(Config):
     overlay: tuple[str, ...] = ()  # fields of the overlay's style to change, as key=value
     device: str = "cpu"  # without its number: "cpu" or "cuda"
     engine: str = "auto"  # what computes the network
+    input_size: int | None = None  # objects are looked for in frames of the area of that many pixels squared
     threads: int = Field(default=1, ge=1, le=1024)  # of each worker; they change the last bits of sums
     version: str = __version__
 
