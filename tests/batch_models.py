@@ -45,7 +45,7 @@ def open_slow(device: str) -> Slow:
     return Slow()
 
 
-def open_named(name: str, device: str, engine: str = "auto") -> Toy:
+def open_named(name: str, device: str, engine: str = "auto", input_size: int | None = None) -> Toy:
     return Toy()
 
 

@@ -112,6 +112,6 @@ def open_model(name: str) -> Any:
     return MODELS[name](shrink=1)
 
 
-def load_model(name: str, device: str, engine: str = "auto") -> Any:
+def load_model(name: str, device: str, engine: str = "auto", input_size: int | None = None) -> Any:
     """In the place of the command's own loader."""
     return open_model(name)

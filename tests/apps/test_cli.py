@@ -31,7 +31,7 @@ HEAVY = ("torch", "torchvision", "timm", "av", "cv2", "matplotlib", "numpy", "sc
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     """Stands in for every model that the command loads."""
     model = Toy()
-    monkeypatch.setattr(weights, "load", lambda name="default", *, device="auto", engine="auto": model)
+    monkeypatch.setattr(weights, "load", lambda name="default", **how: model)
     return model
 
 
@@ -284,14 +284,14 @@ def test_an_interruption_is_one_line_and_leaves_nothing(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(weights, "load", lambda name, *, device, engine: Stops(error))
+    monkeypatch.setattr(weights, "load", lambda name, **how: Stops(error))
     assert call(["predict", str(video), "--out", str(tmp_path / "out")]) == code
     assert capsys.readouterr().err == said
     assert listing(tmp_path) == [video.name]
 
 
 def test_a_fault_of_ours_keeps_its_traceback(video: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(weights, "load", lambda name, *, device, engine: Stops(ZeroDivisionError()))
+    monkeypatch.setattr(weights, "load", lambda name, **how: Stops(ZeroDivisionError()))
     with pytest.raises(ZeroDivisionError):
         call(["predict", str(video), "--out", str(tmp_path / "out")])
 
@@ -358,7 +358,7 @@ class Slow(Toy):
         return super().step(state, clip)
 
 # not the room of models itself, which takes seconds to import
-sys.modules["tubelet.models.weights"] = types.SimpleNamespace(load=lambda name, *, device, engine: Slow())
+sys.modules["tubelet.models.weights"] = types.SimpleNamespace(load=lambda name, **how: Slow())
 sys.argv = ["tubelet", "predict", sys.argv[2], "--out", sys.argv[3]]
 cli.main()
 """

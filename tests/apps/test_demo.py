@@ -29,7 +29,7 @@ def test_the_bundled_video_moves_from_frame_to_frame() -> None:
 def test_the_demo_says_where_its_results_are(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(weights, "load", lambda name="default", *, device="auto", engine="auto": Toy(shrink=4))
+    monkeypatch.setattr(weights, "load", lambda name="default", **how: Toy(shrink=4))
     assert call(["demo", "--out", str(tmp_path / "demo")]) == 0
     told = capsys.readouterr().out
     for name in ("overlay.mp4", "predictions.json", "contact_sheet.png"):

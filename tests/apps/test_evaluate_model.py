@@ -35,7 +35,7 @@ def toy(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """A toy stands for every model."""
     empty = tmp_path / "toy.safetensors"
     empty.write_bytes((2).to_bytes(8, "little") + b"{}")
-    monkeypatch.setattr(weights, "load", lambda name, device, engine="auto": Toy())
+    monkeypatch.setattr(weights, "load", lambda name, **how: Toy())
     monkeypatch.setattr(weights, "find", lambda name: empty)
     for room in (evaluate_model, sets, command):
         monkeypatch.setattr(room, "load_model", batch_models.open_named)

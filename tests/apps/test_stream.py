@@ -43,7 +43,7 @@ SIZE = (48, 64)
 @pytest.fixture
 def toy(monkeypatch: pytest.MonkeyPatch) -> Toy:
     model = Toy()
-    monkeypatch.setattr(weights, "load", lambda name="default", *, device="auto", engine="auto": model)
+    monkeypatch.setattr(weights, "load", lambda name="default", **how: model)
     return model
 
 
