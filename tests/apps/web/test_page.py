@@ -45,7 +45,7 @@ EDGES = """() => {
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    models = ["slow", "attending", "stuck", "attending-everywhere"]
+    models = ["slow", "attending", "stuck", "attending-everywhere", "faulty"]
     with serving(tmp_path_factory.mktemp("page"), models) as (address, _):
         yield address
 
@@ -329,15 +329,53 @@ def test_another_model_is_asked_the_same_question_and_its_pictures_show_through(
     assert seen.locator(".maps canvas").evaluate(spread) > 20
 
 
-def test_a_running_job_is_cancelled_and_its_video_is_gone(seen: Page, film: Path, address: str) -> None:
+def test_a_cancelled_video_is_kept_and_looked_at_with_other_choices(seen: Page, film: Path, address: str) -> None:
     seen.goto(address)
     seen.locator(".film", has_text="three patches").wait_for()
     seen.set_input_files("#file", {"name": "other.mp4", "mimeType": "video/mp4", "buffer": film.read_bytes()})
     playwright.expect(seen.locator(".progress p")).to_contain_text("frames/s")
     seen.get_by_role("button", name="Cancel").click()
-    seen.locator(".drop").wait_for()
-    seen.locator(".film", has_text="three patches").wait_for()
-    playwright.expect(seen.locator(".film", has_text="other")).to_have_count(0)
+    playwright.expect(seen.locator(".card [role=status]")).to_have_text("Cancelled. The video is kept.")
+    shoot(seen, "cancelled")
+    seen.get_by_role("button", name="All videos").click()
+    seen.locator(".film", has_text="other").click()
+    playwright.expect(seen.locator(".card [role=status]")).to_have_text("320 × 180 · 50 frames")
+    seen.select_option("#model", "attending")
+    seen.fill("#classes", "red")
+    seen.select_option("#score", "0.7")
+    seen.get_by_role("button", name="Find objects").click()
+    playwright.expect(seen.locator(".tracks li .name")).to_have_count(1)
+    playwright.expect(seen.locator(".threshold output")).to_have_text("70 % · 1 object")
+
+
+def test_a_finished_video_is_looked_at_again_from_the_list_and_both_results_stay(seen: Page, address: str) -> None:
+    seen.goto(address)
+    seen.get_by_role("button", name="Look again at other.mp4").click()
+    seen.fill("#classes", "")
+    seen.get_by_role("button", name="Find objects").click()
+    playwright.expect(seen.locator(".tracks li .name")).to_have_count(3)
+    choice = seen.locator("#result")
+    playwright.expect(choice.locator("option")).to_have_text(["attending · red", "attending · all classes"])
+    shoot(seen, "results")
+    choice.select_option("attending · red")
+    playwright.expect(seen.locator(".tracks li .name")).to_have_count(1)
+    seen.get_by_role("button", name="Find objects").click()
+    playwright.expect(seen.locator(".tracks li .name")).to_have_count(3)
+    seen.get_by_role("button", name="Find objects").click()
+    playwright.expect(seen.locator(".notice")).to_have_text("This is the result of these choices.")
+
+
+def test_a_video_on_which_a_model_fails_is_tried_with_another(seen: Page, address: str, film: Path) -> None:
+    seen.goto(address)
+    seen.select_option("#model", "faulty")
+    seen.set_input_files("#file", {"name": "faulty.mp4", "mimeType": "video/mp4", "buffer": film.read_bytes()})
+    playwright.expect(seen.locator(".card [role=alert]")).to_contain_text("Something went wrong with this video")
+    shoot(seen, "failed")
+    seen.reload()
+    playwright.expect(seen.locator(".card [role=alert]")).to_contain_text("Something went wrong with this video")
+    seen.select_option("#model", "attending")
+    seen.get_by_role("button", name="Find objects").click()
+    playwright.expect(seen.locator(".tracks li .name")).to_have_count(3)
 
 
 def test_a_page_that_was_refused_its_progress_asks_again(browser: Browser, address: str, film: Path) -> None:
@@ -356,7 +394,7 @@ def test_a_job_that_waits_for_space_on_the_disk_says_so(
     page.set_input_files("#file", {"name": "full.mp4", "mimeType": "video/mp4", "buffer": film.read_bytes()})
     playwright.expect(page.locator(".progress p")).to_have_text("Waiting: the server's disk is full")
     page.get_by_role("button", name="Cancel").click()
-    page.locator(".drop").wait_for()
+    playwright.expect(page.locator(".card [role=status]")).to_have_text("Cancelled. The video is kept.")
 
 
 def test_a_file_that_is_no_video_is_one_clear_line(browser: Browser, address: str, tmp_path: Path) -> None:
@@ -374,7 +412,7 @@ def test_on_a_phone_in_the_dark_nothing_is_cut_off(browser: Browser, address: st
     page.locator(".film").first.wait_for()
     assert page.evaluate(OVERFLOW) <= 0
     shoot(page, "phone-start")
-    page.locator(".film").first.tap()
+    page.locator(".film", has_text="three patches").first.tap()
     for tab, part in (("watch", ".tracks li"), ("compare", ".side .stage"), ("attention", ".aim")):
         page.locator(f"#tab-{tab}").tap()
         page.locator(part).first.wait_for()
@@ -396,10 +434,10 @@ def test_classes_are_chosen_and_a_wrong_one_is_told_with_the_nearest(
     shoot(page, "classes")
     page.fill("#classes", "blu")
     with page.expect_response(lambda answer: answer.status == 422):
-        page.keyboard.press("Tab")
+        page.keyboard.press("Enter")
     playwright.expect(page.get_by_role("alert").first).to_have_text("No class 'blu'; did you mean 'blue'?")
     page.fill("#classes", "blue")
-    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
     playwright.expect(rows).to_have_count(1)
     assert rows.all_inner_texts()[0].split()[0] == "blue"
     page.faults.clear()  # type: ignore[attr-defined]  # the browser's word on the refusal

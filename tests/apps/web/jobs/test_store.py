@@ -56,7 +56,8 @@ def test_videos_and_jobs_survive_a_restart(tmp_path: Path) -> None:
 
 def test_a_job_that_ran_when_the_server_died_is_queued_again_but_not_for_ever(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    job = store.add_job(film(store).id, "toy", None, None)
+    video = film(store)
+    job = store.add_job(video.id, "toy", None, None)
     for _ in range(MAX_ATTEMPTS - 1):
         store.start(job.id)
         store = reopened(store)
@@ -64,7 +65,7 @@ def test_a_job_that_ran_when_the_server_died_is_queued_again_but_not_for_ever(tm
     store.start(job.id)
     store = reopened(store)
     assert [(j.state, "twice" in (j.error or "")) for j in store.jobs()] == [("failed", True)]
-    assert files(tmp_path) == set()
+    assert files(tmp_path) == {f"videos/{video.id}/source"}
 
 
 def test_a_job_that_is_put_back_is_tried_as_often_as_before(tmp_path: Path) -> None:
@@ -87,23 +88,36 @@ def test_files_that_nobody_lists_go_at_the_start(tmp_path: Path) -> None:
     assert files(tmp_path) == {f"videos/{video.id}/source"}
 
 
-def test_a_removed_job_leaves_nothing_and_its_video_goes_with_the_last_one(tmp_path: Path) -> None:
+def test_a_removed_job_leaves_nothing_and_its_video_stays(tmp_path: Path) -> None:
     store = Store(tmp_path)
     video = film(store)
     first, second = finished(store, video), finished(store, video)
     store.remove_job(first.id)
     assert files(tmp_path) == {f"videos/{video.id}/source", f"jobs/{second.id}/result.json.gz"}
     store.remove_job(second.id)
+    assert (store.videos(), store.jobs()) == ([video], [])
+    store = reopened(store)
+    assert (files(tmp_path), store.videos()) == ({f"videos/{video.id}/source"}, [video])
+    store.remove_video(video.id)
+    assert (files(tmp_path), store.videos()) == (set(), [])
+
+
+def test_a_video_whose_file_is_gone_is_forgotten_at_the_start(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add_job(film(store).id, "toy", None, None)
+    (tmp_path / "videos" / store.videos()[0].id / "source").unlink()
+    store = reopened(store)
     assert (files(tmp_path), store.videos(), store.jobs()) == (set(), [], [])
 
 
-def test_a_failed_job_keeps_its_line_and_no_file(tmp_path: Path) -> None:
+def test_a_failed_job_keeps_its_line_and_its_video(tmp_path: Path) -> None:
     store = Store(tmp_path)
-    job = store.add_job(film(store).id, "toy", None, None)
+    video = film(store)
+    job = store.add_job(video.id, "toy", None, None)
     store.start(job.id)
     store.fail(job.id, "no")
     assert [(j.state, j.error) for j in store.jobs()] == [("failed", "no")]
-    assert files(tmp_path) == set()
+    assert files(tmp_path) == {f"videos/{video.id}/source"}
 
 
 def test_a_broken_upload_leaves_nothing(tmp_path: Path) -> None:

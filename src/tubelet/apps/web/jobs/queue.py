@@ -30,8 +30,10 @@ MAX_ERRANDS = 4  # at the same time
 MAX_FALSE_STARTS = 3  # workers in a row that ended while they loaded the models
 WATCH_EVERY = 0.5  # seconds
 SPARE_BYTES = MEGABYTE  # free on the disk before a job is started
-CRASHED = "the worker ended in the middle of this video, perhaps for want of memory; its files are removed"
-SILENT = "nothing was heard of this video for too long, so it was given up; its files are removed"
+CRASHED = (
+    "the worker ended in the middle of this video, perhaps for want of memory; try it again, or with another model"
+)
+SILENT = "nothing was heard of this video for too long, so it was given up; try it again, or with another model"
 UNKEPT = "the result of this video could not be kept, perhaps for want of space on the server's disk"
 FULL = "the server's disk is full"
 LOADING = "load"  # key of the worker's answers about models that were taught
@@ -161,7 +163,7 @@ class Jobs:
 
             self.check_room()
             if not self.source(film).is_file():
-                raise InputError("this video was removed after it had failed; send it again")
+                raise InputError("the file of this video is gone; send it again")
             if self.disk_is_full():
                 raise Full(FULL)
 
@@ -239,7 +241,7 @@ class Jobs:
             raise Busy("the models cannot be loaded any more; whoever runs this server finds the reason in its log")
 
     def cancel(self, job: Job) -> None:
-        """Remove a job and its files, whatever its state; a running one is stopped first."""
+        """Remove a job and its files, whatever its state; a running one is stopped first. Its video stays."""
         with self._lock:
             if self._current is None or self._current.id != job.id:
                 self.store.remove_job(job.id)

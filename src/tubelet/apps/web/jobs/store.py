@@ -185,21 +185,14 @@ class Store:
         self._list.change("UPDATE jobs SET state = 'done', objects = ?, seconds = ? WHERE id = ?", objects, seconds, id)
 
     def fail(self, id: str, error: str) -> None:
-        """Mark a job as failed and remove its files, and the video's files unless another job needs them."""
-        job = self.job(id)
+        """Mark a job as failed and remove its files; its video stays, to be tried again."""
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
-        if job is not None and not self._is_needed(job.video, except_job=id):
-            shutil.rmtree(self.video_folder(job.video), ignore_errors=True)
         self._list.change("UPDATE jobs SET state = 'failed', error = ? WHERE id = ?", error, id)
 
     def remove_job(self, id: str) -> None:
-        """Remove a job and its files, and its video unless another job needs it."""
-        job = self.job(id)
+        """Remove a job and its files; its video stays, to be tried again."""
         shutil.rmtree(self.job_folder(id), ignore_errors=True)
-        if job is not None and not self._is_needed(job.video, except_job=id):
-            self.remove_video(job.video)  # removes the job, too
-        else:
-            self._list.change("DELETE FROM jobs WHERE id = ?", id)
+        self._list.change("DELETE FROM jobs WHERE id = ?", id)
 
     def remove_video(self, id: str) -> None:
         """Remove a video, its jobs and all their files. Files go first, so that none remains without a row."""
@@ -257,23 +250,18 @@ class Store:
         shutil.rmtree(self.root / "scratch", ignore_errors=True)
         (self.root / "scratch").mkdir(exist_ok=True)
 
-    def _is_needed(self, video: str, except_job: str = "") -> bool:
-        """Whether a job, other than `except_job`, uses the files of a video."""
-        return any(job.video == video and job.state != "failed" and job.id != except_job for job in self.jobs())
-
     def _recover(self) -> None:
         """After a crash, queue interrupted jobs again and make the list and the folders agree."""
         self.clean_scratch()
 
         for job in self.jobs("running"):
             if job.attempts >= MAX_ATTEMPTS:
-                self.fail(job.id, "the server stopped twice while this ran; it is not tried again")
+                self.fail(job.id, "the server stopped twice while this ran; it is not tried again by itself")
             else:
                 self._list.change("UPDATE jobs SET state = 'queued' WHERE id = ?", job.id)
 
         for film in self.videos():
-            has_source = (self.video_folder(film.id) / "source").is_file()
-            if not has_source and self._is_needed(film.id):
+            if not (self.video_folder(film.id) / "source").is_file():
                 self.remove_video(film.id)
         for job in self.jobs("done"):
             if not self.job_folder(job.id).is_dir():

@@ -26,13 +26,14 @@ async function ask(method, path, body, more) {
   return answer.json().catch(() => { throw new ApiError(0, "The server gave no sensible answer."); });
 }
 
-const sentence = (line) => line.charAt(0).toUpperCase() + line.slice(1) + (/[.!?]$/.test(line) ? "" : ".");
+export const sentence = (line) => line.charAt(0).toUpperCase() + line.slice(1) + (/[.!?]$/.test(line) ? "" : ".");
 
 export const about = () => ask("GET", "/api/about");
 export const videos = () => ask("GET", "/api/videos");
 export const example = () => ask("POST", "/api/example");
 export const removeVideo = (id) => ask("DELETE", `/api/videos/${id}`);
 export const submit = (job) => ask("POST", "/api/jobs", job);
+export const job = (id) => ask("GET", `/api/jobs/${id}`);
 export const cancel = (id) => ask("DELETE", `/api/jobs/${id}`);
 export const result = (id) => ask("GET", `/api/jobs/${id}/result`);
 export const attention = (video, point) => ask("POST", `/api/videos/${video}/attention`, point);

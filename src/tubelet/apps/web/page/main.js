@@ -1,4 +1,4 @@
-// Which view is shown: the address says it, as #/, #/teach/<result>... or #/<video>/<tab>.
+// Which view is shown: the address says it, as #/, #/teach/<result>... or #/<video>/<tab>/<result>.
 
 import * as api from "/page/api.js";
 import { attention } from "/page/attention.js";
@@ -6,7 +6,7 @@ import { compare } from "/page/compare.js";
 import { el, notify } from "/page/dom.js";
 import { teach } from "/page/teach.js";
 import { start } from "/page/start.js";
-import { watch } from "/page/watch.js";
+import { AGAIN, watch } from "/page/watch.js";
 
 const VIEWS = { watch, compare, attention };
 const host = document.querySelector("#panel");
@@ -16,6 +16,7 @@ let about = null;
 
 const go = (address) => { location.hash = address; };
 const home = () => go("/");
+const open = (film, job) => go(`/${film}/watch${job ? `/${job}` : ""}`);
 
 async function route() {
   leaving.abort();
@@ -33,14 +34,14 @@ async function route() {
       return;
     }
     if (!id) {
-      await start(host, { about, signal, open: (film) => go(`/${film}/watch`), teach: () => go("/teach") });
+      await start(host, { about, signal, open, again: (film) => open(film, AGAIN), teach: () => go("/teach") });
       return;
     }
     const film = (await api.videos()).find((other) => other.id === id);
     if (signal.aborted) return;
     if (!film) { home(); return; }
     document.title = `${film.name} · tubelet`;
-    await VIEWS[tab](host, { about, film, signal, home, renew: route });
+    await VIEWS[tab](host, { about, film, signal, home, open, id: more[0] });
   } catch (error) {
     if (signal.aborted) return;
     notify(error.message);

@@ -34,9 +34,11 @@ export function describe(job) {
 
 export class Cancelled extends Error {}
 
-/** Runs a job in `host`, which shows its progress; resolves to { job, result }. `signal` leaves it running unseen. */
-export async function run(host, wish, title, signal) {
-  let job = await api.submit(wish);
+/** Runs a job in `host`; see `finish`. */
+export const run = async (host, wish, title, signal) => finish(host, await api.submit(wish), title, signal);
+
+/** Shows the progress of a job in `host`; resolves to { job, result }. `signal` leaves it running unseen. */
+export async function finish(host, job, title, signal) {
   if (job.state !== "done") {
     let cancelled = false;
     const card = new ProgressCard(title, () => { cancelled = true; card.button.disabled = true; api.cancel(job.id).catch(() => {}); });
@@ -50,7 +52,7 @@ export async function run(host, wish, title, signal) {
     });
   }
   if (job.state === "gone" || job.state === "left") throw new Cancelled();
-  if (job.state === "failed") throw new api.ApiError(422, job.error);
+  if (job.state === "failed") throw new api.ApiError(422, api.sentence(job.error));
   const result = new Result(await api.result(job.id));
   if (signal.aborted) throw new Cancelled();
   return { job, result };

@@ -1,19 +1,19 @@
 // The first thing one sees: where to drop a video, and what is there already.
 
 import * as api from "/page/api.js";
-import { classesField } from "/page/classes.js";
+import { bestJob, fields, submit } from "/page/choices.js";
 import { clock, count, el, icon, notify } from "/page/dom.js";
-import { modelField, wishFor } from "/page/models.js";
 import { ProgressCard } from "/page/run.js";
 
-export async function start(host, { about, open, teach, signal }) {
+export async function start(host, { about, open, again, teach, signal }) {
   const list = el("section", { class: "recent", "aria-label": "Videos", hidden: true });
   const place = el("div", { class: "start" });
   host.replaceChildren(place, list);
   const show = () => place.replaceChildren(dropZone(about, send, tryExample));
-  const refresh = () => fill(list, open, about.models.some((model) => model.learns) && teach, signal);
-  const send = (files) => (files.length === 1 ? upload(place, files[0], about, open, show) : uploadAll(place, files, about, refresh, signal).then(show));
-  const tryExample = () => api.example().then((film) => open(film.id)).catch((error) => notify(error.message));
+  const refresh = () => fill(list, { open, again, signal, teach: about.models.some((model) => model.learns) && teach });
+  const look = (film) => submit(film, about).catch((error) => notify(error.message)).then(() => open(film.id));
+  const send = (files) => (files.length === 1 ? upload(place, files[0], about, look, show) : uploadAll(place, files, about, refresh, signal).then(show));
+  const tryExample = () => api.example().then(look).catch((error) => notify(error.message));
   show();
   acceptDrops((files) => files.length && send(files), signal);
   await refresh();
@@ -27,7 +27,7 @@ function dropZone(about, send, tryExample) {
     el("h1", { id: "drop-title", textContent: "Drop a video" }),
     el("p", { class: "soft", textContent: "Every object is found, outlined, named and followed." }),
     el("div", { class: "row" }, input, label, about.example && el("button", { class: "button", id: "example", textContent: "Try the example", onclick: tryExample })),
-    el("div", { class: "row" }, modelField(about), classesField(about.models[0])),
+    el("div", { class: "row" }, ...fields(about)),
     el("p", { class: "small", id: "limits", textContent: `Up to ${megabytes.toLocaleString("en")} MB and ${count(frames, "frame")} (${Math.round(frames / 180) / 10} minutes at 30 frames a second). Videos stay on this server.` }));
 }
 
@@ -61,7 +61,7 @@ async function inside(entry) {
   return (await Promise.all(entries.map(inside))).flat();
 }
 
-async function upload(place, file, about, open, back) {
+async function upload(place, file, about, look, back) {
   if (file.size > about.limits.megabytes * 1e6) {
     notify(`${file.name} has ${Math.ceil(file.size / 1e6).toLocaleString("en")} MB; at most ${about.limits.megabytes} MB are taken.`);
     return;
@@ -71,7 +71,7 @@ async function upload(place, file, about, open, back) {
   card.set(0, "Uploading");
   const sending = api.upload(file, (share) => card.set(share, share < 1 ? `Uploading · ${Math.round(share * 100)} %` : "Looking at it"));
   try {
-    open((await sending.done).id);
+    await look(await sending.done);
   } catch (error) {
     if (error.status !== -1) notify(error.message);
     back();
@@ -101,7 +101,7 @@ async function uploadAll(place, files, about, refresh, signal) {
         sending = api.upload(file, (share) => set(share, "Uploading"));
         film = await sending.done;
       }
-      await api.submit(wishFor(film, about));
+      await submit(film, about);
     } catch (error) {
       if (error.status === BUSY) {
         set(0, "Waiting with");
@@ -117,10 +117,11 @@ async function uploadAll(place, files, about, refresh, signal) {
   if (refused.length) notify(refused.slice(0, 3).join(" ") + (refused.length > 3 ? ` And ${refused.length - 3} more.` : ""));
 }
 
-async function fill(list, open, teach, signal) {
+async function fill(list, context) {
+  const { signal, teach } = context;
   const videos = await api.videos();
   if (signal.aborted) return;
-  const refresh = () => fill(list, open, teach, signal);
+  const refresh = () => fill(list, context);
   clearTimeout(fill.timer);
   if (videos.some((film) => film.jobs.some(inWork))) fill.timer = setTimeout(() => signal.aborted || refresh().catch(() => {}), 2000);
   const shown = JSON.stringify(videos.map((film) => [film.id, state(film.jobs)]));
@@ -129,10 +130,10 @@ async function fill(list, open, teach, signal) {
   list.hidden = videos.length === 0;
   list.replaceChildren(
     el("div", { class: "over" }, el("h2", { textContent: "Videos" }), teach && el("button", { class: "button", id: "teach", textContent: "Teach a model", onclick: teach })),
-    el("ul", {}, ...videos.map((film) => row(film, open, refresh))));
+    el("ul", {}, ...videos.map((film) => row(film, context, refresh))));
 }
 
-function row(film, open, refresh) {
+function row(film, { open, again }, refresh) {
   const remove = async () => {
     if (!confirm(`Remove ${film.name} and its results from this server?`)) return;
     await api.removeVideo(film.id).catch((error) => notify(error.message));
@@ -142,6 +143,7 @@ function row(film, open, refresh) {
     el("button", { class: "film", onclick: () => open(film.id) },
       el("b", { textContent: film.name }),
       el("span", { class: "soft", textContent: `${film.width} × ${film.height} · ${clock(film.seconds)} · ${state(film.jobs)}` })),
+    film.jobs.length > 0 && !film.jobs.some(inWork) && el("button", { class: "quiet", "aria-label": `Look again at ${film.name}`, onclick: () => again(film.id) }, "Again"),
     el("button", { class: "quiet", "aria-label": `Remove ${film.name}`, onclick: remove }, icon("close")));
 }
 
@@ -150,7 +152,8 @@ const inWork = (job) => ["queued", "running"].includes(job.state);
 function state(jobs) {
   const now = jobs.find(inWork);
   if (now) return now.state === "queued" ? "waiting" : "in work";
-  const done = jobs.filter((job) => job.state === "done");
-  if (done.length) return count(done[0].objects, "object");
-  return jobs.length ? "failed" : "not looked at yet";
+  const best = bestJob(jobs);
+  if (!best) return jobs.length ? "failed" : "not looked at yet";
+  const done = jobs.filter((job) => job.state === "done").length;
+  return [count(best.objects, "object"), done > 1 && count(done, "result")].filter(Boolean).join(" · ");
 }

@@ -1,12 +1,11 @@
 // The first tab: play, look, choose, mend, take home.
 
 import * as api from "/page/api.js";
-import { classesField } from "/page/classes.js";
+import { bestJob, described, lookForm, score, scoreField, setScore } from "/page/choices.js";
 import { clock, count, duration, el, icon, notify } from "/page/dom.js";
 import { Editor } from "/page/edit.js";
-import { chosenModel, modelField, wishFor } from "/page/models.js";
 import { Player, Stage } from "/page/player.js";
-import { Cancelled, run } from "/page/run.js";
+import { Cancelled, finish } from "/page/run.js";
 import { Seen } from "/page/seen.js";
 import { Timeline } from "/page/timeline.js";
 import { Zoom } from "/page/zoom.js";
@@ -19,34 +18,38 @@ const FILES = [
 ];
 const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
 
+export const AGAIN = "again"; // in the place of a job: none is shown, one is asked for
+
 export async function watch(host, context) {
-  const { about, film, signal, home } = context;
-  const model = chosenModel(about);
-  const wish = wishFor(film, about);
-  const field = el("div", { class: "fields" }, modelField(about, () => context.renew()), classesField(model, () => context.renew()));
-  let job, result, edits;
+  const { film, signal, id } = context;
+  const job = id === AGAIN ? null : (film.jobs.find((other) => other.id === id) ?? bestJob(film.jobs));
+  const last = film.jobs.at(-1);
+  if (!job) return void ask(host, context, last?.state === "failed" ? api.sentence(last.error) : "");
   try {
-    ({ job, result } = await run(host, wish, film.name, signal));
-    edits = await api.edits(job.id).catch((error) => ({ refused: error.message }));
-    if (signal.aborted) return;
+    const { result } = await finish(host, job, film.name, signal);
+    const [edits, now] = await Promise.all([api.edits(job.id).catch((error) => ({ refused: error.message })), api.job(job.id)]);
+    if (!signal.aborted) host.replaceChildren(new View(now, result, edits, context).element);
   } catch (error) {
-    if (!(error instanceof Cancelled)) host.replaceChildren(failure(film, error, field, home));
-    else if (!signal.aborted) home();
-    return;
+    if (signal.aborted) return;
+    const cancelled = error instanceof Cancelled;
+    ask(host, context, cancelled ? "" : error.message, cancelled ? "Cancelled. The video is kept." : "");
   }
-  host.replaceChildren(new View(film, job, result, edits, field, about, signal).element);
 }
 
-function failure(film, error, field, home) {
-  return el("section", { class: "card" },
-    el("h2", { textContent: film.name }),
-    el("p", { role: "alert", textContent: error.message }),
-    field,
-    el("button", { class: "button", textContent: "Back", onclick: home }));
+/** A video without a result: how shall it be looked at? */
+function ask(host, { about, film, home, open }, fault, line = "") {
+  const back = el("button", { type: "button", class: "button", textContent: "All videos", onclick: home });
+  const form = lookForm(film, about, "Find objects", (job) => open(film.id, job.id), scoreField());
+  form.lastChild.append(back);
+  host.replaceChildren(el("section", { class: "card", "aria-labelledby": "ask-title" },
+    el("h1", { id: "ask-title", textContent: film.name }),
+    el("p", { class: "soft", role: "status", textContent: line || `${film.width} × ${film.height} · ${count(film.frames, "frame")}` }),
+    fault && el("p", { class: "bad", role: "alert", textContent: fault }),
+    form));
 }
 
 class View {
-  constructor(film, job, result, edits, field, about, signal) {
+  constructor(job, result, edits, { about, film, signal, open }) {
     this.result = result;
     this.job = job;
     this.about = about;
@@ -65,13 +68,13 @@ class View {
         el("h1", { textContent: film.name }),
         el("p", { class: "soft", textContent: `${film.width} × ${film.height} · ${count(result.length, "frame")} · found in ${duration(job.seconds)}` })),
       this.stage.element, this.transport, this.editor?.element ?? "", this.timeline.element,
-      el("div", { class: "foot" }, this.threshold, field, this.downloads()));
+      el("div", { class: "foot" }, this.threshold, this.downloads(), this.looks(film, open)));
     this.element.style.setProperty("--ratio", result.width / result.height);
     this.stage.onpick = (track) => this.pick(track ? track.id : null);
     this.player.onstate = () => this.showState();
     this.player.onframe((frame) => this.show(frame));
     this.player.video.addEventListener("error", () => notify("This browser cannot play the video."));
-    this.set({});
+    this.set({ threshold: score() });
     addEventListener("keydown", (event) => this.key(event), { signal });
     signal.addEventListener("abort", () => { this.player.close(); this.stage.close(); });
   }
@@ -89,7 +92,7 @@ class View {
     this.all = el("button", { class: "toggle all", textContent: "Show all", hidden: true, onclick: () => this.follow(null) });
     this.transport = el("div", { class: "transport" }, this.play, this.steps, this.time, this.speed, this.all,
       el("div", { class: "toggles", role: "group", "aria-label": "Show" }, ...Object.values(this.toggles)), this.edit);
-    const slider = el("input", { type: "range", id: "threshold", min: Math.round(about.limits.threshold * 100), max: 100, step: 1, value: 50, oninput: () => this.hide(slider.valueAsNumber / 100) });
+    const slider = el("input", { type: "range", id: "threshold", min: Math.round(about.limits.threshold * 100), max: 100, step: 1, value: Math.round(score() * 100), oninput: () => this.hide(slider.valueAsNumber / 100) });
     this.slider = slider;
     this.shown = el("output", { htmlFor: "threshold" });
     this.threshold = el("section", { class: "threshold" }, el("label", { htmlFor: "threshold", textContent: "Score at least" }), slider, this.shown);
@@ -136,6 +139,7 @@ class View {
 
   /** Shows the objects that reach a score alone. */
   hide(threshold) {
+    setScore(threshold);
     this.set({ threshold, alone: null });
     if (this.editor?.active) this.editor.filtered();
   }
@@ -162,6 +166,19 @@ class View {
     const playing = this.player.playing;
     this.play.replaceChildren(icon(playing ? "pause" : "play"));
     this.play.setAttribute("aria-label", playing ? "Pause" : "Play");
+  }
+
+  /** The results of this video, and a way to another one. */
+  looks(film, open) {
+    const done = film.jobs.filter((job) => job.state === "done" || job.id === this.job.id);
+    const facts = (job) => [described(job), job.edits && count(job.edits, "edit")].filter(Boolean).join(" · ");
+    const select = el("select", { id: "result", onchange: () => open(film.id, select.value) },
+      ...done.map((job) => el("option", { value: job.id, textContent: facts(job), selected: job.id === this.job.id })));
+    const again = (job) => (job.id === this.job.id ? notify("This is the result of these choices.") : open(film.id, job.id));
+    return el("section", { class: "looks", "aria-labelledby": "looks-title" },
+      el("h2", { id: "looks-title", textContent: "Look again" }),
+      done.length > 1 && el("div", { class: "field" }, el("label", { htmlFor: "result", textContent: "Result" }), select),
+      lookForm(film, this.about, "Find objects", again));
   }
 
   downloads() {
