@@ -67,6 +67,7 @@ VALUES = {  # of options, or of a command's option
     "--confident": "0.5",
     "--curve": "curve.svg",
     "--data": "val.json",
+    "serve --addresses": "none",
     "serve --data": "runs/web",
     "--decode": "0",
     "--delete": "6@100-120",

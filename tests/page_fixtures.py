@@ -6,7 +6,11 @@ import os
 import shutil
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from functools import partial
+from importlib.resources import files
+from importlib.util import find_spec
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -31,6 +35,9 @@ SHOTS = os.environ.get("TUBELET_SCREENSHOTS")  # a folder, to look at each state
 SIZE, FPS = (180, 320), 25
 COLOURS = ("red", "blue", "green")
 
+HAS_AXE = find_spec("axe_playwright_python") is not None
+VIOLATIONS = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations
+    .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`))"""
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, video, [role=img], progress")]
     .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.innerText || e.labels?.length))
     .map((e) => e.outerHTML.slice(0, 80))"""
@@ -55,14 +62,42 @@ def serving(root: Path, models: Sequence[str]) -> Iterator[tuple[str, Jobs]]:
     store.close()
 
 
+class _FileHandler(SimpleHTTPRequestHandler):
+    """Serves files, and what has no end under /endless."""
+
+    def log_message(self, *_: object) -> None:
+        """Nothing: the test's output is its own."""
+
+    def do_GET(self) -> None:
+        if self.path != "/endless":
+            super().do_GET()
+            return
+        self.send_response(200)
+        self.end_headers()
+        with suppress(OSError):
+            while True:
+                self.wfile.write(bytes(1 << 14))
+
+
 @contextmanager
-def chromium() -> Iterator[Browser]:
+def serving_files(folder: Path) -> Iterator[str]:
+    """Another server, which a video is fetched from: its address."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), partial(_FileHandler, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+@contextmanager
+def chromium(*arguments: str) -> Iterator[Browser]:
     """A headless browser; the test is skipped where there is none."""
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
     with playwright.sync_playwright() as started:
-        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *arguments])
         yield browser
         browser.close()
 
@@ -91,6 +126,9 @@ def write_film(path: Path, length: int) -> Path:
 
 
 def shoot(page: Page, name: str) -> None:
-    """Store a picture of the page, if a folder for them is given."""
+    """A state of the page: it breaks no rule of axe, and its picture is stored if a folder for them is given."""
     if SHOTS:
         page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
+    if HAS_AXE:
+        page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
+        assert page.evaluate(VIOLATIONS) == [], name

@@ -11,7 +11,7 @@ from contextlib import closing
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 from urllib.parse import SplitResult, urlsplit
 
 import typer
@@ -58,6 +58,10 @@ def serve(
     each: Annotated[
         int, typer.Option(metavar="N", min=0, help="Requests of one address at the same time; 0 is no limit.")
     ] = 40,
+    addresses: Annotated[
+        Literal["public", "all", "none"],
+        typer.Option(help="Which addresses of videos are fetched: of the public internet, all, or none."),
+    ] = "public",
     silence: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Without news of a job, until it is given up.")
     ] = 900,
@@ -83,7 +87,7 @@ def serve(
             say("loading the model")
             jobs.open()
             announce(host, listener, access)
-            run(build(jobs, access), listener, proxied=public is not None, ending=jobs.end_streams)
+            run(build(jobs, access, addresses=addresses), listener, proxied=public is not None, ending=jobs.end_streams)
 
 
 def require_web() -> None:

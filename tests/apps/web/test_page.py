@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING
 import numpy as np
 import pytest
 
-from page_fixtures import CHROMIUM, COLOURS, FPS, NAMELESS, OVERFLOW, SIZE, opened, serving, shoot, write_film
+from page_fixtures import (
+    CHROMIUM,
+    COLOURS,
+    FPS,
+    NAMELESS,
+    OVERFLOW,
+    SIZE,
+    opened,
+    serving,
+    serving_files,
+    shoot,
+    write_film,
+)
 from toy import moving_patches
 from tubelet.apps.web.jobs.queue import Jobs
 from tubelet.core import masks
@@ -339,7 +351,7 @@ def test_a_cancelled_video_is_kept_and_looked_at_with_other_choices(seen: Page, 
     shoot(seen, "cancelled")
     seen.get_by_role("button", name="All videos").click()
     seen.locator(".film", has_text="other").click()
-    playwright.expect(seen.locator(".card [role=status]")).to_have_text("320 × 180 · 50 frames")
+    playwright.expect(seen.locator(".card [role=status]")).to_contain_text("50 frames")
     seen.select_option("#model", "attending")
     seen.fill("#classes", "red")
     seen.select_option("#score", "0.7")
@@ -397,6 +409,30 @@ def test_a_job_that_waits_for_space_on_the_disk_says_so(
     playwright.expect(page.locator(".card [role=status]")).to_have_text("Cancelled. The video is kept.")
 
 
+def test_a_video_is_fetched_by_its_address_and_a_private_one_is_refused_in_one_line(
+    browser: Browser, address: str, film: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = opened(browser, address)
+    with serving_files(film.parent) as files:
+        page.fill("#address", f"{files}/three%20patches.mp4")
+        page.click("#fetch")
+        playwright.expect(page.locator(".notice")).to_have_text(
+            "127.0.0.1: this address is of this machine or of a private network; only public addresses are fetched."
+        )
+        monkeypatch.setattr("tubelet.core.untrusted.public_hosts.is_public", lambda address: True)
+        page.fill("#address", f"{files}/three%20patches.mp4")
+        page.keyboard.press("Enter")
+        playwright.expect(page.locator(".title h1")).to_have_text("three patches.mp4")
+        page.goto(address)
+        page.fill("#address", f"{files}/endless")
+        page.click("#fetch")
+        playwright.expect(page.locator(".progress p")).to_have_text(re.compile(r"Fetching · [\d.]+ (k|M)B"))
+        shoot(page, "fetching")
+        page.get_by_role("button", name="Cancel").click()
+        playwright.expect(page.locator("#address")).to_be_visible()
+    assert page.faults == []  # type: ignore[attr-defined]
+
+
 def test_a_file_that_is_no_video_is_one_clear_line(browser: Browser, address: str, tmp_path: Path) -> None:
     page = opened(browser, address)
     (tmp_path / "film.mp4").write_bytes(b"not a film" * 100)
@@ -441,6 +477,13 @@ def test_classes_are_chosen_and_a_wrong_one_is_told_with_the_nearest(
     playwright.expect(rows).to_have_count(1)
     assert rows.all_inner_texts()[0].split()[0] == "blue"
     page.faults.clear()  # type: ignore[attr-defined]  # the browser's word on the refusal
+
+
+def test_every_picture_of_a_state_is_checked_by_axe(seen: Page) -> None:
+    pytest.importorskip("axe_playwright_python", reason="axe is not installed")
+    seen.evaluate("document.querySelector('h1').innerHTML = '<img src=/page/icon.svg><button></button>'")
+    with pytest.raises(AssertionError, match=r"(?s)button-name.*image-alt"):
+        shoot(seen, "broken")
 
 
 def test_every_control_has_a_name_for_screen_readers(seen: Page, address: str) -> None:

@@ -19,10 +19,23 @@ from starlette.types import ASGIApp
 
 from tubelet import __version__
 from tubelet.apps.demo import VIDEO as EXAMPLE
-from tubelet.apps.web import assets, documents, edits, exports, faults, following, own_models, trainings, uploads
+from tubelet.apps.web import (
+    assets,
+    camera,
+    documents,
+    edits,
+    exports,
+    faults,
+    fetching,
+    following,
+    own_models,
+    trainings,
+    uploads,
+)
 from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.exports import ERRAND_SECONDS, LABEL_FORMS
 from tubelet.apps.web.faults import Refusal, finished
+from tubelet.apps.web.fetching import Fetched
 from tubelet.apps.web.guard import Access, Guard
 from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, described, known
@@ -65,14 +78,18 @@ class PointRequest(BaseModel):
     y: float = Field(ge=0, allow_inf_nan=False)
 
 
-def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
-    """Build the application with all its routes, behind the middleware that limits and checks requests."""
+def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE, addresses: Fetched = "public") -> ASGIApp:
+    """Build the application with all its routes, behind the middleware that limits and checks requests.
+
+    `addresses` says of which the server fetches videos.
+    """
     app = FastAPI(title="tubelet", docs_url=None, redoc_url=None, openapi_url=None)
     faults.add(app)
     assets.add(app)
-    _add_lists(app, jobs)
+    _add_lists(app, jobs, addresses)
     slots = Slots(jobs.limits)
     uploads.add(app, jobs, slots)
+    fetching.add(app, jobs, slots, addresses)
     _add_jobs(app, jobs)
     _add_results(app, jobs)
     edited = EditedResults(jobs.store)
@@ -81,12 +98,13 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE) -> ASGIApp:
     following.add(app, jobs, edited)
     trainings.add(app, jobs, edited, partial(_stream, jobs))
     own_models.add(app, jobs, slots)
+    camera.add(app, jobs)
 
     guarded = Guard(Shares(app, jobs.limits.requests_each), access)
-    return Bodies(guarded, patience, unbounded=(uploads.PATH, own_models.PATH))
+    return Bodies(guarded, patience, unbounded=(uploads.PATH, own_models.PATH, camera.PATH))
 
 
-def _add_lists(app: FastAPI, jobs: Jobs) -> None:
+def _add_lists(app: FastAPI, jobs: Jobs, addresses: Fetched) -> None:
     @app.get("/api/about")
     def about() -> dict[str, Any]:
         limits = {**jobs.limits.described(), "threshold": BASE_THRESHOLD}
@@ -96,6 +114,7 @@ def _add_lists(app: FastAPI, jobs: Jobs) -> None:
             "limits": limits,
             "example": EXAMPLE.is_file(),
             "forms": LABEL_FORMS,
+            "addresses": addresses != "none",
         }
 
     @app.get("/api/videos")

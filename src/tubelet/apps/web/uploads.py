@@ -45,7 +45,7 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
         with slots.taken(address(request), declared), store.scratch() as folder:
             size = await receive(request, folder / "source", limits.bytes)
             name = shown_name(request.headers.get("x-name", ""))
-            film = await anyio.to_thread.run_sync(_add_video, jobs, folder, name, size, False)
+            film = await anyio.to_thread.run_sync(add_video, jobs, folder, name, size, False)
             return described_film(film)
 
     @app.post("/api/example", status_code=201)
@@ -57,7 +57,7 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
                 check_before(jobs, size, slots.expected)
                 with store.scratch() as folder:
                     shutil.copyfile(EXAMPLE, folder / "source")
-                    film = _add_video(jobs, folder, "example", size, True)
+                    film = add_video(jobs, folder, "example", size, True)
         return described_film(film)
 
     @app.get("/api/videos/{id}/film")
@@ -133,7 +133,7 @@ async def receive(request: Request, path: Path, limit: int) -> int:
     return size
 
 
-def _add_video(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> Film:
+def add_video(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> Film:
     """Probe the file `folder`/source and add it to the list."""
     with PROBING:
         probed = probe(folder / "source", jobs.limits.frames)

@@ -7,18 +7,20 @@ import re
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from http.client import HTTPException
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit, urlunsplit
+from urllib.parse import quote, unquote, urlsplit, urlunsplit
 
 from tubelet.core.errors import InputError
+from tubelet.core.untrusted.public_hosts import PublicHTTPHandler, PublicHTTPSHandler
 
 LARGEST_DOWNLOAD = 4 << 30  # bytes
 PATIENCE = 600.0  # seconds for the whole file
 SILENCE = 20.0  # seconds without a byte
 _CHUNK = 1 << 18
+_KEPT = "!$%&'()*+,/:;=?@[]~"  # in a path or query, beside letters and digits; a percent sign is of an escape
 _STREAMS = ("multipart/x-mixed-replace", "mpegurl", "dash+xml")  # types of what has no end, or lists other addresses
 _PAGES = (b"<!doctype html", b"<html", b"<head")
 _PLAYLISTS = (b"#extm3u", b"<mpd", b"<?xml", b"ffconcat", b"v=0", b"[playlist]")
@@ -48,20 +50,41 @@ def name_of(address: str) -> str:
     return re.sub(r"[/\\\0]", "_", stem).lstrip(".") or parts.hostname or "video"
 
 
-def fetch(address: str, target: Path, *, largest: int | None = None, patience: float = PATIENCE) -> None:
+def fetch(
+    address: str,
+    target: Path,
+    *,
+    largest: int | None = None,
+    patience: float = PATIENCE,
+    public: bool = False,
+    progress: Callable[[int, int | None], None] = lambda done, total: None,
+) -> None:
     """Write the file at an address to `target`.
 
-    Raises InputError if it cannot be fetched, is a page, a playlist or a live stream, or exceeds the bounds.
+    Args:
+        address: http or https.
+        target: The file to write.
+        largest: Most bytes; LARGEST_DOWNLOAD by default.
+        patience: Seconds for the whole file.
+        public: Connect to public addresses of the internet alone, at every redirect, and through no proxy: for
+            addresses that somebody else gives, who must not reach this machine or its network.
+        progress: Called with the bytes so far and all of them, None if unknown; may raise to stop.
+
+    Raises:
+        InputError: if it cannot be fetched, is a page, a playlist or a live stream, or exceeds the bounds.
     """
     shown = _shown(address)
     largest = largest or LARGEST_DOWNLOAD
     deadline = time.monotonic() + patience
     try:
-        with _opener().open(_request(address), timeout=SILENCE) as response, open(target, "wb") as file:
+        with _opener(public).open(_request(address), timeout=SILENCE) as response, open(target, "wb") as file:
             _check_type(response.headers.get_content_type(), shown)
-            _check_length(response.headers.get("Content-Length"), largest, shown)
+            total = _check_length(response.headers.get("Content-Length"), largest, shown)
+            size = 0
             for part in _parts(response, largest, deadline, shown):
                 file.write(part)
+                size += len(part)
+                progress(size, total)
     except urllib.error.HTTPError as error:
         raise InputError(f"{shown}: the server answers {error.code} ({error.reason})") from None
     except (OSError, HTTPException, ValueError) as error:
@@ -93,9 +116,13 @@ def _check_type(kind: str, shown: str) -> None:
         raise InputError(f"{shown}: a live stream ({kind}); read it with `tubelet stream` or tubelet.stream")
 
 
-def _check_length(length: str | None, largest: int, shown: str) -> None:
-    if length is not None and length.isdecimal() and int(length[:20]) > largest:
+def _check_length(length: str | None, largest: int, shown: str) -> int | None:
+    """The length that the server declares, bytes. Raises InputError if it is over `largest`."""
+    if length is None or not length.isdecimal():
+        return None
+    if int(length[:20]) > largest:
         raise InputError(f"{shown}: expected a file of at most {largest} bytes, found {length[:20]}")
+    return int(length[:20])
 
 
 def _check_start(start: bytes, shown: str) -> None:
@@ -111,20 +138,21 @@ def _request(address: str) -> urllib.request.Request:
     """The request; a user's name and password are sent to this server alone, not after a redirect."""
     parts = _split(address)
     user, at, host = parts.netloc.rpartition("@")
-    request = urllib.request.Request(urlunsplit(parts._replace(netloc=host, fragment="")))
+    escaped = parts._replace(netloc=host, path=quote(parts.path, _KEPT), query=quote(parts.query, _KEPT), fragment="")
+    request = urllib.request.Request(urlunsplit(escaped))
     if at:
         token = base64.b64encode(unquote(user).encode()).decode("ascii")
         request.add_unredirected_header("Authorization", f"Basic {token}")
     return request
 
 
-def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https alone, also after a redirect."""
+def _opener(public: bool) -> urllib.request.OpenerDirector:
+    """Opens http and https alone, also after a redirect; of `public` hosts alone, if asked for."""
+    # a proxy would look up the name itself, so that its address could not be checked
+    anywhere = (urllib.request.ProxyHandler(), urllib.request.HTTPHandler(), urllib.request.HTTPSHandler())
     opener = urllib.request.OpenerDirector()
     for handler in (
-        urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        *((PublicHTTPHandler(), PublicHTTPSHandler()) if public else anywhere),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPRedirectHandler(),
         urllib.request.HTTPErrorProcessor(),

@@ -327,6 +327,11 @@ class Jobs:
             raise InputError(answer["error"])
         return answer
 
+    def tell(self, message: Message) -> None:
+        """Send the worker a message that it does not answer."""
+        with self._lock:
+            self._send(message)
+
     def source(self, film: Film) -> Path:
         """The path of the uploaded file."""
         return self.store.video_folder(film.id) / "source"

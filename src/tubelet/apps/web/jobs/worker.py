@@ -23,7 +23,7 @@ from tubelet.apps.web.jobs import supervised
 Message = dict[str, Any]
 LoadModel = Callable[[str], Any]
 
-KINDS = ("segment", "teach", "download", "attend", "follow", "load")  # of orders; each has its own thread
+KINDS = ("segment", "teach", "download", "attend", "follow", "load", "camera")  # of orders; each has its own thread
 
 log = logging.getLogger("tubelet.web")
 
@@ -103,11 +103,14 @@ class _OrderLoop:
         self._models: dict[str, Any] = {}
         self._send_lock = threading.Lock()
         self._orders: dict[str, queue.Queue[Message]] = {kind: queue.Queue() for kind in KINDS}
+        self._cameras: Any = None  # made in `run`, because it needs torch
         self._stops: dict[Any, threading.Event] = {}  # by the order's key; set when it is cancelled
 
     def run(self) -> None:
+        from tubelet.apps.web.jobs.cameras import Cameras
         from tubelet.core.errors import TubeletError
 
+        self._cameras = Cameras()
         try:
             self._models = {name: self._open_model(name) for name in self._names}
         except (TubeletError, OSError) as error:
@@ -139,6 +142,9 @@ class _OrderLoop:
             return
         if message["do"] == "forget":
             self._models.pop(message["name"], None)
+            return
+        if message["do"] == "leave":
+            self._cameras.end(key)
             return
 
         self._stops[key] = threading.Event()
@@ -183,6 +189,8 @@ class _OrderLoop:
             return {"model": _described(order["name"], model)}
         if order["do"] == "follow":
             return work.follow(self._models[order["model"]], order, check, send)
+        if order["do"] == "camera":
+            return {"result": self._cameras.look(self._models[order["model"]], order)}
         if order["do"] == "attend":
             return work.attend(self._models[order["model"]], order)
         assert order["do"] == "download"

@@ -8,7 +8,7 @@ export class ApiError extends Error {
 }
 
 async function send(method, path, body, more = {}) {
-  const options = { ...more, method, headers: body ? { "Content-Type": "application/json" } : {}, body: body && JSON.stringify(body) };
+  const options = { method, ...(body && { headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) }), ...more };
   let answer;
   try {
     answer = await fetch(path, options);
@@ -44,6 +44,15 @@ export const prepareFile = async (job, name, wish) => {
   return fileAddress(job, name, wish);
 };
 
+/** Sends a picture of a camera, a JPEG; resolves to a result of one frame. */
+export async function lookAt(jpeg, { session, model, classes }) {
+  const wish = new URLSearchParams([["session", session], ["model", model], ...classes.map((name) => ["classes", name])]);
+  const answer = await send("POST", `/api/camera?${wish}`, null, { body: jpeg });
+  return answer.json();
+}
+
+export const leaveCamera = (session) => ask("DELETE", `/api/camera?session=${session}`, null, { keepalive: true }).catch(() => {});
+
 export const STALE = 409; // another tab was faster
 export const edits = (job) => ask("GET", `/api/jobs/${job}/edits`);
 export const edit = (job, revision, change) => ask("POST", `/api/jobs/${job}/edits?revision=${revision}`, change);
@@ -55,18 +64,23 @@ export const see = (job, frames) => ask("PUT", `/api/jobs/${job}/seen`, { frames
 /** Has the model follow an object; `heard` is called for each frame. Resolves to the state, as an edit does. */
 export async function followObject(job, wish, heard) {
   const answer = await send("POST", `/api/jobs/${job}/follow`, wish);
+  for await (const told of lines(answer)) {
+    if (told.error) throw new ApiError(STALE, sentence(told.error));
+    if (told.state) return told.state;
+    heard(told);
+  }
+  throw new ApiError(0, "The connection broke off. What was found so far is kept as an edit.");
+}
+
+/** The lines of JSON of an answer, as they come; ends where the connection does. */
+async function* lines(answer) {
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   for (let rest = ""; ;) {
     const { value, done } = await reader.read().catch(() => ({ done: true }));
-    if (done) throw new ApiError(0, "The connection broke off. What was found so far is kept as an edit.");
-    const lines = (rest + value).split("\n");
-    rest = lines.pop();
-    for (const line of lines) {
-      const told = JSON.parse(line);
-      if (told.error) throw new ApiError(STALE, sentence(told.error));
-      if (told.state) return told.state;
-      heard(told);
-    }
+    if (done) return;
+    const parts = (rest + value).split("\n");
+    rest = parts.pop();
+    for (const part of parts) yield JSON.parse(part);
   }
 }
 
@@ -103,6 +117,22 @@ export function upload(file, progress, path = "/api/videos") {
     request.send(file);
   });
   return { done, abort: () => request.abort() };
+}
+
+/** Has the server fetch a video; `progress` gets bytes, and all of them or null. Returns { done, abort }, as upload does. */
+export function fetchVideo(address, progress) {
+  const leaving = new AbortController();
+  const fetched = async () => {
+    const answer = await send("POST", "/api/addresses", { address }, { signal: leaving.signal });
+    for await (const told of lines(answer)) {
+      if (told.error) throw new ApiError(422, sentence(told.error));
+      if (told.video) return told.video;
+      progress(told.done, told.total);
+    }
+    throw new ApiError(0, "The connection broke off.");
+  };
+  const done = fetched().catch((error) => { throw leaving.signal.aborted ? new ApiError(-1, "Cancelled.") : error; });
+  return { done, abort: () => leaving.abort() };
 }
 
 const AGAIN = 3000; // milliseconds, after the server refused to tell

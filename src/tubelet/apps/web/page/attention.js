@@ -12,7 +12,7 @@ export async function attention(host, { about, film, signal }) {
   if (!models.length) {
     const names = about.models.map((model) => model.name).join(", ");
     host.replaceChildren(el("section", { class: "card" },
-      el("h2", { textContent: "Attention" }),
+      el("h1", { textContent: "Attention" }),
       el("p", { class: "soft", id: "no-attention", textContent: `This model (${names}) has no attention modules to show.` })));
     return;
   }

@@ -15,6 +15,9 @@ const model = (about) => about.models.find((other) => other.name === sessionStor
 export const score = () => Number(sessionStorage.getItem("score") ?? SCORE);
 export const setScore = (value) => sessionStorage.setItem("score", value);
 
+/** The model and the classes that were chosen. */
+export const look = (about) => ({ model: model(about).name, classes: classes() });
+
 /** Has the server look at a video in the way that was chosen; resolves to the job, which may be an earlier one. */
 export const submit = (film, about) => api.submit({ video: film.id, model: model(about).name, classes: classes().length ? classes() : null });
 

@@ -51,7 +51,7 @@ class Side {
     this.facts.textContent = "";
     this.onready?.();
     try {
-      const { job, result } = await run(this.place, { video: this.film.id, model: this.model.value, length, stride }, this.film.name, this.signal);
+      const { job, result } = await run(this.place, { video: this.film.id, model: this.model.value, length, stride }, this.film.name, this.signal, "h2");
       this.result = result;
       const pieces = result.tracks.filter((track) => track.score >= 0.5).reduce((sum, track) => sum + track.spans().length, 0);
       const objects = result.tracks.filter((track) => track.score >= 0.5).length;

@@ -54,6 +54,9 @@ export const count = (number, noun) => `${number.toLocaleString("en")} ${noun}${
 
 export const percent = (share) => `${Math.round(share * 100)} %`;
 
+/** Bytes as people read them: "3.2 MB", "41 kB". */
+export const fileSize = (bytes) => (bytes < 1e5 ? `${Math.ceil(bytes / 1e3)} kB` : `${(bytes / 1e6).toFixed(1)} MB`);
+
 /** A line at the foot of the page that goes by itself. */
 export function notify(text) {
   const notice = document.querySelector(".notice");

@@ -1,7 +1,8 @@
-// Which view is shown: the address says it, as #/, #/teach/<result>... or #/<video>/<tab>/<result>.
+// Which view is shown: the address says it, as #/, #/camera, #/teach/<result>... or #/<video>/<tab>/<result>.
 
 import * as api from "/page/api.js";
 import { attention } from "/page/attention.js";
+import { camera } from "/page/camera.js";
 import { compare } from "/page/compare.js";
 import { el, notify } from "/page/dom.js";
 import { teach } from "/page/teach.js";
@@ -27,14 +28,19 @@ async function route() {
   try {
     about = await api.about(); // models come and go
     if (signal.aborted) return;
-    showTabs(id === "teach" ? "" : id, tab);
+    showTabs(["teach", "camera"].includes(id) ? "" : id, tab);
     if (id === "teach") {
       document.title = "Teach a model · tubelet";
       await teach(host, { about, signal, renew: route, ids: [wanted, ...more].filter(Boolean) });
       return;
     }
+    if (id === "camera") {
+      document.title = "Camera · tubelet";
+      camera(host, { about, signal, home });
+      return;
+    }
     if (!id) {
-      await start(host, { about, signal, open, again: (film) => open(film, AGAIN), teach: () => go("/teach") });
+      await start(host, { about, signal, open, again: (film) => open(film, AGAIN), camera: () => go("/camera"), teach: () => go("/teach") });
       return;
     }
     const film = (await api.videos()).find((other) => other.id === id);

@@ -8,11 +8,11 @@ const STAGES = { starting: "Starting", preparing: "Preparing for the browser", s
 
 /** A card with a title, a bar and a way to cancel. */
 export class ProgressCard {
-  constructor(title, oncancel) {
+  constructor(title, oncancel, heading = "h1") {
     this.bar = el("progress", { max: 1, "aria-label": title });
     this.line = el("p", { class: "soft", role: "status", textContent: "…" });
     this.button = el("button", { class: "button", textContent: "Cancel", onclick: oncancel });
-    this.element = el("section", { class: "card progress" }, el("h2", { textContent: title }), this.bar, this.line, this.button);
+    this.element = el("section", { class: "card progress" }, el(heading, { textContent: title }), this.bar, this.line, this.button);
   }
 
   set(share, line) {
@@ -35,13 +35,13 @@ export function describe(job) {
 export class Cancelled extends Error {}
 
 /** Runs a job in `host`; see `finish`. */
-export const run = async (host, wish, title, signal) => finish(host, await api.submit(wish), title, signal);
+export const run = async (host, wish, ...more) => finish(host, await api.submit(wish), ...more);
 
 /** Shows the progress of a job in `host`; resolves to { job, result }. `signal` leaves it running unseen. */
-export async function finish(host, job, title, signal) {
+export async function finish(host, job, title, signal, heading) {
   if (job.state !== "done") {
     let cancelled = false;
-    const card = new ProgressCard(title, () => { cancelled = true; card.button.disabled = true; api.cancel(job.id).catch(() => {}); });
+    const card = new ProgressCard(title, () => { cancelled = true; card.button.disabled = true; api.cancel(job.id).catch(() => {}); }, heading);
     host.replaceChildren(card.element);
     job = await new Promise((resolve) => {
       const stop = api.follow(job.id, (now) => {

@@ -2,33 +2,43 @@
 
 import * as api from "/page/api.js";
 import { bestJob, fields, submit } from "/page/choices.js";
-import { clock, count, el, icon, notify } from "/page/dom.js";
+import { clock, count, el, fileSize, icon, notify, percent } from "/page/dom.js";
 import { ProgressCard } from "/page/run.js";
 
-export async function start(host, { about, open, again, teach, signal }) {
+export async function start(host, { about, open, again, camera, teach, signal }) {
   const list = el("section", { class: "recent", "aria-label": "Videos", hidden: true });
   const place = el("div", { class: "start" });
   host.replaceChildren(place, list);
-  const show = () => place.replaceChildren(dropZone(about, send, tryExample));
+  const show = () => place.replaceChildren(dropZone(about, send, { fetchOne, tryExample, camera }));
   const refresh = () => fill(list, { open, again, signal, teach: about.models.some((model) => model.learns) && teach });
   const look = (film) => submit(film, about).catch((error) => notify(error.message)).then(() => open(film.id));
   const send = (files) => (files.length === 1 ? upload(place, files[0], about, look, show) : uploadAll(place, files, about, refresh, signal).then(show));
+  const fetchOne = (address) => bring(place, new URL(address).hostname, (card) => fetching(address, card), look, show);
   const tryExample = () => api.example().then(look).catch((error) => notify(error.message));
   show();
   acceptDrops((files) => files.length && send(files), signal);
   await refresh();
 }
 
-function dropZone(about, send, tryExample) {
+function dropZone(about, send, { fetchOne, tryExample, camera }) {
   const { megabytes, frames } = about.limits;
   const input = el("input", { type: "file", id: "file", class: "unseen", multiple: true, accept: "video/*,.mkv,.avi,.ts,.gif", onchange: () => input.files.length && send([...input.files]) });
   const label = el("label", { class: "button primary", htmlFor: "file" }, icon("up"), "Choose videos");
   return el("section", { class: "drop", "aria-labelledby": "drop-title" },
     el("h1", { id: "drop-title", textContent: "Drop a video" }),
     el("p", { class: "soft", textContent: "Every object is found, outlined, named and followed." }),
-    el("div", { class: "row" }, input, label, about.example && el("button", { class: "button", id: "example", textContent: "Try the example", onclick: tryExample })),
+    el("div", { class: "row" }, input, label, about.example && el("button", { class: "button", id: "example", textContent: "Try the example", onclick: tryExample }),
+      el("button", { class: "button", id: "camera", textContent: "Use the camera", onclick: camera })),
+    about.addresses && addressForm(fetchOne),
     el("div", { class: "row" }, ...fields(about)),
     el("p", { class: "small", id: "limits", textContent: `Up to ${megabytes.toLocaleString("en")} MB and ${count(frames, "frame")} (${Math.round(frames / 180) / 10} minutes at 30 frames a second). Videos stay on this server.` }));
+}
+
+function addressForm(fetchOne) {
+  const input = el("input", { type: "url", id: "address", required: true, maxLength: 4000, placeholder: "https://", autocomplete: "off" });
+  return el("form", { class: "row", onsubmit: (event) => { event.preventDefault(); fetchOne(input.value.trim()); } },
+    el("div", { class: "field" }, el("label", { htmlFor: "address", textContent: "or its address" }), input),
+    el("button", { class: "button", id: "fetch", textContent: "Fetch" }));
 }
 
 function acceptDrops(send, signal) {
@@ -66,12 +76,23 @@ async function upload(place, file, about, look, back) {
     notify(`${file.name} has ${Math.ceil(file.size / 1e6).toLocaleString("en")} MB; at most ${about.limits.megabytes} MB are taken.`);
     return;
   }
-  const card = new ProgressCard(file.name, () => sending.abort());
+  await bring(place, file.name, (card) => api.upload(file, (share) => card.set(share, share < 1 ? `Uploading · ${percent(share)}` : "Looking at it")), look, back);
+}
+
+/** Has the server fetch a video, and shows how far it is. */
+function fetching(address, card) {
+  return api.fetchVideo(address, (bytes, all) => card.set(all && bytes / all, bytes && bytes === all ? "Looking at it" : `Fetching · ${fileSize(bytes)}${all ? ` of ${fileSize(all)}` : ""}`));
+}
+
+/** Shows a card while a video comes, by `begin(card)`, which returns { done, abort }. */
+async function bring(place, title, begin, look, back) {
+  let coming;
+  const card = new ProgressCard(title, () => coming.abort());
   place.replaceChildren(card.element);
-  card.set(0, "Uploading");
-  const sending = api.upload(file, (share) => card.set(share, share < 1 ? `Uploading · ${Math.round(share * 100)} %` : "Looking at it"));
+  card.set(0, "Starting");
+  coming = begin(card);
   try {
-    await look(await sending.done);
+    await look(await coming.done);
   } catch (error) {
     if (error.status !== -1) notify(error.message);
     back();
