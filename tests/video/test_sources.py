@@ -176,7 +176,7 @@ def address(tmp_path: Path) -> Iterator[str]:
 
 
 def fetched() -> set[Path]:
-    return set(Path(gettempdir()).glob("tubelet-fetched-*"))
+    return set(Path(gettempdir()).glob("*-tubelet-fetched"))
 
 
 def test_a_video_at_an_address_is_fetched_and_removed_with_its_last_use(

@@ -22,6 +22,7 @@ EXTRAS = {  # of pyproject.toml: what each brings, and what it is for
     "onnx": (("onnx", "onnxruntime", "onnxscript"), "--engine onnx"),
     "openvino": (("onnx", "onnxscript", "openvino"), "--engine openvino, the fastest on a CPU"),
     "ray": (("ray",), "batch on a cluster"),
+    "s3": (("s3fs",), "batch with videos and results in S3"),
     "log": (("tensorboard",), "curves of a training"),
 }
 FORMATS = {"pandas": "prediction.to_pandas()", "supervision": "prediction.to_supervision()"}

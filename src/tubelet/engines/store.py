@@ -1,15 +1,13 @@
 """Exported graphs in the user's cache folder, found by their content.
 
 A file is named by the weights, the layers and the versions of the libraries that wrote it: a graph
-of other weights or of another version is another file. The folder is $XDG_CACHE_HOME/tubelet, or
-~/.cache/tubelet.
+of other weights or of another version is another file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Sequence
 from importlib.metadata import version
 from pathlib import Path
@@ -18,6 +16,7 @@ import torch
 
 from tubelet import __version__
 from tubelet.core.atomic import discard, replacing
+from tubelet.core.cache import cache_folder
 from tubelet.engines.graph import Graph, Shape
 from tubelet.engines.onnx_file import OPSET, WRITERS, write_graph
 
@@ -29,8 +28,7 @@ logger = logging.getLogger("tubelet.progress")
 
 def folder() -> Path:
     """Return the folder of exported graphs; it may not exist yet."""
-    cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(cache) / "tubelet" / "graphs"
+    return cache_folder("graphs")
 
 
 def location(graph: Graph, shapes: Sequence[Shape]) -> Path:

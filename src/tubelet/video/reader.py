@@ -7,14 +7,18 @@ from __future__ import annotations
 
 import glob
 import re
+import shutil
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from tubelet.core import remote
 from tubelet.core.arguments import positive
+from tubelet.core.atomic import scratch_name, sweep
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.types import Video
 from tubelet.core.untrusted.addresses import fetch, is_web_address, name_of
@@ -39,6 +43,7 @@ __all__ = [
     "TruncatedVideoWarning",
     "is_live",
     "natural_order",
+    "open_remote",
     "open_stream",
     "open_video",
     "read_image",
@@ -103,6 +108,25 @@ def open_video(
     if rate is not None:
         video = replace(video, fps=rate, times=None)
     return trim(video, start=start, end=end, every=every)
+
+
+def open_remote(address: str) -> Video:
+    """Open a video in an object store or on another machine; it is fetched first.
+
+    Not a part of `open_video`: a data set or a request to a server may name sources too, and must not reach there.
+    Raises InputError if it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> from tubelet.video.reader import open_remote
+        >>> from tubelet.video.writer import VideoWriter
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     with VideoWriter(f"{folder}/dog.mp4", size=(48, 64), fps=10) as writer:
+        ...         writer.write(np.zeros((48, 64, 3), np.uint8))
+        ...     open_remote(f"file://{folder}/dog.mp4").id
+        'dog'
+    """
+    return _open_fetched(partial(remote.fetch, address, largest=LARGEST_VIDEO), name_of(address))
 
 
 def is_live(source: object) -> bool:
@@ -208,16 +232,23 @@ def _open_list(paths: list[Path], id: str | None) -> Video:
 
 
 def _open_address(address: str, id: str | None) -> Video:
+    return _open_fetched(partial(fetch, address), id or name_of(address))
+
+
+def _open_fetched(fetch: Callable[[Path], None], id: str) -> Video:
     """Fetch a file and open it by its content; it is removed with the last reference to its frames."""
-    folder = tempfile.TemporaryDirectory(prefix="tubelet-fetched-", ignore_cleanup_errors=True)
+    temporary = Path(tempfile.gettempdir())
+    sweep(temporary)  # what processes that were killed have fetched
+    folder = scratch_name(temporary / "tubelet-fetched")
+    folder.mkdir(mode=0o700)
     try:
-        path = Path(folder.name, "file")
-        fetch(address, path)
-        video = _open_file(path, id or name_of(address), is_image=_holds_image(path))
+        path = folder / "file"
+        fetch(path)
+        video = _open_file(path, id, is_image=_holds_image(path))
     except BaseException:
-        folder.cleanup()
+        shutil.rmtree(folder, ignore_errors=True)
         raise
-    weakref.finalize(video.frames, folder.cleanup)
+    weakref.finalize(video.frames, shutil.rmtree, folder, ignore_errors=True)
     return video
 
 

@@ -418,7 +418,7 @@ def test_cuts_are_a_setting(films: Path, tmp_path: Path, monkeypatch: pytest.Mon
 
     asked: list[Settings] = []
     monkeypatch.setattr(command, "fingerprint", lambda name: name)
-    monkeypatch.setattr(command, "work", lambda *given, ray: asked.append(given[4]) or 0)
+    monkeypatch.setattr(command, "work", lambda *given, **options: asked.append(given[4]) or 0)
     for arguments in ([], ["--no-cuts"]):
         assert call(["batch", str(films), "--out", str(tmp_path / "out"), "--device", "cpu", *arguments]) == 0
     assert [settings.cuts for settings in asked] == [True, False]

@@ -50,6 +50,7 @@ from tubelet.apps.options import (
 
 if TYPE_CHECKING:
     from tubelet.inference.many.batch import OpenModel, Segment, Settings, VideoJob, VideoOutcome
+    from tubelet.inference.many.remote import RemoteResults
 
 SUMMARY = "summary"  # .csv and .parquet
 SOME_FAILED = 1
@@ -62,11 +63,18 @@ def batch(
     inputs: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[INPUTS ...]", help="Videos, folders, globs ('films/**/*.mp4') or @LIST.", show_default=False
+            metavar="[INPUTS ...]",
+            help="Videos, folders, globs ('films/**/*.mp4'), addresses (s3://bucket/films) or @LIST.",
+            show_default=False,
         ),
     ] = None,
     *,
-    out: Annotated[Path, typer.Option(metavar="DIR", help="Where results go: a folder for each video.")],
+    out: Annotated[
+        str,
+        typer.Option(
+            metavar="DIR", help="Where results go: a folder for each video. Or an address: s3://bucket/results."
+        ),
+    ],
     lists: Annotated[
         list[Path] | None, typer.Option("--list", metavar="FILE", help="Inputs, one a line.", show_default=False)
     ] = None,
@@ -104,12 +112,11 @@ def batch(
     no_video: Annotated[bool, typer.Option("--no-video", help="Write no overlay.mp4.")] = False,
 ) -> None:
     """Segment many videos. When started again, finished ones are skipped."""
-    from tubelet.core.atomic import check_folder
     from tubelet.inference.many.batch import Settings
 
     if ray is not None:
         require_ray()
-    check_folder(out)
+    folder, remote = destination(out)
     devices = places(device, workers, threads)
     settings = Settings(
         model=fingerprint(model),
@@ -135,9 +142,30 @@ def batch(
         threads=threads,
     )
     open_model = partial(load_model, model, engine=engine, input_size=input_size)
-    failed = work(inputs or (), lists or (), out, open_model, settings, devices, ray=ray)
+    failed = work(inputs or (), lists or (), folder, open_model, settings, devices, ray=ray, remote=remote)
     if failed:
         raise Leave(SOME_FAILED)
+
+
+def destination(out: str) -> tuple[Path, RemoteResults | None]:
+    """The folder of this machine where results are written, and the address that they are sent to, if it is one.
+
+    Raises InputError or WriteError if results cannot be written.
+    """
+    from tubelet.core.atomic import check_folder
+    from tubelet.core.errors import InputError
+    from tubelet.core.remote import is_remote
+    from tubelet.core.untrusted.addresses import is_web_address
+    from tubelet.inference.many.remote import RemoteResults
+
+    if is_web_address(out):
+        raise InputError(f"{out}: expected a folder or an address such as s3://bucket/results, found a web address")
+    remote = RemoteResults(out) if is_remote(out) else None
+    if remote is not None:
+        remote.folder.check()
+    folder = Path(out) if remote is None else remote.staging
+    check_folder(folder)
+    return folder, remote
 
 
 def work(
@@ -149,11 +177,13 @@ def work(
     devices: Sequence[str],
     *,
     ray: str | None = None,
+    remote: RemoteResults | None = None,
 ) -> int:
     """Find the videos of the inputs and segment those that are not finished; returns the number that failed."""
     from tubelet.apps.batch.inputs import find_jobs
 
-    return work_through(find_jobs(inputs, lists, out), out, open_model, settings, devices, ray=ray)
+    jobs = find_jobs(inputs, lists, out if remote is None else remote.address)
+    return work_through(jobs, out, open_model, settings, devices, ray=ray, remote=remote)
 
 
 def work_through(
@@ -164,11 +194,16 @@ def work_through(
     devices: Sequence[str],
     *,
     ray: str | None = None,
+    remote: RemoteResults | None = None,
 ) -> int:
-    """Segment the videos that are not finished, write the summary, print a report; returns the number that failed."""
+    """Segment the videos that are not finished, write the summary, print a report; returns the number that failed.
+
+    With `remote`, `out` is a folder of each machine from which results are sent there.
+    """
     from tubelet.inference.many.batch import fresh
 
-    finished, left = sort(jobs, out, settings)
+    finished, left = sort(jobs, out, settings, remote)
+    segment = None if remote is None else remote.segment
     for job in left:
         fresh(job, out)
 
@@ -177,14 +212,17 @@ def work_through(
     try:
         with (
             videos_progress(len(jobs), len(finished)) as tell,
-            closing(outcomes_of(left, open_model, out, settings, devices, ray)) as results,  # an error ends the workers
+            # an error ends the workers
+            closing(outcomes_of(left, open_model, out, settings, devices, ray, segment)) as results,
         ):
             for outcome in results:
                 outcomes.append(outcome)
                 tell(outcome)
     finally:  # also if interrupted
-        write_summary(out, outcomes)
-    _report(outcomes, out, time.perf_counter() - start)
+        files = write_summary(out, outcomes)
+        if remote is not None:
+            remote.send_summary(files)
+    _report(outcomes, str(out) if remote is None else remote.shown, time.perf_counter() - start)
     return sum(outcome.status == "failed" for outcome in outcomes)
 
 
@@ -224,15 +262,17 @@ def require_ray() -> None:
         raise InputError("--ray needs Ray: install the extra, pip install 'tubelet[ray]'")
 
 
-def sort(jobs: Sequence[VideoJob], out: Path, settings: Settings) -> tuple[list[VideoOutcome], list[VideoJob]]:
+def sort(
+    jobs: Sequence[VideoJob], out: Path, settings: Settings, remote: RemoteResults | None = None
+) -> tuple[list[VideoOutcome], list[VideoJob]]:
     """Split the jobs into finished and remaining ones; prints why finished videos are segmented again."""
     from tubelet.inference.many.batch import earlier
 
+    results = [earlier(job, out, settings) for job in jobs] if remote is None else remote.earlier(jobs, settings)
     finished = []
     left = []
     reasons: Counter[str] = Counter()
-    for job in jobs:
-        result = earlier(job, out, settings)
+    for job, result in zip(jobs, results, strict=True):
         if result.outcome is None:
             left.append(job)
             reasons[result.reason] += bool(result.reason)
@@ -330,7 +370,7 @@ def videos_progress(total: int, finished: int) -> Iterator[Callable[[VideoOutcom
         yield tell
 
 
-def _report(outcomes: Sequence[VideoOutcome], out: Path, seconds: float) -> None:
+def _report(outcomes: Sequence[VideoOutcome], out: str, seconds: float) -> None:
     counts = Counter(outcome.status for outcome in outcomes)
     new = [outcome for outcome in outcomes if outcome.status == "done"]
     frames = sum(outcome.frames for outcome in new)
@@ -342,7 +382,7 @@ def _report(outcomes: Sequence[VideoOutcome], out: Path, seconds: float) -> None
     show(rows_of(table("status", "#videos", *(f"#{what}" for what in SUMMED)), rows))
     if new:
         show(f"{seconds:.1f} s, {frames / seconds:.1f} frames/s, {60 * len(new) / seconds:.1f} videos/min")
-    show(str(out / f"{SUMMARY}.csv"))
+    show(f"{out}/{SUMMARY}.csv")
 
 
 def _videos(count: int) -> str:

@@ -10,7 +10,9 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from tubelet.core import remote
 from tubelet.core.errors import FormatError, InputError
+from tubelet.core.remote import is_remote
 from tubelet.core.untrusted.addresses import is_web_address
 from tubelet.core.untrusted.files import check_file, exists, read_text
 from tubelet.inference.many.batch import VideoJob
@@ -19,15 +21,15 @@ from tubelet.video.reader import IMAGE_SUFFIXES, LARGEST_VIDEO, VIDEO_SUFFIXES
 LONGEST_NAME = 60
 
 
-def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[VideoJob]:
-    """List every video once, sorted by folder name. Files in `out` are skipped.
+def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path | str) -> list[VideoJob]:
+    """List every video once, sorted by folder name. Files in `out`, a folder or an address, are skipped.
 
     An input is a video, a folder of images (one video), a folder of videos (searched through), a glob with `**` for
     any depth, or @FILE, as in `lists`: a file with one input per line, where # begins a comment. A path in a list is
-    accepted even if it does not exist: that video fails alone, and the others go on. Raises InputError for any other
-    input without a video.
+    accepted even if it does not exist: that video fails alone, and the others go on. Addresses, as s3://bucket/films,
+    lead to videos alone, not to images. Raises InputError for any other input without a video.
     """
-    found: dict[Path, None] = {}
+    found: dict[str, None] = {}
     for text in inputs:
         listed = text.startswith("@") and not Path(text).exists()
         for source in _lines(Path(text[1:])) if listed else _expand(text, out):
@@ -40,8 +42,8 @@ def find_jobs(inputs: Iterable[str], lists: Iterable[Path], out: Path) -> list[V
     return named(found)
 
 
-def named(sources: Collection[Path]) -> list[VideoJob]:
-    """Name a folder after each file; files that would share a folder get a hash of their path appended.
+def named(sources: Collection[Path] | Collection[str]) -> list[VideoJob]:
+    """Name a folder after each file; files that would share a folder get a hash of their path or address appended.
 
     So a name depends on the file's path and on those it clashes with, not on the order of the inputs.
 
@@ -51,7 +53,7 @@ def named(sources: Collection[Path]) -> list[VideoJob]:
         >>> [job.name for job in named([Path("/a/dog.mp4"), Path("/a/cat run.mp4")])]
         ['cat_run', 'dog']
     """
-    plain = {path: _safe(path) for path in sources}
+    plain = {path: _safe(Path(path)) for path in sources}
     hashed = {path: f"{name}-{hashlib.sha256(os.fsencode(path)).hexdigest()[:10]}" for path, name in plain.items()}
     taken = Counter(name.casefold() for name in plain.values())  # some file systems know no case
     clashing = {path for path, name in plain.items() if taken[name.casefold()] > 1}
@@ -78,13 +80,22 @@ def _lines(path: Path) -> Iterator[str]:
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
-        yield from _expand(entry, None) if Path(entry).is_dir() or _is_pattern(entry) else [entry]
+        yield from _expand(entry, None) if _names_several(entry) else [entry]
 
 
-def _expand(text: str, out: Path | None) -> Iterator[str]:
+def _names_several(entry: str) -> bool:
+    if is_remote(entry):
+        return not _is_video(entry) or remote.is_pattern(entry)
+    return Path(entry).is_dir() or _is_pattern(entry)
+
+
+def _expand(text: str, out: Path | str | None) -> Iterator[str]:
     path = Path(text)
     if is_web_address(text):
         raise InputError(f"{text}: an address is predicted by itself, `tubelet predict ADDRESS`")
+    if is_remote(text):
+        yield from _at_address(text, out)
+        return
     if path.is_dir():
         yield from _inside(path, out)
     elif exists(path):
@@ -101,7 +112,15 @@ def _expand(text: str, out: Path | None) -> Iterator[str]:
         raise InputError(f"{text}: no such file or folder")
 
 
-def _matched(path: Path, out: Path | None) -> Sequence[str]:
+def _at_address(address: str, out: Path | str | None) -> Sequence[str]:
+    """Videos of a remote file, folder or pattern."""
+    videos = [found for found in remote.find(address) if _is_video(found) and not _within(found, out)]
+    if not videos:
+        raise InputError(f"{remote.shown(address)}: no video there")
+    return videos
+
+
+def _matched(path: Path, out: Path | str | None) -> Sequence[str]:
     """Videos of one match of a glob: a file that is no video gives none, a folder is searched."""
     if path.is_dir():
         return list(_searched(path, out))
@@ -109,38 +128,43 @@ def _matched(path: Path, out: Path | None) -> Sequence[str]:
     return [str(path)] if known and not _within(path, out) else []
 
 
-def _inside(folder: Path, out: Path | None) -> Sequence[str]:
+def _inside(folder: Path, out: Path | str | None) -> Sequence[str]:
     found = list(_searched(folder, out))
     if not found:
         raise InputError(f"{folder}: neither videos nor folders of images in it")
     return found
 
 
-def _searched(folder: Path, out: Path | None) -> Iterator[str]:
+def _searched(folder: Path, out: Path | str | None) -> Iterator[str]:
     """Videos at any depth; a folder with images and without videos is one video."""
     for place, folders, files in os.walk(folder):
         folders[:] = sorted(name for name in folders if name[0] != "." and not _within(Path(place, name), out))
         if _within(Path(place), out):
             continue
         shown = sorted(name for name in files if name[0] != ".")
-        videos = [name for name in shown if Path(name).suffix.lower() in VIDEO_SUFFIXES]
+        videos = [name for name in shown if _is_video(name)]
         yield from (os.path.join(place, name) for name in videos)
         if not videos and any(map(_is_image, shown)):
             folders.clear()
             yield place
 
 
+def _is_video(path: str) -> bool:
+    return Path(path.partition("::")[0]).suffix.lower() in VIDEO_SUFFIXES
+
+
 def _is_image(path: str) -> bool:
     return Path(path).suffix.lower() in IMAGE_SUFFIXES
 
 
-def _within(path: Path, out: Path | None) -> bool:
+def _within(path: Path | str, out: Path | str | None) -> bool:
     """Whether a path is in the results folder, whose overlays must not become inputs."""
-    return out is not None and _absolute(path).is_relative_to(_absolute(out))
+    return out is not None and Path(_absolute(path)).is_relative_to(_absolute(out))
 
 
-def _absolute(path: str | Path) -> Path:
-    return Path(os.path.abspath(path))
+def _absolute(path: str | Path) -> str:
+    """An absolute path; addresses stay as they are."""
+    return str(path) if is_remote(str(path)) else os.path.abspath(path)
 
 
 def _is_pattern(text: str) -> bool:

@@ -11,7 +11,7 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -25,10 +25,12 @@ from pydantic import Field
 from tubelet import __version__
 from tubelet.core.atomic import replacing, sweep
 from tubelet.core.config import Config
-from tubelet.core.errors import ConfigError, TubeletError
+from tubelet.core.errors import ConfigError, InputError, TubeletError
+from tubelet.core.remote import is_remote, shown, version_of
 from tubelet.core.text import to_json
 from tubelet.core.types import Video, VideoSet
-from tubelet.core.untrusted.documents import read_json
+from tubelet.core.untrusted.documents import decode_json
+from tubelet.core.untrusted.files import read
 from tubelet.drawing.style import OverlayStyle
 from tubelet.formats.registry import open_set
 from tubelet.formats.results_files import FRAME_LINES, PREDICTIONS, ResultsForm, results_name
@@ -36,7 +38,7 @@ from tubelet.inference.counting import Counting
 from tubelet.inference.counts import CROSSINGS, LINES, ZONES
 from tubelet.inference.predict import Model, predict
 from tubelet.inference.results import CONTACT_SHEET, OVERLAY, ProgressCallback, VideoPrediction
-from tubelet.video.reader import open_video
+from tubelet.video.reader import open_remote, open_video
 
 OpenModel = Callable[[str], Model]  # given a device
 Segment = Callable[["Model", "VideoJob", Path, "Settings"], "VideoOutcome"]  # what a worker does with a video
@@ -44,7 +46,7 @@ Status = Literal["done", "skipped", "failed"]
 
 MARKER, TRIES = "finished.json", ".tries"
 MOST_TRIES = 3
-_OURS = (MARKER, PREDICTIONS, FRAME_LINES, OVERLAY, CONTACT_SHEET, LINES, CROSSINGS, ZONES)
+OURS = (MARKER, PREDICTIONS, FRAME_LINES, OVERLAY, CONTACT_SHEET, LINES, CROSSINGS, ZONES)
 
 log = logging.getLogger("tubelet.batch")
 
@@ -89,7 +91,7 @@ class VideoJob(NamedTuple):
     '/sets/val.json: 00003-dog'
     """
 
-    source: str  # an absolute path, to the video or to the data set
+    source: str  # an absolute path, or an address, of the video or of the data set
     name: str
     number: int | None = None  # position in the data set; None: `source` is the video
     form: str | None = None  # of the data set; None: find out
@@ -98,12 +100,13 @@ class VideoJob(NamedTuple):
     @property
     def title(self) -> str:
         """How messages and the summary name the video."""
-        return self.source if self.number is None else f"{self.source}: {self.name}"
+        source = shown(self.source)
+        return source if self.number is None else f"{source}: {self.name}"
 
     def video(self) -> Video:
         """Open the video; its frames are decoded later. Raises InputError if it cannot be read."""
         if self.number is None:
-            return open_video(self.source)
+            return open_remote(self.source) if is_remote(self.source) else open_video(self.source)
         return opened_set(self.source, self.form, self.frames).videos[self.number]
 
 
@@ -151,23 +154,36 @@ def earlier(job: VideoJob, out: Path, settings: Settings) -> Earlier:
     Earlier(outcome=None, reason='')
     """
     try:
-        marker = read_json(out / job.name / MARKER)
-        settings_before = marker["settings"]
-        stamp_before = marker["source"]
+        marker = read(out / job.name / MARKER)
+    except (OSError, ValueError):
+        return Earlier(None, "")
+    return judge(marker, job, settings)
+
+
+def judge(marker: bytes, job: VideoJob, settings: Settings) -> Earlier:
+    """Whether the results with this marker can be used; a marker that is damaged counts as none.
+
+    >>> judge(b"{}", VideoJob("/films/dog.mp4", "dog"), Settings(model="default"))
+    Earlier(outcome=None, reason='')
+    """
+    try:
+        tree = decode_json(marker, MARKER)
+        settings_before = tree["settings"]
+        stamp_before = tree["source"]
         outcome = VideoOutcome(
             video=job.title,
             folder=job.name,
             status="skipped",
-            objects=int(marker["objects"]),
-            frames=int(marker["frames"]),
-            note=str(marker["note"]),
+            objects=int(tree["objects"]),
+            frames=int(tree["frames"]),
+            note=str(tree["note"]),
         )
-    except (OSError, ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError):
         return Earlier(None, "")
     settings_now = settings.model_dump(mode="json")
     if settings_before != settings_now:
         return Earlier(None, _difference(settings_before, settings_now))
-    if stamp_before != _stamp(Path(job.source)):
+    if stamp_before != _stamp(job.source):
         return Earlier(None, "the video has changed")
     return Earlier(outcome, "")
 
@@ -318,7 +334,7 @@ def _predict(model: Model, job: VideoJob, folder: Path, settings: Settings) -> V
         frames=prediction.length,
         note=_first_warning(caught),
     )
-    _write_marker(folder / MARKER, outcome, settings, Path(job.source))
+    _write_marker(folder / MARKER, outcome, settings, job.source)
     return outcome
 
 
@@ -330,7 +346,7 @@ def _first_warning(caught: list[warnings.WarningMessage]) -> str:
     return ""
 
 
-def _write_marker(path: Path, outcome: VideoOutcome, settings: Settings, source: Path) -> None:
+def _write_marker(path: Path, outcome: VideoOutcome, settings: Settings, source: str) -> None:
     marker = {
         "video": outcome.video,
         "objects": outcome.objects,
@@ -355,21 +371,26 @@ def _count_try(tries: Path) -> int:
 def _clear(folder: Path) -> None:
     """Remove our own files of an earlier run or try, the marker first."""
     sweep(folder)  # scratch of a worker that ended; this process may have swept there before
-    for name in _OURS:
+    for name in OURS:
         (folder / name).unlink(missing_ok=True)
 
 
-def _stamp(source: Path) -> str:
+def _stamp(source: str) -> str:
     """A hash that changes when the file, or an image of the folder, is replaced; empty if there is none."""
-    facts = []
     try:
-        files = sorted(source.iterdir()) if source.is_dir() else [source]
-        for path in files:
-            stat = path.stat()
-            facts.append((path.name, stat.st_size, stat.st_mtime_ns))
-    except OSError:
+        facts: Sequence[object] = version_of(source) if is_remote(source) else _facts(Path(source))
+    except (OSError, InputError):
         return ""
     return hashlib.sha256(json.dumps(facts).encode()).hexdigest()
+
+
+def _facts(source: Path) -> list[tuple[str, int, int]]:
+    facts = []
+    files = sorted(source.iterdir()) if source.is_dir() else [source]
+    for path in files:
+        stat = path.stat()
+        facts.append((path.name, stat.st_size, stat.st_mtime_ns))
+    return facts
 
 
 def _difference(before: Any, now: dict[str, Any]) -> str:
