@@ -51,6 +51,13 @@ def serve(
     public: Annotated[
         str | None, typer.Option(metavar="URL", help="The address behind a proxy, e.g. https://video.example.org.")
     ] = None,
+    users: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Users, each with a token and quotas; TOML, see --new-user.")
+    ] = None,
+    new_user: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="Print a new token, and the lines for the file of users; no more."),
+    ] = None,
     max_megabytes: Annotated[int, typer.Option(min=1, help="Of one upload.")] = 500,
     max_frames: Annotated[int, typer.Option(min=1, help="Of one video.")] = 9000,
     queue: Annotated[int, typer.Option(min=1, help="Videos that may wait.")] = 8,
@@ -69,6 +76,9 @@ def serve(
     engine: Engine = "auto",
 ) -> None:
     """Serve the page: drop a video, watch its objects, compare models, download results."""
+    if new_user is not None:
+        show_new_user(new_user)
+        return
     require_web()
     from tubelet.apps.opening import load_model
     from tubelet.apps.web.jobs.queue import Jobs
@@ -79,7 +89,7 @@ def serve(
     limits = Limits(
         megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep, requests_each=each, silence=silence
     )
-    access = choose_access(host, public)
+    access = choose_access(host, public, users)
     open_model = partial(load_model, device=device, engine=engine)
     with closing(listen(host, port)) as listener, closing(Store(data)) as store:
         jobs = Jobs(store, limits, open_model, list(dict.fromkeys(model or ["default"])))
@@ -99,12 +109,14 @@ def require_web() -> None:
         raise InputError(f"this needs {' and '.join(missing)}: install the extra, pip install 'tubelet[web]'")
 
 
-def choose_access(host: str, public: str | None) -> Access:
-    """Choose who may use a server at `host`: everybody on this machine, or whoever has the token.
+def choose_access(host: str, public: str | None, users: Path | None = None) -> Access:
+    """Choose who may use a server at `host`: everybody on this machine, whoever has the token, or the users of a file.
 
-    The token is TUBELET_TOKEN of the environment, or a new random one. Raises InputError if it is too short.
+    The token is TUBELET_TOKEN of the environment, or a new random one. Raises InputError if it is too short, or the
+    file of users is not one.
     """
     from tubelet.apps.web.guard import Access
+    from tubelet.apps.web.users import read_users
     from tubelet.core.errors import InputError
 
     if public is not None:
@@ -112,10 +124,24 @@ def choose_access(host: str, public: str | None) -> Access:
         public = f"{parts.scheme}://{parts.netloc}"
     given = os.environ.get(TOKEN)
     wide = host not in LOOPBACK
+    if users is not None:
+        if given is not None:
+            raise InputError(f"--users: each user has a token, so {TOKEN} has no meaning; unset it")
+        return Access(users=read_users(users), wide=wide, public=public)
     if given is not None and len(given) < SHORTEST_TOKEN:
         raise InputError(f"{TOKEN}: expected at least {SHORTEST_TOKEN} characters, got {len(given)}")
     token = given or (secrets.token_urlsafe(24) if wide or public else None)
     return Access(token=token, wide=wide, public=public)
+
+
+def show_new_user(name: str) -> None:
+    """Print a new token, which is stored nowhere, and what to put in the file of users."""
+    from tubelet.apps.web.users import check_name, hash_of, new_token
+
+    check_name(name, "--new-user")
+    token = new_token()
+    show(f"# the token of {name}, which is shown this once: {token}")
+    show(f'[{name}]\nsha256 = "{hash_of(token)}"\nmegabytes = 5000\nwaiting = 4\njobs_a_day = 200')
 
 
 def _address(public: str) -> SplitResult:

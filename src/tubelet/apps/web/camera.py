@@ -17,6 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from tubelet.apps.web.faults import Refusal
 from tubelet.apps.web.jobs.queue import Busy, Jobs
 from tubelet.apps.web.shares import address
+from tubelet.apps.web.visitors import Visitor
 from tubelet.core.arguments import class_labels
 
 PATH = "/api/camera"
@@ -40,8 +41,8 @@ def add(app: FastAPI, jobs: Jobs) -> None:
     heard: dict[str, float] = {}  # when each session sent its last picture
 
     @app.post(PATH)
-    async def look(request: Request, wish: Annotated[CameraRequest, Query()]) -> dict[str, Any]:
-        model = next((model for model in jobs.models if model["name"] == wish.model), None)
+    async def look(request: Request, wish: Annotated[CameraRequest, Query()], user: Visitor) -> dict[str, Any]:
+        model = jobs.model_for(user, wish.model)
         if model is None:
             raise Refusal(422, "this server does not serve such a model")
         if model["window"] != {"length": 1, "stride": 1}:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import math
 import sqlite3
 from collections.abc import Callable
 from typing import Any
@@ -14,8 +15,10 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, Busy, Full, known
+from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, known
+from tubelet.apps.web.jobs.refusals import Busy, Full, Spent
 from tubelet.apps.web.jobs.store import Job, Store
+from tubelet.apps.web.users import EVERYONE, User
 from tubelet.core.errors import TubeletError
 
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -34,9 +37,11 @@ class Refusal(Exception):
         self.line = line
 
 
-def finished(store: Store, id: str) -> Job:
-    """The job of this id. Raises KeyError if there is none, Refusal if it has not finished."""
+def finished(store: Store, id: str, user: User = EVERYONE) -> Job:
+    """The job of this id. Raises KeyError if there is none that `user` sees, Refusal if it has not finished."""
     job = known(store.job(id))
+    if not user.sees(known(store.owner("jobs", id))):
+        raise KeyError(id)
     if job.state != "done":
         raise Refusal(409, "this video is not finished")
     return job
@@ -51,6 +56,7 @@ def add(app: FastAPI) -> None:
         OSError: _disk_error,
         sqlite3.Error: _database_error,
         Busy: lambda error: _response(503, str(error), {"Retry-After": str(RETRY_AFTER)}),
+        Spent: lambda error: _response(429, str(error), {"Retry-After": str(math.ceil(error.seconds))}),
         KeyError: lambda error: _response(404, MISSING),
         RequestValidationError: lambda error: _response(422, "this request is not of the form that the page sends"),
         HTTPException: lambda error: _response(error.status_code, str(error.detail)),

@@ -24,6 +24,8 @@ from tubelet.apps.web.jobs.queue import Busy, Full, Jobs
 from tubelet.apps.web.jobs.store import Film
 from tubelet.apps.web.shares import address as address_of
 from tubelet.apps.web.uploads import Slots, add_video, check_before, described_film, shown_name
+from tubelet.apps.web.users import User
+from tubelet.apps.web.visitors import Visitor
 from tubelet.core.errors import TubeletError
 from tubelet.core.untrusted.addresses import fetch, is_web_address
 
@@ -46,7 +48,7 @@ class _Stopped(Exception):
 class _Fetching:
     """One video on its way: `fetched` runs in a thread, and the event loop looks at the rest."""
 
-    def __init__(self, jobs: Jobs, address: str, public: bool, others: int) -> None:
+    def __init__(self, jobs: Jobs, address: str, public: bool, others: int, user: User) -> None:
         self.stop = threading.Event()
         self.done = 0
         self.total: int | None = None
@@ -54,6 +56,7 @@ class _Fetching:
         self._address = address
         self._public = public
         self._others = others  # bytes that uploads under way have declared
+        self._user = user
 
     def fetched(self, folder: Path) -> Film:
         """Fetch the video into a folder, probe it and list it."""
@@ -61,13 +64,13 @@ class _Fetching:
         fetch(self._address, folder / "source", largest=largest, public=self._public, progress=self._progress)
         if self.stop.is_set():
             raise _Stopped
-        return add_video(self._jobs, folder, shown_name(urlsplit(self._address).path), self.done, False)
+        return add_video(self._jobs, folder, shown_name(urlsplit(self._address).path), self.done, False, self._user)
 
     def _progress(self, done: int, total: int | None) -> None:
         if self.stop.is_set():
             raise _Stopped
         if not self.done and total is not None:
-            check_before(self._jobs, total, self._others)  # now that its size is known
+            check_before(self._jobs, total, self._others, self._user)  # now that its size is known
         self.done = done
         self.total = total
 
@@ -76,15 +79,15 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots, allowed: Fetched) -> None:
     """Add the route that fetches a video."""
 
     @app.post("/api/addresses")
-    async def fetch_video(request: Request, wish: AddressRequest) -> Response:
+    async def fetch_video(request: Request, wish: AddressRequest, user: Visitor) -> Response:
         if allowed == "none":
             raise Refusal(403, "this server fetches no addresses; send the video itself")
         address = wish.address.strip()
         if not is_web_address(address):
             raise Refusal(422, "expected the address of a video, starting with http:// or https://")
-        await anyio.to_thread.run_sync(check_before, jobs, 0, slots.expected)
+        await anyio.to_thread.run_sync(check_before, jobs, 0, slots.expected, user)
 
-        fetching = _Fetching(jobs, address, allowed == "public", slots.expected)
+        fetching = _Fetching(jobs, address, allowed == "public", slots.expected, user)
         lines = _lines(fetching, jobs, slots, address_of(request))
         return StreamingResponse(lines, media_type="application/x-ndjson")
 

@@ -21,7 +21,8 @@ from tubelet.apps.web.edits import STALE, described
 from tubelet.apps.web.exports import ERRAND_SECONDS
 from tubelet.apps.web.faults import Refusal, finished
 from tubelet.apps.web.jobs.edited import Edited, EditedResults
-from tubelet.apps.web.jobs.queue import Busy, Jobs, known
+from tubelet.apps.web.jobs.queue import Jobs, known
+from tubelet.apps.web.jobs.refusals import Busy
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.shares import address
 from tubelet.core.errors import ConfigError, TubeletError

@@ -25,6 +25,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tubelet.apps.web.users import EVERYONE, User, user_of
+from tubelet.apps.web.visitors import KEY
+
 COOKIE = "tubelet_token"
 COOKIE_SECONDS = 30 * 86400
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -50,7 +53,8 @@ log = logging.getLogger("tubelet.web")
 class Access:
     """Who may use a server."""
 
-    token: str | None = None  # None: no token is required
+    token: str | None = None  # of a server without users; None: no token is required
+    users: tuple[User, ...] = ()  # each has a token of their own
     wide: bool = False  # whether the server listens to other machines
     public: str | None = None  # its address behind a proxy: scheme://host[:port]
 
@@ -70,11 +74,18 @@ class Access:
         """Whether an Origin header names our own page; `scheme` and `host` are the request's."""
         return origin == f"{scheme}://{host}" or (self.public is not None and origin == self.public)
 
-    def knows_token(self, given: str | None) -> bool:
-        """Whether `given` is the token, compared in constant time; True for any if no token is required."""
-        if self.token is None:
-            return True
-        return secrets.compare_digest(self.token.encode(), (given or "").encode())
+    @property
+    def asks_for_token(self) -> bool:
+        """Whether a request needs a token."""
+        return self.token is not None or bool(self.users)
+
+    def user_of(self, given: str | None) -> User | None:
+        """The user of a token, compared in constant time; None if it is nobody's."""
+        if self.users:
+            return user_of(given or "", self.users)
+        if self.token is None or secrets.compare_digest(self.token.encode(), (given or "").encode()):
+            return EVERYONE
+        return None
 
 
 class Guard:
@@ -123,16 +134,14 @@ class Guard:
             return PlainTextResponse("this is not the address of this server", 421)
         if scope["method"] not in SAFE_METHODS and not self._is_ours(scope, headers, host):
             return PlainTextResponse("requests of other pages are refused", 403)
-        if self.access.token is None:
-            return None
 
-        query = dict(parse_qsl(scope["query_string"].decode("latin-1")))
-        if scope["method"] == "GET" and "token" in query and self.access.knows_token(query["token"]):
+        query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if self.access.asks_for_token else {}
+        if scope["method"] == "GET" and "token" in query and self.access.user_of(query["token"]) is not None:
             return self._set_cookie(scope, query)
-        if not self.access.knows_token(_token_of(headers)):
-            return PlainTextResponse(
-                "open this page with the address that `tubelet serve` printed: it holds a key", 401
-            )
+        user = self.access.user_of(_token_of(headers))
+        if user is None:
+            return PlainTextResponse("open this page with an address that holds your key (?token=...)", 401)
+        scope[KEY] = user
         return None
 
     def _is_ours(self, scope: Scope, headers: Headers, host: str) -> bool:
@@ -152,7 +161,7 @@ class Guard:
         is_https = scope["scheme"] == "https" or (self.access.public or "").startswith("https:")
         response.set_cookie(
             COOKIE,
-            self.access.token or "",
+            query["token"],
             max_age=COOKIE_SECONDS,
             httponly=True,
             samesite="strict",

@@ -43,6 +43,7 @@ from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
 from tubelet.apps.web.shares import Shares, address
 from tubelet.apps.web.uploads import Slots, described_film
+from tubelet.apps.web.visitors import Ownership, Visitor
 from tubelet.core.arguments import class_labels
 
 EVENT_SECONDS = 0.2  # between two looks at a job's state
@@ -100,17 +101,19 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE, addresses: 
     own_models.add(app, jobs, slots)
     camera.add(app, jobs)
 
-    guarded = Guard(Shares(app, jobs.limits.requests_each), access)
+    owned = Ownership(app, jobs.store)
+    guarded = Guard(Shares(owned, jobs.limits.requests_each), access)
     return Bodies(guarded, patience, unbounded=(uploads.PATH, own_models.PATH, camera.PATH))
 
 
 def _add_lists(app: FastAPI, jobs: Jobs, addresses: Fetched) -> None:
     @app.get("/api/about")
-    def about() -> dict[str, Any]:
+    def about(user: Visitor) -> dict[str, Any]:
         limits = {**jobs.limits.described(), "threshold": BASE_THRESHOLD}
         return {
             "version": __version__,
-            "models": jobs.models,
+            "user": user.name,
+            "models": jobs.models_for(user),
             "limits": limits,
             "example": EXAMPLE.is_file(),
             "forms": LABEL_FORMS,
@@ -118,11 +121,12 @@ def _add_lists(app: FastAPI, jobs: Jobs, addresses: Fetched) -> None:
         }
 
     @app.get("/api/videos")
-    def videos() -> list[dict[str, Any]]:
+    def videos(user: Visitor) -> list[dict[str, Any]]:
         jobs_of_video = defaultdict(list)
         for job in jobs.store.jobs():
             jobs_of_video[job.video].append(_job_json(job, jobs))
-        return [{**described_film(film), "jobs": jobs_of_video[film.id]} for film in jobs.store.videos()]
+        films = [film for film in jobs.store.videos() if user.sees(film.owner)]
+        return [{**described_film(film), "jobs": jobs_of_video[film.id]} for film in films]
 
     @app.delete("/api/videos/{id}", status_code=204)
     def remove(id: str) -> None:
@@ -131,14 +135,16 @@ def _add_lists(app: FastAPI, jobs: Jobs, addresses: Fetched) -> None:
 
 def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
     @app.post("/api/jobs", status_code=201)
-    def submit(body: JobRequest) -> dict[str, Any]:
+    def submit(body: JobRequest, user: Visitor) -> dict[str, Any]:
         film = known(jobs.store.video(body.video))
-        model = next((model for model in jobs.models if model["name"] == body.model), None)
+        if not user.sees(film.owner):
+            raise KeyError(body.video)
+        model = jobs.model_for(user, body.model)
         if model is None:
             raise Refusal(422, "this server does not serve such a model")
         if body.classes is not None:
             class_labels(body.classes, model["classes"])  # names the nearest class
-        job = jobs.submit(film, body.model, body.length, body.stride, body.classes)
+        job = jobs.submit(film, body.model, body.length, body.stride, body.classes, user)
         return _job_json(job, jobs)
 
     @app.get("/api/jobs/{id}")
@@ -199,9 +205,9 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
         return Response(gzip.decompress(path.read_bytes()), media_type="application/json")
 
     @app.post("/api/videos/{id}/attention")
-    def attention(request: Request, id: str, point: PointRequest) -> dict[str, Any]:
+    def attention(request: Request, id: str, point: PointRequest, user: Visitor) -> dict[str, Any]:
         film = known(store.video(id))
-        model = next((model for model in jobs.models if model["name"] == point.model), None)
+        model = jobs.model_for(user, point.model)
         if model is None or not model["attends"]:
             raise Refusal(422, "this model has no attention modules to show")
 

@@ -18,6 +18,8 @@ from tubelet.apps.web.jobs.queue import Jobs, known
 from tubelet.apps.web.jobs.store import new_id
 from tubelet.apps.web.jobs.trainings import LESSONS, RUN, TrainingJob
 from tubelet.apps.web.limits import BASE_THRESHOLD
+from tubelet.apps.web.users import User
+from tubelet.apps.web.visitors import Visitor
 from tubelet.core.errors import InputError
 
 MOST_RESULTS = 50
@@ -42,17 +44,17 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults, events: Events) -> Non
     trainings = jobs.store.trainings
 
     @app.get("/api/trainings")
-    def listed() -> list[dict[str, Any]]:
-        return [described(training, jobs) for training in reversed(trainings.all())]
+    def listed(user: Visitor) -> list[dict[str, Any]]:
+        return [described(training, jobs) for training in reversed(trainings.all()) if user.sees(training.owner)]
 
     @app.post("/api/trainings", status_code=201)
-    def teach(wish: TrainingRequest) -> dict[str, Any]:
-        model = next((model for model in jobs.models if model["name"] == wish.model), None)
+    def teach(wish: TrainingRequest, user: Visitor) -> dict[str, Any]:
+        model = jobs.model_for(user, wish.model)
         if model is None or not model["learns"]:
             raise Refusal(422, "this model cannot be taught here; choose one of the bundled default's kind")
-        jobs.check_new_model(wish.name)
-        jobs.check_room()
-        id = _ask(jobs, results, wish)
+        jobs.check_new_model(user.qualified(wish.name), user)
+        jobs.check_room(user)
+        id = _ask(jobs, results, wish, user)
         return described(known(trainings.get(id)), jobs)
 
     @app.get("/api/trainings/{id}")
@@ -83,8 +85,8 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults, events: Events) -> Non
         jobs.stop_training(known(trainings.get(id)))
 
     @app.post("/api/trainings/{id}/continue", status_code=204)
-    def go_on(id: str) -> None:
-        jobs.go_on(known(trainings.get(id)))
+    def go_on(id: str, user: Visitor) -> None:
+        jobs.go_on(known(trainings.get(id)), user)
 
     @app.delete("/api/trainings/{id}", status_code=204)
     def remove(id: str) -> None:
@@ -111,10 +113,10 @@ def described(training: TrainingJob, jobs: Jobs) -> dict[str, Any]:
     return description
 
 
-def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest) -> str:
+def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest, user: User) -> str:
     """Store what is to be learned as it is now, and queue the training; returns its id."""
     store = jobs.store
-    asked = [finished(store, id) for id in dict.fromkeys(wish.results)]
+    asked = [finished(store, id, user) for id in dict.fromkeys(wish.results)]
     films = [known(store.video(job.video)) for job in asked]
     twice = next((film.name for film in films if [other.id for other in films].count(film.id) > 1), None)
     if twice is not None:
@@ -138,7 +140,7 @@ def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest) -> str:
 
         training = TrainingJob(
             id=new_id(),
-            name=wish.name,
+            name=user.qualified(wish.name),
             model=wish.model,
             videos=json.dumps([film.id for film in films]),
             threshold=wish.threshold,
@@ -148,6 +150,7 @@ def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest) -> str:
             attempts=0,
             summary=None,
             created=time.time(),
+            owner=user.name,
         )
-        jobs.teach(training, scratch)
+        jobs.teach(training, scratch, user)
     return training.id

@@ -19,14 +19,19 @@ from starlette.responses import FileResponse, Response
 
 from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web.faults import Refusal
-from tubelet.apps.web.jobs.queue import Busy, Full, Jobs, known
+from tubelet.apps.web.jobs import quotas
+from tubelet.apps.web.jobs.queue import Jobs, known
+from tubelet.apps.web.jobs.refusals import Busy, Full
 from tubelet.apps.web.jobs.store import Film, new_id
 from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.apps.web.probe import probe
 from tubelet.apps.web.shares import address
+from tubelet.apps.web.users import User
+from tubelet.apps.web.visitors import Visitor
 
 PATH = "/api/videos"
 PROBING = threading.BoundedSemaphore(2)  # a hostile file may use one processor and 2 GB until its time is over
+ADDING = threading.Lock()
 SPARE_BYTES = 200 * MEGABYTE  # stay free on the disk
 LONGEST_NAME = 120  # characters
 
@@ -38,26 +43,26 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
     example_lock = threading.Lock()
 
     @app.post(PATH, status_code=201)
-    async def upload(request: Request) -> dict[str, Any]:
+    async def upload(request: Request, user: Visitor) -> dict[str, Any]:
         declared = declared_size(request)
-        await anyio.to_thread.run_sync(check_before, jobs, declared, slots.expected)
+        await anyio.to_thread.run_sync(check_before, jobs, declared, slots.expected, user)
 
         with slots.taken(address(request), declared), store.scratch() as folder:
             size = await receive(request, folder / "source", limits.bytes)
             name = shown_name(request.headers.get("x-name", ""))
-            film = await anyio.to_thread.run_sync(add_video, jobs, folder, name, size, False)
+            film = await anyio.to_thread.run_sync(add_video, jobs, folder, name, size, False, user)
             return described_film(film)
 
     @app.post("/api/example", status_code=201)
-    def example() -> dict[str, Any]:
+    def example(user: Visitor) -> dict[str, Any]:
         with example_lock:  # two requests at once add one video
-            film = store.example()
+            film = store.example(user.name)
             if film is None:
                 size = EXAMPLE.stat().st_size
-                check_before(jobs, size, slots.expected)
+                check_before(jobs, size, slots.expected, user)
                 with store.scratch() as folder:
                     shutil.copyfile(EXAMPLE, folder / "source")
-                    film = add_video(jobs, folder, "example", size, True)
+                    film = add_video(jobs, folder, "example", size, True, user)
         return described_film(film)
 
     @app.get("/api/videos/{id}/film")
@@ -98,7 +103,7 @@ class Slots:
             self._addresses += Counter()  # drops those at 0
 
 
-def check_before(jobs: Jobs, declared: int, others: int) -> None:
+def check_before(jobs: Jobs, declared: int, others: int, user: User) -> None:
     """Refuse an upload before it is received, if it is too large, the queue is full or the disk nearly so.
 
     `declared` is its Content-Length, `others` the sum of those of the uploads under way.
@@ -106,7 +111,8 @@ def check_before(jobs: Jobs, declared: int, others: int) -> None:
     limits = jobs.limits
     if declared > limits.bytes:
         raise Refusal(413, f"{declared / MEGABYTE:,.0f} MB are too many: at most {limits.megabytes} MB are taken")
-    jobs.check_room()
+    jobs.check_room(user)
+    quotas.check_bytes(user, jobs.store, declared)
 
     needed = max(declared, MEGABYTE) + others + SPARE_BYTES
     if shutil.disk_usage(jobs.store.root).free < needed:
@@ -133,7 +139,7 @@ async def receive(request: Request, path: Path, limit: int) -> int:
     return size
 
 
-def add_video(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> Film:
+def add_video(jobs: Jobs, folder: Path, name: str, size: int, example: bool, user: User) -> Film:
     """Probe the file `folder`/source and add it to the list."""
     with PROBING:
         probed = probe(folder / "source", jobs.limits.frames)
@@ -150,15 +156,18 @@ def add_video(jobs: Jobs, folder: Path, name: str, size: int, example: bool) -> 
         playable=probed.playable,
         webm=probed.webm,
         created=time.time(),
+        owner=user.name,
     )
-    jobs.store.add_video(film, folder)
-    jobs.make_room()
+    with ADDING:  # what was declared may be too little, and two uploads at once may be too much
+        quotas.check_bytes(user, jobs.store, size)
+        jobs.store.add_video(film, folder)
+    jobs.make_room(user.name)
     return film
 
 
 def described_film(film: Film) -> dict[str, Any]:
     """A video as JSON for the page."""
-    return {key: value for key, value in asdict(film).items() if key not in ("playable", "webm")}
+    return {key: value for key, value in asdict(film).items() if key not in ("playable", "webm", "owner")}
 
 
 def shown_name(header: str) -> str:

@@ -23,7 +23,7 @@ LONG = "x" * 2_000_000  # more than is in reserve
 def filled(path: Path) -> JobList:
     """A list with one video."""
     jobs = JobList(path)
-    jobs.add("INSERT INTO videos VALUES ('a', 'old', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0)")
+    jobs.add("INSERT INTO videos VALUES ('a', 'old', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0, '')")
     return jobs
 
 
@@ -41,7 +41,7 @@ def full(jobs: JobList) -> Callable[[], None]:
 def test_a_full_disk_refuses_no_change_of_usual_size(tmp_path: Path) -> None:
     jobs = JobList(tmp_path / "jobs.sqlite")
     for n in range(30):
-        jobs.add(f"INSERT INTO videos VALUES ('{n}', 'old', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0)")
+        jobs.add(f"INSERT INTO videos VALUES ('{n}', 'old', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0, '')")
     full(jobs)
     for n in range(30):
         jobs.change("UPDATE videos SET name = ? WHERE id = ?", LINE, str(n))
@@ -60,7 +60,7 @@ def test_a_change_that_the_disk_refuses_counts_at_once_and_is_written_when_there
     assert name_in(jobs) == LONG
     assert not jobs.catch_up()
     with pytest.raises(sqlite3.OperationalError, match="full"):  # a promise that would not survive a restart
-        jobs.add("INSERT INTO videos VALUES ('b', 'new', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0)")
+        jobs.add("INSERT INTO videos VALUES ('b', 'new', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0, '')")
     relieve()
     assert jobs.catch_up()
     jobs.close()
@@ -162,13 +162,13 @@ def other_jobs(path: Path) -> None:
 
 def other_ids(path: Path) -> None:
     jobs = JobList(path)
-    jobs.add("INSERT INTO videos VALUES ('../../other', 'x', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0)")
+    jobs.add("INSERT INTO videos VALUES ('../../other', 'x', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0, '')")
     jobs.close()
 
 
 def other_texts(path: Path) -> None:
     jobs = JobList(path)
-    jobs.add("INSERT INTO videos VALUES (CAST(x'ff' AS TEXT), 'x', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0)")
+    jobs.add("INSERT INTO videos VALUES (CAST(x'ff' AS TEXT), 'x', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0, '')")
     jobs.close()
 
 
@@ -219,6 +219,40 @@ def test_a_list_of_an_earlier_version_is_taken_on(tmp_path: Path) -> None:
     assert name_in(jobs) == "old"
     assert "classes" in {row["name"] for row in jobs.read("SELECT name FROM pragma_table_info('jobs')")}
     jobs.close()
+
+
+BEFORE_USERS = """
+CREATE TABLE videos (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, example INTEGER NOT NULL, bytes INTEGER NOT NULL, width INTEGER NOT NULL,
+    height INTEGER NOT NULL, frames INTEGER NOT NULL, seconds REAL NOT NULL, playable INTEGER NOT NULL,
+    webm INTEGER NOT NULL, created REAL NOT NULL);
+CREATE TABLE trainings (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL, model TEXT NOT NULL, videos TEXT NOT NULL, threshold REAL NOT NULL,
+    steps INTEGER NOT NULL, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, summary TEXT,
+    created REAL NOT NULL);
+CREATE TABLE models (
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, created REAL NOT NULL);
+INSERT INTO videos VALUES ('000000000000000a', 'goats.mp4', 0, 1, 1, 1, 1, 1.0, 1, 0, 1.0);
+INSERT INTO trainings VALUES ('000000000000000b', 'goats', 'default', '[]', 0.5, 9, 'stopped', NULL, 0, NULL, 2.0);
+INSERT INTO models VALUES ('000000000000000c', 'goats', 3, 3.0);
+"""
+
+
+def test_a_list_from_before_there_were_users_is_taken_on_and_its_things_belong_to_no_user(tmp_path: Path) -> None:
+    with sqlite3.connect(tmp_path / "jobs.sqlite") as database:
+        database.executescript(BEFORE_USERS)
+    database.close()
+    (tmp_path / "trainings" / "000000000000000b").mkdir(parents=True)
+    (tmp_path / "models" / "000000000000000c").mkdir(parents=True)
+    (tmp_path / "models" / "000000000000000c" / "model.safetensors").write_bytes(b"abc")
+
+    for _ in range(2):  # and so it is the next time
+        store = Store(tmp_path)
+        rows = (store.videos(), store.trainings.all(), store.models.all())
+        store.close()
+        assert [[(row.name, row.owner) for row in table] for table in rows] == [
+            [("goats.mp4", "")], [("goats", "")], [("goats", "")],
+        ]  # fmt: skip
 
 
 def test_a_refused_list_leaves_the_folder_free(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ SCHEMA = """
 CREATE TABLE IF NOT EXISTS videos (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, example INTEGER NOT NULL, bytes INTEGER NOT NULL, width INTEGER NOT NULL,
     height INTEGER NOT NULL, frames INTEGER NOT NULL, seconds REAL NOT NULL, playable INTEGER NOT NULL,
-    webm INTEGER NOT NULL, created REAL NOT NULL);
+    webm INTEGER NOT NULL, created REAL NOT NULL, owner TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS jobs (
     id TEXT PRIMARY KEY, video TEXT NOT NULL REFERENCES videos(id) ON DELETE CASCADE, model TEXT NOT NULL,
     length INTEGER, stride INTEGER, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, objects INTEGER,
@@ -36,12 +36,21 @@ CREATE TABLE IF NOT EXISTS seen (
 CREATE TABLE IF NOT EXISTS trainings (
     id TEXT PRIMARY KEY, name TEXT NOT NULL, model TEXT NOT NULL, videos TEXT NOT NULL, threshold REAL NOT NULL,
     steps INTEGER NOT NULL, state TEXT NOT NULL, error TEXT, attempts INTEGER NOT NULL, summary TEXT,
-    created REAL NOT NULL);
+    created REAL NOT NULL, owner TEXT NOT NULL DEFAULT '');
 CREATE TABLE IF NOT EXISTS models (
-    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, created REAL NOT NULL);
+    id TEXT PRIMARY KEY, name TEXT NOT NULL UNIQUE, bytes INTEGER NOT NULL, created REAL NOT NULL,
+    owner TEXT NOT NULL DEFAULT '');
+CREATE TABLE IF NOT EXISTS asked (
+    owner TEXT NOT NULL, at REAL NOT NULL);
 CREATE TABLE IF NOT EXISTS reserve (pages BLOB);
 """
-EARLIER = {"jobs": ("classes TEXT",)}  # columns at the end of a table that lists of earlier versions lack
+OWNER = "owner TEXT NOT NULL DEFAULT ''"
+EARLIER = {  # columns at the end of a table that lists of earlier versions lack
+    "jobs": ("classes TEXT",),
+    "videos": (OWNER,),
+    "trainings": (OWNER,),
+    "models": (OWNER,),
+}
 PAGE = 4096  # bytes
 RESERVED_PAGES = 64
 CHECKPOINT_PAGES = 16  # in the log when it is copied back; far fewer than the reserve

@@ -6,13 +6,13 @@ import os
 import re
 import shutil
 import sqlite3
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from tubelet.apps.web.jobs.joblist import JobList
 from tubelet.core.errors import InputError
 
-MOST = 20
+MOST = 20  # of one user
 NAME = re.compile(r"\w[\w .-]{0,58}\w|\w")  # a word, as a name of a file could be
 FILE = "model.safetensors"
 
@@ -25,6 +25,7 @@ class OwnModel:
     name: str
     bytes: int
     created: float  # seconds since 1970
+    owner: str = ""  # name of its user, which its own name starts with
 
 
 class OwnModels:
@@ -48,7 +49,7 @@ class OwnModels:
         self.folder(model.id).mkdir()
         os.replace(path, self.path(model.id))
         try:
-            self._list.add("INSERT INTO models VALUES (?, ?, ?, ?)", model.id, model.name, model.bytes, model.created)
+            self._list.add("INSERT INTO models VALUES (?, ?, ?, ?, ?)", *astuple(model))
         except sqlite3.Error:
             shutil.rmtree(self.folder(model.id), ignore_errors=True)
             raise
@@ -73,9 +74,9 @@ class OwnModels:
                 self.remove(model.id)
 
 
-def check_name(name: str, taken: list[str]) -> None:
-    """Raise InputError unless a new model can have this name."""
-    if not NAME.fullmatch(name):
+def check_name(name: str, owner: str, taken: list[str]) -> None:
+    """Raise InputError unless a new model of `owner` can have this name, which starts with that of the owner."""
+    if not NAME.fullmatch(name.removeprefix(f"{owner}/") if owner else name):
         raise InputError("a model's name has 1 to 60 letters, digits, spaces, dots, hyphens or underscores")
     if name.casefold() in [other.casefold() for other in taken]:
         raise InputError(f"there is a model called {name!r} already; choose another name")

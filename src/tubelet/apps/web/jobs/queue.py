@@ -16,13 +16,15 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tubelet.apps.web.jobs import supervised
+from tubelet.apps.web.jobs import quotas, supervised
 from tubelet.apps.web.jobs.own_models import MOST, OwnModel, check_name
+from tubelet.apps.web.jobs.refusals import Busy, Full
 from tubelet.apps.web.jobs.store import Film, Job, Store
 from tubelet.apps.web.jobs.tasks import QueuedTask, Segmentation, Teaching
 from tubelet.apps.web.jobs.trainings import TrainingJob
 from tubelet.apps.web.jobs.worker import LoadModel, Message, Worker
 from tubelet.apps.web.limits import MEGABYTE, Limits
+from tubelet.apps.web.users import EVERYONE, User
 from tubelet.core.errors import InputError
 
 RETRY_AFTER = 20  # seconds after which a client may try again if the server is busy
@@ -40,14 +42,6 @@ LOADING = "load"  # key of the worker's answers about models that were taught
 
 Known = TypeVar("Known")
 log = logging.getLogger("tubelet.web")
-
-
-class Busy(Exception):
-    """The server has as much to do as is allowed; the text is written for the user."""
-
-
-class Full(Exception):
-    """The disk is full; the text is written for the user."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -151,37 +145,42 @@ class Jobs:
         length: int | None = None,
         stride: int | None = None,
         classes: Collection[str] | None = None,
+        user: User = EVERYONE,
     ) -> Job:
         """Queue a job, or return the one of the same model, video, window and classes that has not failed.
 
-        Raises Busy if the queue is full, Full if the disk is, InputError if the video's file was removed.
+        Raises Busy if the queue is full, Full if the disk is, Spent if the user has had enough for a day, InputError if
+        the video's file was removed.
         """
         with self._lock:
             earlier = self.store.find(film.id, model, length, stride, classes)
             if earlier is not None:
                 return earlier
 
-            self.check_room()
+            self.check_room(user)
             if not self.source(film).is_file():
                 raise InputError("the file of this video is gone; send it again")
             if self.disk_is_full():
                 raise Full(FULL)
 
             job = self.store.add_job(film.id, model, length, stride, classes)
+            self._note_asked(user)
             self._start_next()
             return self.store.job(job.id) or job
 
-    def teach(self, training: TrainingJob, scratch: Path) -> None:
+    def teach(self, training: TrainingJob, scratch: Path, user: User = EVERYONE) -> None:
         """Queue a training; the folder `scratch` holds what is learned from.
 
-        Raises InputError for a name that cannot be, Busy if the queue is full, Full if the disk is.
+        Raises InputError for a name that cannot be, Busy if the queue is full, Full if the disk is, Spent if the user
+        has had enough for a day.
         """
         with self._lock:
-            self.check_new_model(training.name)
-            self.check_room()
+            self.check_new_model(training.name, user)
+            self.check_room(user)
             if self.disk_is_full():
                 raise Full(FULL)
             self.store.trainings.add(training, scratch)
+            self._note_asked(user)
             self._start_next()
 
     def stop_training(self, training: TrainingJob) -> None:
@@ -192,11 +191,11 @@ class Jobs:
             elif training.state == "queued":
                 self.store.trainings.set_state(training.id, "stopped")
 
-    def go_on(self, training: TrainingJob) -> None:
+    def go_on(self, training: TrainingJob, user: User = EVERYONE) -> None:
         """Queue a training again that was stopped or has failed. Raises Busy if the queue is full."""
         with self._lock:
             if training.state in ("stopped", "failed"):
-                self.check_room()
+                self.check_room(user)
                 self.store.trainings.go_on(training.id)
                 self._start_next()
 
@@ -211,17 +210,27 @@ class Jobs:
             current.removed = True
             self._cancel_current()
 
-    def check_new_model(self, name: str) -> None:
-        """Raise InputError unless a new model can have this name."""
+    def models_for(self, user: User) -> list[Message]:
+        """The models that a user may ask: those that the server was started with, and the user's own."""
+        own = {model.name for model in self.store.models.all() if user.sees(model.owner)}
+        return [model for model in self.models if model["name"] in own or model["name"] in self._names]
+
+    def model_for(self, user: User, name: str) -> Message | None:
+        """The model of this name, if a user may ask it."""
+        return next((model for model in self.models_for(user) if model["name"] == name), None)
+
+    def check_new_model(self, name: str, user: User = EVERYONE) -> None:
+        """Raise InputError unless a new model of a user can have this name, which is qualified."""
+        models = self.store.models.all()
         pending = [other.name for other in self.store.trainings.all() if other.state != "done"]
-        check_name(name, [*self._names, *(model.name for model in self.store.models.all()), *pending])
-        if len(self.store.models.all()) >= MOST:
+        check_name(name, user.name, [*self._names, *(model.name for model in models), *pending])
+        if sum(model.owner == user.name for model in models) >= MOST:
             raise InputError(f"there are {MOST} models of your own already; remove one first")
 
-    def add_model(self, model: OwnModel, path: Path, description: Message) -> None:
+    def add_model(self, model: OwnModel, path: Path, description: Message, user: User = EVERYONE) -> None:
         """Add a model that the worker has loaded from `path`, which is moved."""
         with self._lock:
-            self.check_new_model(model.name)
+            self.check_new_model(model.name, user)
             self.store.models.add(model, path)
             self.models.append(description)
 
@@ -232,11 +241,14 @@ class Jobs:
             self.models = [other for other in self.models if other["name"] != model.name]
             self._send({"do": "forget", "key": model.id, "name": model.name})
 
-    def check_room(self) -> None:
-        """Raise Busy if the queue is full or no worker can be started."""
-        waiting = len(self._waiting())
-        if waiting >= self.limits.waiting:
-            raise Busy(f"busy: {waiting} videos are waiting already, which is all that fit; try again in a while")
+    def check_room(self, user: User = EVERYONE) -> None:
+        """Raise Busy if the queue is full, Full or Spent if the user may have no more, Busy if there is no worker."""
+        waiting = self._waiting()
+        if len(waiting) >= self.limits.waiting:
+            raise Busy(f"busy: {len(waiting)} videos are waiting already, which is all that fit; try again in a while")
+        quotas.check_waiting(user, waiting, self.store)
+        quotas.check_day(user, self.store)
+        quotas.check_bytes(user, self.store)
         if self._false_starts >= MAX_FALSE_STARTS:
             raise Busy("the models cannot be loaded any more; whoever runs this server finds the reason in its log")
 
@@ -260,16 +272,21 @@ class Jobs:
             else:
                 self.store.remove_video(film.id)
 
-    def make_room(self) -> None:
-        """Remove the oldest videos beyond `limits.kept`, except those that a queued or running job needs."""
+    def make_room(self, owner: str = "") -> None:
+        """Remove a user's oldest videos beyond `limits.kept`, except those that a queued or running job needs."""
         with self._lock:
             used = {job.video for job in self.store.jobs() if job.state in ("queued", "running")}
             for training in self.store.trainings.all():
                 if training.state in ("queued", "running", "stopped"):
                     used.update(training.video_ids)
-            for film in self.store.videos()[self.limits.kept :]:
+            films = [film for film in self.store.videos() if film.owner == owner]
+            for film in films[self.limits.kept :]:
                 if film.id not in used:
                     self.store.remove_video(film.id)
+
+    def _note_asked(self, user: User) -> None:
+        if user.name:
+            self.store.note_asked(user.name, time.time())
 
     def disk_is_full(self) -> bool:
         """Whether less than SPARE_BYTES are free, too little for a result."""

@@ -20,7 +20,7 @@ import shutil
 import sqlite3
 import time
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -32,6 +32,7 @@ from tubelet.core.errors import InputError
 
 JobState = Literal["queued", "running", "done", "failed"]
 MAX_ATTEMPTS = 2  # after a crash, so that a video which crashes the server is not tried for ever
+DAY = 86400.0  # seconds
 ID = re.compile(r"[0-9a-f]{16}")  # what new_id returns; the name of a folder
 
 
@@ -50,6 +51,7 @@ class Film:
     playable: bool  # whether browsers play the uploaded file
     webm: bool
     created: float  # seconds since 1970
+    owner: str = ""  # name of the user who sent it
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,9 +120,9 @@ class Store:
         rows = self._list.read("SELECT * FROM videos WHERE id = ?", id)
         return _film(rows[0]) if rows else None
 
-    def example(self) -> Film | None:
-        """The bundled video; None if it is not in the list."""
-        rows = self._list.read("SELECT * FROM videos WHERE example = 1")
+    def example(self, owner: str = "") -> Film | None:
+        """The bundled video as a user added it; None if it is not in the list."""
+        rows = self._list.read("SELECT * FROM videos WHERE example = 1 AND owner = ?", owner)
         return _film(rows[0]) if rows else None
 
     def jobs(self, state: JobState | None = None) -> list[Job]:
@@ -227,6 +229,36 @@ class Store:
         except sqlite3.IntegrityError:
             raise KeyError(job) from None
 
+    def owner(self, kind: str, id: str) -> str | None:
+        """The user whom a video, job, training or model belongs to; None if there is none of this id."""
+        owners = {
+            "videos": "SELECT owner FROM videos WHERE id = ?",
+            "jobs": "SELECT owner FROM videos WHERE id = (SELECT video FROM jobs WHERE id = ?)",
+            "trainings": "SELECT owner FROM trainings WHERE id = ?",
+            "models": "SELECT owner FROM models WHERE id = ?",
+        }
+        rows = self._list.read(owners[kind], id)
+        return rows[0]["owner"] if rows else None
+
+    def bytes_of(self, owner: str) -> int:
+        """How many bytes the files of a user take: videos, results and downloads, trainings, models."""
+        films = [film.id for film in self.videos() if film.owner == owner]
+        folders = [self.video_folder(id) for id in films]
+        folders += [self.job_folder(job.id) for job in self.jobs() if job.video in films]
+        folders += [self.trainings.folder(one.id) for one in self.trainings.all() if one.owner == owner]
+        folders += [self.models.folder(model.id) for model in self.models.all() if model.owner == owner]
+        return sum(_size(folder) for folder in folders)
+
+    def note_asked(self, owner: str, now: float) -> None:
+        """Note that a user has asked for a job; what is older than a day is forgotten."""
+        self._list.change("DELETE FROM asked WHERE at < ?", now - DAY)
+        self._list.change("INSERT INTO asked VALUES (?, ?)", owner, now)
+
+    def asked(self, owner: str, now: float) -> list[float]:
+        """When a user has asked for jobs in the last 24 hours, oldest first; removed jobs count too."""
+        rows = self._list.read("SELECT at FROM asked WHERE owner = ? AND at > ? ORDER BY at", owner, now - DAY)
+        return [row["at"] for row in rows]
+
     def video_folder(self, id: str) -> Path:
         """The folder of a video's files."""
         return self.root / "videos" / id
@@ -299,6 +331,16 @@ class Store:
 def new_id() -> str:
     """A random id: 64 bits as 16 hexadecimal digits."""
     return secrets.token_hex(8)
+
+
+def _size(folder: Path) -> int:
+    """Bytes of all files below a folder; what goes away meanwhile counts nothing."""
+    size = 0
+    for parent, _, names in os.walk(folder):
+        for name in names:
+            with suppress(OSError):
+                size += os.stat(os.path.join(parent, name)).st_size
+    return size
 
 
 def _as_text(classes: Collection[str] | None) -> str | None:

@@ -164,7 +164,13 @@ class Teaching:
         trainings = self._store.trainings
         folder = trainings.folder(self.id)
         path = folder / FILE
-        model = OwnModel(id=new_id(), name=self._training.name, bytes=path.stat().st_size, created=time.time())
+        model = OwnModel(
+            id=new_id(),
+            name=self._training.name,
+            bytes=path.stat().st_size,
+            created=time.time(),
+            owner=self._training.owner,
+        )
         self._store.models.add(model, path)
         trainings.finish(self.id, message["summary"])
 

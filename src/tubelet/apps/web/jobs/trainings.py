@@ -43,6 +43,7 @@ class TrainingJob:
     attempts: int
     summary: str | None  # what came of it, as JSON
     created: float  # seconds since 1970
+    owner: str = ""  # name of the user who asked for it
 
     @property
     def video_ids(self) -> list[str]:
