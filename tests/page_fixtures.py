@@ -37,7 +37,8 @@ COLOURS = ("red", "blue", "green")
 
 HAS_AXE = find_spec("axe_playwright_python") is not None
 VIOLATIONS = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations
-    .flatMap(({ id, nodes }) => nodes.map((node) => `${id}: ${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`))"""
+    .flatMap(({ id, nodes }) => nodes.map((node) =>
+        `${id}: ${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`))"""
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, video, [role=img], progress")]
     .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.innerText || e.labels?.length))
     .map((e) => e.outerHTML.slice(0, 80))"""

@@ -20,6 +20,7 @@ from tubelet.apps.web.jobs.queue import Jobs
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits
 from tubelet.apps.web.uploads import Slots
+from tubelet.apps.web.users import EVERYONE
 
 
 @pytest.fixture(scope="module")
@@ -95,7 +96,7 @@ def test_a_browser_that_leaves_ends_the_fetching(jobs: Jobs, files: str) -> None
     jobs.limits = Limits(megabytes=4000)
 
     async def leave() -> None:
-        begun = fetching._Fetching(jobs, f"{files}/endless", False, 0)
+        begun = fetching._Fetching(jobs, f"{files}/endless", False, 0, EVERYONE)
         lines = fetching._lines(begun, jobs, Slots(jobs.limits), "somebody")
         while not begun.done:
             assert "error" not in json.loads(await anext(lines))
