@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -10,9 +11,18 @@ import torch
 from torch import nn
 
 from tubelet.core.types import Clip, Tracks
+from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.model import MaskTrackRCNN
-from tubelet.models.rcnn.recall import RecallConfig, faded, missing, same_probability
+from tubelet.models.rcnn.recall import (
+    PresenceConfig,
+    RecallConfig,
+    detected_near,
+    faded,
+    missing,
+    presence,
+    same_probability,
+)
 from tubelet.models.rcnn.recall import follow as follow_masks
 
 Follow = Callable[..., tuple[MaskTrackRCNN, Clip]]
@@ -92,6 +102,31 @@ def test_an_object_without_a_plausible_mask_is_gone_for_this_frame(follow: Follo
     assert tracks.ids.tolist() == [1]
 
 
+def test_what_is_learned_of_presence_decides_in_the_place_of_agreement(follow: Follow) -> None:
+    for bias, wanted in ((3.0, [1]), (-3.0, [])):
+        learned = f'recall={{"agreement": 1.0, "presence": {{"bias": {bias}}}}}'
+        assert ids(*follow([DOG], [], overrides=(learned,))) == [[1], wanted]
+
+
+def test_the_longer_an_object_is_missing_the_less_is_it_believed(follow: Follow) -> None:
+    learned = 'recall={"presence": {"bias": 0.8, "gap": -1.0}}'  # gone after e^0.8 = 2.2 frames
+    assert ids(*follow([DOG], [], [], [], overrides=(learned,))) == [[1], [1], [1], []]
+
+
+def test_a_mask_that_is_not_sure_is_no_sign_of_the_object(follow: Follow) -> None:
+    learned = 'recall={"presence": {"bias": -7.0, "sureness": 10.0}}'  # a mean probability of 0.7 is enough
+    for logit, wanted in ((2.0, [1]), (0.1, [])):
+        model, clip = follow([DOG], [], overrides=(learned,))
+        one = Clip(frames=clip.frames[:1], index=clip.index[:1], key=clip.key[:1])
+        state, _ = model.step(model.start(), one)
+        nn.init.zeros_(model.mask.logits.weight)
+        nn.init.constant_(model.mask.logits.bias, logit)
+        state, tracks = model.step(state, Clip(frames=clip.frames[1:], index=clip.index[1:], key=clip.key[1:]))
+        assert tracks.ids.tolist() == wanted
+        if not wanted:
+            assert state.boxes.tolist() == [list(LEFT)]  # where it is looked for in the next frame
+
+
 def test_a_clip_recalls_what_its_frames_recall_one_by_one(follow: Follow) -> None:
     model, clip = follow([DOG], [], [(RIGHT, 1, 0.9)], [], overrides=(RECALL, "recall.agreement=0.2"))
     singles = run(model, clip)
@@ -104,6 +139,24 @@ def test_a_clip_recalls_what_its_frames_recall_one_by_one(follow: Follow) -> Non
 
 
 # its parts
+
+
+def test_presence_is_a_logistic_regression() -> None:
+    config = PresenceConfig(bias=-1.0, agreement=0.5, gap=-2.0, sureness=3.0, near=0.25, overlap=4.0)
+    given = {"agreement": 0.8, "gap": 3.0, "sureness": 0.9, "near": 0.2, "overlap": 0.3}
+    odds = -1.0 + 0.5 * math.log(4) - 2.0 * math.log(3) + 3.0 * 0.9 + 0.25 * math.log(0.21) + 4.0 * 0.3
+    found = presence(config, **{name: torch.tensor([value]) for name, value in given.items()})
+    assert found.item() == pytest.approx(1 / (1 + math.exp(-odds)))
+
+
+def test_what_is_detected_near_an_object_is_weighed_by_its_class_and_place() -> None:
+    boxes = torch.tensor([[20.0, 0.0, 30.0, 5.0], [25.0, 0.0, 30.0, 10.0], [70.0, 0.0, 80.0, 10.0]])
+    scores = torch.tensor([[0.1, 0.9], [0.3, 0.0], [1.0, 0.0]])
+    near, overlap = detected_near(memory(), torch.tensor([1, 2]), Detections(boxes=boxes, scores=scores))
+    torch.testing.assert_close(near, torch.tensor([0.15, 0.0]))
+    torch.testing.assert_close(overlap, torch.tensor([0.5, 0.0]))
+    near, overlap = detected_near(memory(), torch.tensor([1]), Detections(boxes=boxes[:0], scores=scores[:0]))
+    assert near.tolist() == overlap.tolist() == [0.0]
 
 
 def memory() -> Memory:

@@ -27,6 +27,8 @@ from tubelet.models.rcnn.detectors.detector import Detections, DetectorConfig, F
 from tubelet.models.rcnn.detectors.two_stage import TwoStageConfig
 from tubelet.models.rcnn.glances import Point
 from tubelet.models.rcnn.heads import correlation, crops  # noqa: F401 (registers heads, by `kind`)
+from tubelet.models.rcnn.heads.crops import sureness
+from tubelet.models.rcnn.heads.paste import FrameMasks
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, newest, remember, resized
@@ -36,11 +38,14 @@ from tubelet.models.rcnn.objects import Objects, recognised, tracks_of
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
 from tubelet.models.rcnn.recall import (
     NO_SEARCH,
+    PresenceConfig,
     RecallConfig,
     Search,
+    detected_near,
     faded,
     follow,
     missing,
+    presence,
     recent,
     same_probability,
 )
@@ -358,7 +363,7 @@ class MaskTrackRCNN(nn.Module):
 
         # an object that is detected looks like its detection from now on
         columns = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + newest(decided, known)])
-        search = Search(searched, logits[count:, columns] if len(searched) else logits[count:])
+        search = Search(searched, logits[count:, columns] if len(searched) else logits[count:], detections)
         return *self._remember(memory, descriptors[:count], detections, decided, time), search
 
     def _compare(self, memory: Memory, view: View, boxes: Tensor, descriptors: Tensor, count: int) -> Tensor:
@@ -434,10 +439,32 @@ class MaskTrackRCNN(nn.Module):
         if self.config.recall is None or len(lost) == 0:
             return memory, objects
 
-        regions = self.mask.reach(recalled.boxes)
+        visible = self.visible(memory, lost, search, masks.part(slice(count, None)))
+        objects = objects[torch.cat([torch.ones(count, dtype=torch.bool), visible])]
+        regions = self.mask.reach(recalled.boxes[visible])
         change = self.config.recall.change
-        memory, plausible = follow(memory, lost, masks.probabilities[count:], regions, view.scale, change)
+        memory, plausible = follow(memory, lost[visible], objects.masks[count:], regions, view.scale, change)
         return memory, objects[torch.cat([torch.ones(count, dtype=torch.bool), plausible])]
+
+    def visible(self, memory: Memory, lost: Tensor, search: Search, masks: FrameMasks) -> Tensor:
+        """Whether each undetected object is visible where its mask was predicted, bool [L]."""
+        config = self.config.recall
+        if config is None or config.presence is None:
+            return torch.ones(len(lost), dtype=torch.bool)
+        return self._presence(config.presence, memory, lost, search, sureness(masks, typical=1.0))
+
+    def _presence(self, config: PresenceConfig, memory: Memory, lost: Tensor, search: Search, sure: Tensor) -> Tensor:
+        """Whether undetected objects with masks as sure as `sure` [L] count as visible, bool [L]."""
+        near, overlap = detected_near(memory, lost, search.detections)
+        probability = presence(
+            config,
+            agreement=same_probability(search.of(lost), lost),
+            gap=(memory.time - memory.seen[lost]).float(),
+            sureness=sure.float(),
+            near=near,
+            overlap=overlap,
+        )
+        return probability >= config.least
 
     def _lost(self, memory: Memory, detections: Detections, search: Search) -> tuple[Tensor, Detections]:
         """Choose the undetected objects that the match head recognises at their last boxes: positions [L], boxes."""
@@ -445,7 +472,10 @@ class MaskTrackRCNN(nn.Module):
         if config is None:
             return search.objects, detections[:0]
         lost = missing(memory, detections.boxes, config)
-        if len(lost):
+        if len(lost) and config.presence is not None:
+            surest = torch.full((len(lost),), 1.0 if config.presence.sureness > 0 else 0.0)
+            lost = lost[self._presence(config.presence, memory, lost, search, surest)]
+        elif len(lost):
             lost = lost[same_probability(search.of(lost), lost) >= config.agreement]
         recalled = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
         return lost, self._named(memory, memory.ids[lost], recalled)

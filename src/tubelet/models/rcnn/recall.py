@@ -17,7 +17,28 @@ from torch import Tensor
 
 from tubelet.core import boxes as box_ops
 from tubelet.core.config import Config
+from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.memory import Memory
+
+
+class PresenceConfig(Config):
+    """Weights of a logistic regression: is an undetected object visible where it was?
+
+    Example:
+        >>> from tubelet.models.rcnn.recall import PresenceConfig, presence
+        >>> config = PresenceConfig(bias=1.0, agreement=0.5)
+        >>> one = torch.tensor([0.5])
+        >>> presence(config, agreement=one, gap=one, sureness=one, near=one, overlap=one)
+        tensor([0.7311])
+    """
+
+    bias: float = 0.0
+    agreement: float = 0.0  # of the log odds of the match probability
+    gap: float = 0.0  # of the logarithm of the frames since its last detection
+    sureness: float = 0.0  # of the mean probability inside its mask
+    near: float = 0.0  # of the logarithm of the best detection's score in its class, times its IoU with the last box
+    overlap: float = 0.0  # of the best IoU of any detection with its last box
+    least: float = Field(default=0.5, ge=0, le=1)  # probability from which an object counts as visible
 
 
 class RecallConfig(Config):
@@ -35,6 +56,10 @@ class RecallConfig(Config):
     overlap: float = Field(default=0.5, ge=0, le=1)  # IoU of a detected box with the object's above which it is skipped
     decay: float = Field(default=0.9, gt=0, le=1)  # of its score with every frame
     change: float = Field(default=2.0, ge=1)  # largest factor by which its box's area may change between frames
+    presence: PresenceConfig | None = None  # decides in the place of `agreement`
+
+
+NO_DETECTIONS = Detections(boxes=torch.zeros(0, 4), scores=torch.zeros(0, 1))
 
 
 class Search(NamedTuple):
@@ -49,6 +74,7 @@ class Search(NamedTuple):
 
     objects: Tensor  # their positions in memory, ascending [C]
     logits: Tensor  # of the match with the M objects in memory after the frame's detections, [C, M + 1]
+    detections: Detections = NO_DETECTIONS  # of the frame, also those that the association drops
 
     def of(self, lost: Tensor) -> Tensor:
         """Return the logits of some of them, by their positions in memory."""
@@ -126,3 +152,37 @@ def same_probability(logits: Tensor, lost: Tensor) -> Tensor:
     """
     rows = torch.arange(len(lost))
     return logits.float().softmax(1)[rows, lost + 1]
+
+
+def presence(
+    config: PresenceConfig, *, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, overlap: Tensor
+) -> Tensor:
+    """Return the probability that each of L undetected objects is visible, [L].
+
+    Args:
+        config: The weights.
+        agreement: Match probability of the region with the object itself, [L].
+        gap: Frames since its last detection, [L].
+        sureness: Mean probability inside its mask, [L].
+        near: Score of a detection in the object's class times its IoU with the last box, of the best, [L].
+        overlap: IoU of the nearest detection with the last box, [L].
+    """
+    odds = (
+        config.bias
+        + config.agreement * agreement.clamp(1e-3, 1 - 1e-3).logit()
+        + config.gap * gap.log()
+        + config.sureness * sureness
+        + config.near * (near + 0.01).log()
+        + config.overlap * overlap
+    )
+    return odds.sigmoid()
+
+
+def detected_near(memory: Memory, lost: Tensor, detections: Detections) -> tuple[Tensor, Tensor]:
+    """Return `near` and `overlap` of `presence` for the objects at these positions in memory, [L] each."""
+    if len(detections) == 0:
+        none = torch.zeros(len(lost))
+        return none, none
+    overlaps = box_ops.iou(memory.boxes[lost], detections.boxes)
+    scores = detections.scores[:, memory.labels[lost]].T
+    return (overlaps * scores).amax(1), overlaps.amax(1)
