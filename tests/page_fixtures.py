@@ -37,12 +37,28 @@ COLOURS = ("red", "blue", "green")
 
 HAS_AXE = find_spec("axe_playwright_python") is not None
 VIOLATIONS = """async () => (await axe.run(document, { resultTypes: ["violations"] })).violations
-    .flatMap(({ id, nodes }) => nodes.map((node) =>
-        `${id}: ${node.html.slice(0, 120)} ${node.any[0]?.message ?? ""}`))"""
+    .flatMap(({ id, nodes }) => nodes.map(({ html, any }) => `${id}: ${html.slice(0, 99)} ${any[0]?.message ?? ""}`))"""
+
+# the left edge of red pixels in the film and of any in the mask, in the upper third, as shares of the width
+EDGES = """() => {
+  const edge = (source, width, height, is) => {
+    const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d");
+    context.drawImage(source, 0, 0, width, height);
+    const { data } = context.getImageData(0, 0, width, height);
+    for (let x = 0; x < width; x++) for (let y = 4; y < height / 3 - 4; y++) {
+      const k = (y * width + x) * 4;
+      if (is(data[k], data[k + 1], data[k + 2], data[k + 3])) return x / width;
+    }
+    return null;
+  };
+  const video = document.querySelector(".stage video"), mask = document.querySelector(".stage canvas");
+  return [edge(video, 320, 180, (r, g, b) => r > 180 && g < 60 && b < 60),
+          edge(mask, mask.width, mask.height, (r, g, b, a) => a > 60)];
+}"""
 NAMELESS = """() => [...document.querySelectorAll("button, input, select, a, video, [role=img], progress")]
     .filter((e) => e.checkVisibility() && !(e.ariaLabel || e.innerText || e.labels?.length))
     .map((e) => e.outerHTML.slice(0, 80))"""
-OVERFLOW = "() => document.documentElement.scrollWidth - innerWidth"
+OVERFLOW = "() => document.documentElement.scrollWidth - screen.width"  # a phone makes innerWidth as wide as it needs
 
 
 @contextmanager

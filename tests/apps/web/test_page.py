@@ -37,23 +37,6 @@ playwright = pytest.importorskip("playwright.sync_api", reason="playwright is no
 
 LENGTH = 50
 
-# the left edge of red pixels in the film and of any in the mask, in the upper third, as shares of the width
-EDGES = """() => {
-  const edge = (source, width, height, is) => {
-    const canvas = new OffscreenCanvas(width, height), context = canvas.getContext("2d");
-    context.drawImage(source, 0, 0, width, height);
-    const { data } = context.getImageData(0, 0, width, height);
-    for (let x = 0; x < width; x++) for (let y = 4; y < height / 3 - 4; y++) {
-      const k = (y * width + x) * 4;
-      if (is(data[k], data[k + 1], data[k + 2], data[k + 3])) return x / width;
-    }
-    return null;
-  };
-  const video = document.querySelector(".stage video"), mask = document.querySelector(".stage canvas");
-  return [edge(video, 320, 180, (r, g, b) => r > 180 && g < 60 && b < 60),
-          edge(mask, mask.width, mask.height, (r, g, b, a) => a > 60)];
-}"""
-
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
@@ -269,10 +252,25 @@ def test_results_can_be_taken_home(seen: Page, button: str, name: str) -> None:
     with seen.expect_download() as coming:
         seen.click(f"#get-{button}")
     assert coming.value.suggested_filename == f"three-patches-{name}"
+    playwright.expect(seen.locator(f"#get-{button} small")).to_have_text(re.compile(r"^[\d.]+ [kM]B$"))
+    playwright.expect(seen.locator(".downloads [role=status]")).to_have_text(re.compile(f"^{name} is made: "))
     data = Path(coming.value.path()).read_bytes()
     assert len(data) > 500
     if button == "json":
         assert len(json.loads(data)["annotations"]) == 3
+
+
+def test_each_download_says_what_it_is_and_what_opens_it(seen: Page) -> None:
+    words = seen.locator(".downloads .words").all_inner_texts()
+    assert [text.split("\n")[0] for text in words] == [
+        "Video with overlay",
+        "Predictions",
+        "Masks as images",
+        "Table",
+        "Labelled data",
+    ]
+    assert "Any player opens it." in words[0]
+    assert "Excel" in words[3]
 
 
 def test_two_models_are_compared_on_the_same_pictures(seen: Page) -> None:

@@ -40,8 +40,8 @@ export const attention = (video, point) => ask("POST", `/api/videos/${video}/att
 export const filmAddress = (video) => `/api/videos/${video}/film`;
 const fileAddress = (job, name, wish) => `/api/jobs/${job}/files/${name}?${new URLSearchParams(wish)}`;
 export const prepareFile = async (job, name, wish) => {
-  await ask("POST", fileAddress(job, name, wish));
-  return fileAddress(job, name, wish);
+  const { bytes } = await ask("POST", fileAddress(job, name, wish));
+  return { address: fileAddress(job, name, wish), bytes };
 };
 
 /** Sends a picture of a camera, a JPEG; resolves to a result of one frame. */

@@ -2,7 +2,7 @@
 
 import * as api from "/page/api.js";
 import { bestJob, described, lookForm, score, scoreField, setScore } from "/page/choices.js";
-import { clock, count, duration, el, icon, notify } from "/page/dom.js";
+import { clock, count, duration, el, fileSize, icon, notify } from "/page/dom.js";
 import { Editor } from "/page/edit.js";
 import { Player, Stage } from "/page/player.js";
 import { Cancelled, finish } from "/page/run.js";
@@ -10,11 +10,11 @@ import { Seen } from "/page/seen.js";
 import { Timeline } from "/page/timeline.js";
 import { Zoom } from "/page/zoom.js";
 
-const FILES = [
-  ["overlay.mp4", "Video with overlay", "MP4"],
-  ["predictions.json", "Predictions, YouTube-VIS form", "JSON"],
-  ["davis.zip", "Masks as DAVIS images", "ZIP"],
-  ["tracks.csv", "Tracks, frame by frame", "CSV"],
+const FILES = [ // name, id, title, what it is and what opens it
+  ["overlay.mp4", "mp4", "Video with overlay", "Masks and names drawn into the video. Any player opens it."],
+  ["predictions.json", "json", "Predictions", "Every mask, frame by frame, in the form of YouTube-VIS. For tubelet and other programs."],
+  ["davis.zip", "zip", "Masks as images", "A PNG for each frame, as DAVIS has them. For image viewers and labelling tools."],
+  ["tracks.csv", "csv", "Table", "Place, size and score of each object in each frame. For Excel, LibreOffice, pandas."],
 ];
 const SPEEDS = [0.25, 0.5, 1, 1.5, 2, 4];
 
@@ -48,6 +48,11 @@ function ask(host, { about, film, home, open }, fault, line = "") {
     form));
 }
 
+const words = (title, text) => el("span", { class: "words" }, el("b", { textContent: title }), el("span", { textContent: text }));
+
+/** A button that makes a file; what it says last is the kind of file, and its size once it is made. */
+const download = (id, title, text, kind, onclick) => el("button", { class: "download", id: `get-${id}`, onclick }, icon("down"), words(title, text), el("small", { textContent: kind }));
+
 class View {
   constructor(job, result, edits, { about, film, signal, open }) {
     this.result = result;
@@ -68,7 +73,7 @@ class View {
         el("h1", { textContent: film.name }),
         el("p", { class: "soft", textContent: `${film.width} × ${film.height} · ${count(result.length, "frame")} · found in ${duration(job.seconds)}` })),
       this.stage.element, this.transport, this.editor?.element ?? "", this.timeline.element,
-      el("div", { class: "foot" }, this.threshold, this.downloads(), this.looks(film, open)));
+      el("div", { class: "foot" }, this.threshold, this.looks(film, open), this.downloads()));
     this.element.style.setProperty("--ratio", result.width / result.height);
     this.stage.onpick = (track) => this.pick(track ? track.id : null);
     this.player.onstate = () => this.showState();
@@ -181,13 +186,15 @@ class View {
       lookForm(film, this.about, "Find objects", again));
   }
 
+  /** What can be taken home, in words. */
   downloads() {
-    const links = FILES.map(([name, what, form]) => {
-      const button = el("button", { class: "download", id: `get-${form.toLowerCase()}`, onclick: () => this.take(name, button) },
-        icon("down"), el("span", {}, what), el("small", { textContent: form }));
+    const entries = FILES.map(([name, id, title, words]) => {
+      const button = download(id, title, words, name.split(".").at(-1).toUpperCase(), () => this.take(name, button));
       return el("li", {}, button);
     });
-    return el("section", { class: "downloads", "aria-label": "Downloads" }, el("ul", {}, ...links), this.labels());
+    this.made = el("p", { class: "small", role: "status" });
+    return el("section", { class: "downloads", "aria-labelledby": "downloads-title" },
+      el("h2", { id: "downloads-title", textContent: "Download" }), el("ul", {}, ...entries, ...this.labels()), this.made);
   }
 
   /** The result as data to train on. */
@@ -196,25 +203,30 @@ class View {
     const form = el("select", { "aria-label": "Form of the labelled data" }, ...forms);
     const frames = el("select", { "aria-label": "Frames of the labelled data" },
       el("option", { value: "seen", textContent: "frames you have seen" }), el("option", { value: "all", textContent: "all frames" }));
-    const button = el("button", { class: "download", id: "get-labels", onclick: async () => {
+    const button = download("labels", "Labelled data", "Frames and outlines to learn from. For labelling tools and trainings.", "ZIP", async () => {
       await this.seen.send();
       this.take("labels.zip", button, { form: form.value, frames: frames.value });
-    } }, icon("down"), el("span", {}, "Labelled data"), el("small", { textContent: "ZIP" }));
-    const teach = this.about.models.some((model) => model.learns) && el("button", { class: "download", id: "train-on-this", textContent: "Train on this", onclick: async () => {
-      await this.seen.send();
-      location.hash = `/teach/${this.job.id}`;
-    } });
-    return el("div", { class: "labels" }, ...[button, form, frames, teach].filter(Boolean));
+    });
+    const teach = () => this.seen.send().then(() => { location.hash = `/teach/${this.job.id}`; });
+    const teachable = this.about.models.some((model) => model.learns);
+    return [
+      el("li", {}, button, el("div", { class: "forms" }, form, frames)),
+      teachable && el("li", {}, el("button", { class: "download", id: "train-on-this", onclick: teach }, icon("on"), words("Train on this", "A model learns from this result, as you have mended and seen it."))),
+    ].filter(Boolean);
   }
 
   /** Have the server make the file, then let the browser fetch it. */
   async take(name, button, wish = {}) {
     button.disabled = true;
     button.classList.add("busy");
+    this.made.textContent = `Making ${name}`;
     try {
-      const address = await api.prepareFile(this.job.id, name, { threshold: this.stage.options.threshold.toFixed(2), ...wish });
+      const { address, bytes } = await api.prepareFile(this.job.id, name, { threshold: this.stage.options.threshold.toFixed(2), ...wish });
       el("a", { href: address, download: "" }).click();
+      button.lastChild.textContent = fileSize(bytes);
+      this.made.textContent = `${name} is made: ${fileSize(bytes)}`;
     } catch (error) {
+      this.made.textContent = "";
       notify(error.message);
     } finally {
       button.disabled = false;
