@@ -91,6 +91,23 @@ def test_json_with_a_strange_value_is_read_or_refused(name, sets, tmp_path):
     assert outcomes == {True, False}
 
 
+@pytest.mark.parametrize("long", ["x" * 300 + ".png", "x" * 300 + "/0.png"])
+@pytest.mark.parametrize("name", ["ytvis", "coco-video"])
+def test_a_name_that_is_too_long_for_any_file_is_read_or_refused(name, long, sets):
+    tree = json.loads((sets / name / "instances.json").read_text())
+    path = sets / name / "long.json"
+    for *parents, last in leaves(tree)[1:]:
+        whole = copy.deepcopy(tree)
+        parent = whole
+        for key in parents:
+            parent = parent[key]
+        if isinstance(parent[last], str):
+            parent[last] = long
+            path.write_text(json.dumps(whole))
+            survives(lambda: registry.open_set(path, name))
+    path.unlink()
+
+
 REGION = {"id": "a", "original_width": 8, "original_height": 4}
 BRUSHED = {"type": "brushlabels", "value": {"rle": [0, 0, 0, 128, 57, 191, 131], "brushlabels": ["dog"]}, **REGION}
 DRAWN = {"type": "polygonlabels", "value": {"points": [[0, 0], [50, 0], [50, 50]], "polygonlabels": ["dog"]}, **REGION}

@@ -22,7 +22,8 @@ from fuzz.targets import Target
 from tubelet.core.errors import TubeletError
 
 MEMORY = 3 << 30  # bytes of address space beyond those at the start
-SECONDS = 30  # for one damaged folder; machines that search are busy
+SECONDS = 30  # of a processor, for one damaged folder; machines that search are busy
+PATIENCE = 10  # times as long by the clock, for what waits
 
 
 def prepare(target: Target, folder: Path) -> Path:
@@ -54,15 +55,21 @@ def search(target: Target, folder: Path, *, number: int, examples: int, seconds:
             path.write_bytes(data)
         path = source.choice(list(whole))
         path.write_bytes(mutated(path.name, whole[path], source))
-        signal.alarm(seconds)
+        _limit(seconds)
         ends[_end(target, folder)] += 1
-        signal.alarm(0)
+        _limit(0)
 
     assert _end(target, folder) == "read", f"{target.name}: the valid files are refused"
     try_one()
     for path, data in whole.items():
         path.write_bytes(data)
     return ends
+
+
+def _limit(seconds: int) -> None:
+    """End this process after so many seconds of work, or many more of waiting; 0: never."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+    signal.alarm(PATIENCE * seconds)
 
 
 def _end(target: Target, folder: Path) -> str:
@@ -92,7 +99,9 @@ def search_apart(target: Target, folder: Path, *, number: int, examples: int) ->
         read, refused = text.split()
         return Counter(read=int(read), refused=int(refused)), ""
     if code < 0:
-        reason = "took too long" if -code == signal.SIGALRM else f"crashed: {signal.Signals(-code).name}"
+        reason = (
+            "took too long" if -code in (signal.SIGPROF, signal.SIGALRM) else f"crashed: {signal.Signals(-code).name}"
+        )
         return Counter(), f"{target.name}: {reason}\n{text}"
     return Counter(), f"{target.name}: {text}"
 

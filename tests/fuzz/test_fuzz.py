@@ -48,12 +48,14 @@ def careless(read: Callable[[Path], object]) -> Target:
         (lambda folder: bytearray(1 << 40), "MemoryError"),
         (lambda folder: os.abort(), "crashed: SIGABRT"),
         (lambda folder: time.sleep(60), "took too long"),
+        (lambda folder: any(iter(int, 1)), "took too long"),  # never ends
     ],
 )
 def test_a_careless_reader_is_noticed(
     read: Callable[[Path], object], expected: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("fuzz.search.SECONDS", 1)
+    monkeypatch.setattr("fuzz.search.PATIENCE", 2)
     folder = prepare(careless(read), tmp_path / "data")
     ends, wrong = search_apart(careless(read), folder, number=0, examples=5)
     assert not ends

@@ -101,7 +101,7 @@ class Folder(Files):
         return tuple(sorted(paths))
 
     def find(self, name: str) -> str | None:
-        if (self.path / name).is_file():
+        if files.is_file(self.path / name):
             return name
         folder = str(PurePosixPath(name).parent)
         return _similar(name, self._directly_in(folder))
@@ -110,7 +110,7 @@ class Folder(Files):
         # `names` would walk through the whole data set, which takes minutes on some disks
         if folder not in self._listed:
             path = self.path / folder
-            names = sorted(entry.name for entry in path.iterdir() if entry.is_file()) if path.is_dir() else []
+            names = sorted(entry.name for entry in path.iterdir() if entry.is_file()) if files.is_folder(path) else []
             self._listed[folder] = tuple(str(PurePosixPath(folder) / name) for name in names)
         return self._listed[folder]
 
