@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import os
+import random
 import time
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
+from fuzz.mutations import mutated
 from fuzz.search import prepare, search, search_apart
 from fuzz.targets import TARGETS, Target
 from tubelet.core.errors import FormatError
@@ -25,6 +29,16 @@ def test_whatever_is_damaged_is_read_or_refused(target: Target, tmp_path: Path) 
     folder = prepare(target, tmp_path / "data")
     ends = search(target, folder, number=0, examples=4 if target.name == "page" else 12)
     assert ends.total() >= 4
+
+
+def test_a_file_that_was_damaged_before_is_damaged_again() -> None:
+    whole = io.BytesIO()
+    with zipfile.ZipFile(whole, "w") as archive:
+        archive.writestr("a.txt", "dog")
+    data = bytearray(whole.getvalue())
+    data[data.index(b"PK\1\2") + 6] = 127  # the version that is needed to read it
+    for seed in range(20):
+        assert mutated("a.zip", bytes(data), random.Random(seed)) != whole.getvalue()
 
 
 def write_number(folder: Path) -> None:
