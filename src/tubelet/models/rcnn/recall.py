@@ -167,15 +167,22 @@ def presence(
         near: Score of a detection in the object's class times its IoU with the last box, of the best, [L].
         overlap: IoU of the nearest detection with the last box, [L].
     """
-    odds = (
-        config.bias
-        + config.agreement * agreement.clamp(1e-3, 1 - 1e-3).logit()
-        + config.gap * gap.log()
-        + config.sureness * sureness
-        + config.near * (near + 0.01).log()
-        + config.overlap * overlap
-    )
-    return odds.sigmoid()
+    known = signs(agreement=agreement, gap=gap, sureness=sureness, near=near, overlap=overlap)
+    weights = known.new_tensor([config.agreement, config.gap, config.sureness, config.near, config.overlap])
+    return (config.bias + known @ weights).sigmoid()
+
+
+def signs(*, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, overlap: Tensor) -> Tensor:
+    """Return what the weights of `presence` are multiplied by, [L, 5]: probabilities as log odds, gaps as logarithms.
+
+    Example:
+        >>> from tubelet.models.rcnn.recall import signs
+        >>> one = torch.ones(1)
+        >>> signs(agreement=0.5 * one, gap=one, sureness=0.9 * one, near=0.99 * one, overlap=0.8 * one)
+        tensor([[0.0000, 0.0000, 0.9000, 0.0000, 0.8000]])
+    """
+    odds = agreement.clamp(1e-3, 1 - 1e-3).logit()
+    return torch.stack([odds, gap.log(), sureness, (near + 0.01).log(), overlap], 1)
 
 
 def detected_near(memory: Memory, lost: Tensor, detections: Detections) -> tuple[Tensor, Tensor]:
