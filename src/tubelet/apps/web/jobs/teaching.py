@@ -1,8 +1,8 @@
 """The worker's side of a training: results become labelled data, and the recipe `finetune` learns from these.
 
 It is what `tubelet data label`, `data split` and `train finetune` do one after the other, in the training's folder. A
-part is held out: whole videos if there are several, else the last frames of the one. At the end both models, before and
-after, are measured and drawn on what was held out.
+part is held out: whole videos if their classes occur in others too, else the last frames of each. At the end both
+models, before and after, are measured and drawn on what was held out.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ FIGURES = ("AP", "J&F", "IDF1")
 PICTURES = 4
 PICTURE_WIDTH = 640  # pixels
 SHOWN = 0.5  # score of an object that is drawn
+Chosen = tuple[VideoPrediction, list[int]]  # a result, and the frames of it that are learned from
 SETTINGS = ("train.workers=0", "train.keep=1")  # the worker may have no processes of its own
 
 
@@ -142,7 +143,7 @@ def _write_labels(folder: Path, threshold: float, classes: Sequence[str], progre
     Its classes are those of the model, `classes`, and further ones of the results: what is known stays known.
     """
     lessons = [Lesson(**lesson) for lesson in json.loads((folder / LESSONS).read_text())]
-    chosen = []
+    chosen: list[Chosen] = []
     for done, lesson in enumerate(lessons):
         progress(done, len(lessons))
         if not Path(lesson.source).is_file():
@@ -152,14 +153,15 @@ def _write_labels(folder: Path, threshold: float, classes: Sequence[str], progre
         frames = lesson.frames if lesson.frames is not None else list(range(prediction.length))
         chosen.append((prediction, [frames[n] for n in evenly(len(frames), min(len(frames), MOST_FRAMES))]))
 
-    if len(chosen) == 1:
-        chosen = _cut(*chosen[0])
+    whole = _can_hold_out(chosen)
+    if not whole:
+        chosen = _cut_all(chosen)
     written = folder / f"{LABELS}.new"
     shutil.rmtree(written, ignore_errors=True)
     write_labels(written, chosen)
     progress(len(lessons), len(lessons))
     videos = open_set(written)
-    held_out, notes = _held_out(videos, cut=len(lessons) == 1)
+    held_out, notes = _held_out(videos) if whole else _last_frames(videos, len(lessons))
     rest = sorted(set(range(len(videos.videos))) - set(held_out))
     shown = sum(len(valid_frames(videos.videos[n])) for n in rest)
     if shown < FEWEST_FRAMES:
@@ -170,40 +172,59 @@ def _write_labels(folder: Path, threshold: float, classes: Sequence[str], progre
     move(written, folder / LABELS)
 
 
-def _cut(prediction: VideoPrediction, frames: Sequence[int]) -> list[tuple[VideoPrediction, list[int]]]:
-    """The frames of one video as two: those to learn from, and the last ones, which are held out."""
-    if len(frames) <= FEWEST_FRAMES:
-        raise ConfigError(f"{len(frames)} frames are too few to learn from: look at more than {FEWEST_FRAMES}")
-    first = len(frames) - max(round(HELD_OUT * len(frames)), 1)
-    later = replace(prediction, video=f"{prediction.video}, held out")
-    return [(prediction, list(frames[:first])), (later, list(frames[first:]))]
+def _can_hold_out(chosen: Sequence[Chosen]) -> bool:
+    """Whether there is a video all of whose classes occur in another one too."""
+    names = [_names(prediction, frames) for prediction, frames in chosen]
+    return any(group and group <= set().union(*names[:n], *names[n + 1 :]) for n, group in enumerate(names))
 
 
-def _held_out(videos: VideoSet, *, cut: bool) -> tuple[list[int], dict[str, Any]]:
-    """Which videos are held out, and what is to be said of that.
+def _names(prediction: VideoPrediction, frames: Sequence[int]) -> set[str]:
+    """The classes of the objects in some frames."""
+    seen = [track for track in prediction.tracks if any(track.rles[t] is not None for t in frames)]
+    return {prediction.classes[track.label] for track in seen}
+
+
+def _cut_all(chosen: Sequence[Chosen]) -> list[Chosen]:
+    """Each video as two: first those parts that are learned from, then the last frames of each, which are held out."""
+    total = sum(len(frames) for _, frames in chosen)
+    if total <= FEWEST_FRAMES:
+        raise ConfigError(f"{total} frames are too few to learn from: look at more than {FEWEST_FRAMES}")
+
+    learned: list[Chosen] = []
+    held_out: list[Chosen] = []
+    for prediction, frames in chosen:
+        first = len(frames) - round(HELD_OUT * len(frames))
+        if first == len(frames) > 1:
+            first -= 1
+        learned.append((prediction, frames[:first]))
+        if first < len(frames):
+            held_out.append((replace(prediction, video=f"{prediction.video}, held out"), frames[first:]))
+    return learned + held_out
+
+
+def _last_frames(videos: VideoSet, count: int) -> tuple[list[int], dict[str, Any]]:
+    """The parts of `count` videos that are held out, and what is to be said of that.
 
     Raises ConfigError where one of both parts would have no object.
     """
     labels = classes_of(videos)
-    count = len(videos.videos)
-    if cut:
-        if not all(labels):
-            raise ConfigError(
-                "no object is seen in the first or in the last of these frames, and the last ones are held out: "
-                "look at more frames, or take another video too"
-            )
-        missing = sorted(videos.classes[label] for label in labels[1] - labels[0])
-        return [1], {"held_out": "the last frames of the one video", "missing": missing}
-
-    able = [n for n in range(count) if labels[n] and labels[n] <= _classes_without(labels, [n])]
-    if not able:
-        some = next((label for group in labels for label in group), None)
-        if some is None:
-            raise ConfigError("there is no object in these frames to learn from")
+    learned = frozenset().union(*labels[:count])
+    last = frozenset().union(*labels[count:])
+    if not learned or not last:
         raise ConfigError(
-            f"{videos.classes[some]} is in one of these videos only, and so is a class of each other one: none can be "
-            "held out to measure on. Take more videos, or one alone"
+            "no object is seen in the first or in the last of these frames, and the last ones are held out: "
+            "look at more frames, or take another video too"
         )
+    missing = sorted(videos.classes[label] for label in last - learned)
+    which = "the one video" if count == 1 else "each video"
+    return list(range(count, len(videos.videos))), {"held_out": f"the last frames of {which}", "missing": missing}
+
+
+def _held_out(videos: VideoSet) -> tuple[list[int], dict[str, Any]]:
+    """Which videos are held out, of those whose classes occur in another one too; and what is to be said of that."""
+    labels = classes_of(videos)
+    count = len(videos.videos)
+    able = [n for n in range(count) if labels[n] and labels[n] <= _classes_without(labels, [n])]
     number = min(max(round(HELD_OUT * count), 1), count - 1)
     held_out = _keeping_classes(labels, able, number)
     return held_out, {"held_out": f"{len(held_out)} of {count} videos", "missing": []}

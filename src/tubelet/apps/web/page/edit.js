@@ -190,11 +190,13 @@ export class Editor {
     this.line.textContent = `Doubtful place ${this.doubts.indexOf(this.place) + 1} of ${this.doubts.length}, frame ${frame}: ${names}: ${REASONS[reason] ?? reason}`;
   }
 
-  /** The other objects, the one of the doubtful place first. */
+  /** The other objects, first the one of the doubtful place, then those of the same class. */
   others() {
     const { tracks } = this.place ?? { tracks: [] };
+    const { name } = this.result.track(this.chosen);
+    const likely = (track) => 2 * tracks.includes(track.id) + (track.name === name);
     const others = this.view.timeline.shown(this.stage.options.threshold).filter(({ id }) => id !== this.chosen);
-    return others.sort((a, b) => tracks.includes(b.id) - tracks.includes(a.id));
+    return others.sort((a, b) => likely(b) - likely(a));
   }
 
   // the verbs

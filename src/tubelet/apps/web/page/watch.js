@@ -202,7 +202,7 @@ class View {
     const forms = Object.entries(this.about.forms).map(([form, name]) => el("option", { value: form, textContent: name }));
     const form = el("select", { "aria-label": "Form of the labelled data" }, ...forms);
     const frames = el("select", { "aria-label": "Frames of the labelled data" },
-      el("option", { value: "seen", textContent: "frames you have seen" }), el("option", { value: "all", textContent: "all frames" }));
+      el("option", { value: "seen", textContent: "frames seen" }), el("option", { value: "all", textContent: "all frames" }));
     const button = download("labels", "Labelled data", "Frames and outlines to learn from. For labelling tools and trainings.", "ZIP", async () => {
       await this.seen.send();
       this.take("labels.zip", button, { form: form.value, frames: frames.value });
