@@ -113,6 +113,7 @@ VALUES = {  # of options, or of a command's option
     "--port": "8080",
     "--public": "https://videos.example.org",
     "--queue": "20",
+    "--rate": "20",
     "--ray": "auto",
     "--redraw": "3@10=5,5,40,5,40,30",
     "--rename": "4=bicycle",

@@ -69,6 +69,10 @@ def serve(
         Literal["public", "all", "none"],
         typer.Option(help="Which addresses of videos are fetched: of the public internet, all, or none."),
     ] = "public",
+    rate: Annotated[
+        float,
+        typer.Option(metavar="N", min=0, help="Requests a second of one user, and of one address; 0 is no limit."),
+    ] = 50,
     silence: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Without news of a job, until it is given up.")
     ] = 900,
@@ -87,7 +91,13 @@ def serve(
     from tubelet.apps.web.server import build
 
     limits = Limits(
-        megabytes=max_megabytes, frames=max_frames, waiting=queue, kept=keep, requests_each=each, silence=silence
+        megabytes=max_megabytes,
+        frames=max_frames,
+        waiting=queue,
+        kept=keep,
+        requests_each=each,
+        rate=rate,
+        silence=silence,
     )
     access = choose_access(host, public, users)
     open_model = partial(load_model, device=device, engine=engine)

@@ -118,6 +118,32 @@ def test_masks_stay_in_step_with_the_film(seen: Page) -> None:
         assert [round(320 * edge) for edge in seen.evaluate(EDGES)] == pytest.approx([left] * 2, abs=1), wanted
 
 
+def test_a_link_shows_the_result_to_others_until_it_is_withdrawn(browser: Browser, address: str, seen: Page) -> None:
+    seen.get_by_role("button", name="Share a link").click()
+    link = seen.get_by_label("Link to this result")
+    playwright.expect(link).to_have_value(re.compile(f"{address}/shared/.+"))
+    shoot(seen, "share")
+
+    guest = opened(browser, link.input_value())
+    guest.locator(".watch").wait_for()
+    shoot(guest, "shared")
+    assert len(guest.locator(".tracks li").all()) == 3
+    guest.locator(".ruler input").fill("17")
+    playwright.expect(guest.locator(".time b")).to_have_text("0:00.6")
+    assert inked(guest, 0) > 1000
+    guest.get_by_role("button", name="Masks").click()
+    assert inked(guest, 0) == 0
+    assert guest.evaluate(NAMELESS) == []
+    assert guest.locator("#edit, #share, .download, input[type=file]").count() == 0
+    assert [fault for fault in guest.faults if "/page/" not in fault and "/api/shared/" not in fault] == []  # type: ignore[attr-defined]
+
+    seen.get_by_role("button", name="Withdraw").click()
+    playwright.expect(seen.get_by_role("button", name="Share a link")).to_be_visible()
+    guest.reload()
+    playwright.expect(guest.locator("body")).to_contain_text("this link shows nothing, or was withdrawn")
+    guest.close()
+
+
 def test_masks_are_decoded_as_the_library_does(seen: Page) -> None:
     decoded = """async (codes) => {
       const { area, box, covers, runEnds, strokes } = await import("/page/rle.js");

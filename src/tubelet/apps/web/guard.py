@@ -5,6 +5,7 @@
 - Origin: requests that change something must come from our own page.
 - Token: required if the server listens to other machines. Compared in constant time; given once in the address, then
   stored as a cookie that scripts cannot read.
+- Rates: too many requests of a user or an address, or too many wrong tokens of an address, are answered with 429.
 - Headers: the browser loads nothing from other sites, shows the page in no frame and guesses no content type.
 - Unexpected exceptions are logged; the client gets a plain 500 without details.
 """
@@ -22,14 +23,19 @@ from typing import Any
 from urllib.parse import parse_qsl, urlencode, urlsplit
 
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse, Response
+from starlette.requests import HTTPConnection
+from starlette.responses import JSONResponse, PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from tubelet.apps.web.rates import Rates, retry_after
+from tubelet.apps.web.shares import address
 from tubelet.apps.web.users import EVERYONE, User, user_of
 from tubelet.apps.web.visitors import KEY
 
 COOKIE = "tubelet_token"
 COOKIE_SECONDS = 30 * 86400
+YEAR = 365 * 86400
+GUESSES = 10  # a minute
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 LOCAL_NAMES = frozenset({"localhost", "127.0.0.1", "::1"})
 HEADERS: Mapping[str, str] = {
@@ -91,9 +97,19 @@ class Access:
 class Guard:
     """ASGI middleware that refuses requests which `access` does not allow, and sets HEADERS on every response."""
 
-    def __init__(self, app: ASGIApp, access: Access) -> None:
+    def __init__(
+        self,
+        app: ASGIApp,
+        access: Access,
+        rates: Rates | None = None,
+        public: tuple[str, ...] = (),
+        secret: tuple[str, ...] = (),
+    ) -> None:
         self.app = app
         self.access = access
+        self.rates = rates or Rates(0, GUESSES)
+        self.public = public  # starts of paths that anybody may read
+        self.secret = secret  # of those, the ones that go on with a word to be guessed
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -107,9 +123,13 @@ class Guard:
             nonlocal started
             if message["type"] == "http.response.start":
                 started = True
+                if message["status"] == 404 and scope["path"].startswith(self.secret):
+                    self.rates.guesses.note(address(HTTPConnection(scope)), scope["path"])
                 headers = MutableHeaders(scope=message)
                 for name, value in HEADERS.items():
                     headers.setdefault(name, value)
+                if (self.access.public or "").startswith("https:"):
+                    headers.setdefault("Strict-Transport-Security", f"max-age={YEAR}")
             await send(message)
 
         early_response = self._check(scope)
@@ -130,19 +150,40 @@ class Guard:
         """The response that refuses or redirects a request; None if the application may answer it."""
         headers = Headers(scope=scope)
         host = headers.get("host", "")
+        client = address(HTTPConnection(scope))
+        wait = self.rates.addresses.wait(client)
+        if wait:
+            return _too_many("requests", wait)
         if not self.access.knows_host(host):
             return PlainTextResponse("this is not the address of this server", 421)
         if scope["method"] not in SAFE_METHODS and not self._is_ours(scope, headers, host):
             return PlainTextResponse("requests of other pages are refused", 403)
 
+        wait = self.rates.guesses.wait(client)
+        if wait:
+            return _too_many("wrong tokens", wait)
+        if scope["path"].startswith(self.public) and scope["method"] in ("GET", "HEAD"):
+            return None
+        return self._log_in(scope, headers, client)
+
+    def _log_in(self, scope: Scope, headers: Headers, client: str) -> Response | None:
+        """Find the user of a request's token."""
         query = dict(parse_qsl(scope["query_string"].decode("latin-1"))) if self.access.asks_for_token else {}
-        if scope["method"] == "GET" and "token" in query and self.access.user_of(query["token"]) is not None:
-            return self._set_cookie(scope, query)
-        user = self.access.user_of(_token_of(headers))
+        if scope["method"] == "GET" and "token" in query:
+            user = self.access.user_of(query["token"])
+            if user is not None:
+                scope[KEY] = user
+                return self._set_cookie(scope, query)
+            self.rates.guesses.note(client, query["token"])
+        given = _token_of(headers)
+        user = self.access.user_of(given)
         if user is None:
+            if given is not None:
+                self.rates.guesses.note(client, given)
             return PlainTextResponse("open this page with an address that holds your key (?token=...)", 401)
         scope[KEY] = user
-        return None
+        wait = self.rates.users.wait(user.name) if user.name else 0.0
+        return _too_many("requests", wait) if wait else None
 
     def _is_ours(self, scope: Scope, headers: Headers, host: str) -> bool:
         origin = headers.get("origin")
@@ -168,6 +209,10 @@ class Guard:
             secure=is_https,
         )
         return response
+
+
+def _too_many(what: str, wait: float) -> Response:
+    return JSONResponse({"error": f"too many {what}; try again in a while"}, 429, retry_after(wait))
 
 
 def _token_of(headers: Headers) -> str | None:

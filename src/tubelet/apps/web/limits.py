@@ -38,6 +38,8 @@ class Limits:
     uploads: int = 4  # at the same time, of all addresses
     uploads_each: int = 2  # at the same time, of one address
     requests_each: int = 40  # at the same time, of one address; 0 is no limit
+    rate: float = 50.0  # requests a second, of one user and of one address; 0 is no limit
+    guesses: int = 10  # wrong tokens a minute, of one address; 0 is no limit
     silence: float = 900.0  # seconds without progress after which a job fails
 
     @property

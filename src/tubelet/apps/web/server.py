@@ -21,6 +21,7 @@ from tubelet import __version__
 from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web import (
     assets,
+    audit,
     camera,
     documents,
     edits,
@@ -28,10 +29,12 @@ from tubelet.apps.web import (
     faults,
     fetching,
     following,
+    links,
     own_models,
     trainings,
     uploads,
 )
+from tubelet.apps.web.audit import Audit, AuditLog
 from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.exports import ERRAND_SECONDS, LABEL_FORMS
 from tubelet.apps.web.faults import Refusal, finished
@@ -41,6 +44,7 @@ from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, described, known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
+from tubelet.apps.web.rates import Rates
 from tubelet.apps.web.shares import Shares, address
 from tubelet.apps.web.uploads import Slots, described_film
 from tubelet.apps.web.visitors import Ownership, Visitor
@@ -96,14 +100,17 @@ def build(jobs: Jobs, access: Access, patience: Patience = PATIENCE, addresses: 
     edited = EditedResults(jobs.store)
     edits.add(app, jobs, edited)
     exports.add(app, jobs, edited)
+    links.add(app, jobs, edited)
     following.add(app, jobs, edited)
     trainings.add(app, jobs, edited, partial(_stream, jobs))
     own_models.add(app, jobs, slots)
     camera.add(app, jobs)
 
     owned = Ownership(app, jobs.store)
-    guarded = Guard(Shares(owned, jobs.limits.requests_each), access)
-    return Bodies(guarded, patience, unbounded=(uploads.PATH, own_models.PATH, camera.PATH))
+    rates = Rates(jobs.limits.rate, jobs.limits.guesses)
+    guarded = Guard(Shares(owned, jobs.limits.requests_each), access, rates, public=links.PUBLIC, secret=links.SECRET)
+    audited = Audit(guarded, AuditLog(jobs.store.root / audit.FILE), app.routes)
+    return Bodies(audited, patience, unbounded=(uploads.PATH, own_models.PATH, camera.PATH))
 
 
 def _add_lists(app: FastAPI, jobs: Jobs, addresses: Fetched) -> None:

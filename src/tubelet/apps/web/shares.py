@@ -5,6 +5,7 @@ Behind a proxy on this machine, the address is the one in the proxy's X-Forwarde
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 
 from starlette.requests import HTTPConnection
@@ -40,5 +41,14 @@ class Shares:
 
 
 def address(request: HTTPConnection) -> str:
-    """The IP address that a request comes from; empty if unknown."""
-    return request.client.host if request.client else ""
+    """The IP address that a request comes from, of IPv6 its network of 64 bits; empty if unknown.
+
+    Whoever has one address of such a network has all of them.
+    """
+    host = request.client.host if request.client else ""
+    if ":" not in host:
+        return host
+    try:
+        return str(ipaddress.ip_network((host.partition("%")[0], 64), strict=False).network_address)
+    except ValueError:
+        return host

@@ -67,13 +67,16 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
 
     @app.get("/api/videos/{id}/film")
     def play(id: str) -> Response:
-        film = known(store.video(id))
-        path = jobs.play_file(film)
-        if not path.is_file():
-            raise Refusal(409, "this video is still being prepared for browsers")
+        return film_response(jobs, known(store.video(id)))
 
-        is_webm = film.webm and path.name == "source"
-        return FileResponse(path, media_type="video/webm" if is_webm else "video/mp4")
+
+def film_response(jobs: Jobs, film: Film) -> Response:
+    """Answer with the file that browsers play."""
+    path = jobs.play_file(film)
+    if not path.is_file():
+        raise Refusal(409, "this video is still being prepared for browsers")
+    is_webm = film.webm and path.name == "source"
+    return FileResponse(path, media_type="video/webm" if is_webm else "video/mp4")
 
 
 class Slots:

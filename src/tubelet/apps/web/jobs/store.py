@@ -26,6 +26,7 @@ from pathlib import Path
 from typing import Literal
 
 from tubelet.apps.web.jobs.joblist import JobList
+from tubelet.apps.web.jobs.links import SharedLinks
 from tubelet.apps.web.jobs.own_models import OwnModels
 from tubelet.apps.web.jobs.trainings import Trainings
 from tubelet.core.errors import InputError
@@ -95,6 +96,7 @@ class Store:
         self._list = JobList(root / "jobs.sqlite")
         self.trainings = Trainings(self._list, root)
         self.models = OwnModels(self._list, root)
+        self.links = SharedLinks(self._list)
         try:
             self._check_ids()
             self._recover()

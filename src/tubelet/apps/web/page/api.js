@@ -93,6 +93,11 @@ export const continueTraining = (id) => ask("POST", `/api/trainings/${id}/contin
 export const removeTraining = (id) => ask("DELETE", `/api/trainings/${id}`);
 export const trainingCurve = (id) => ask("GET", `/api/trainings/${id}/curve`);
 export const trainingPicture = (id, side, number) => `/api/trainings/${id}/pictures/${side}/${number}`;
+export const sharedLink = (job) => ask("GET", `/api/jobs/${job}/link`);
+export const share = (job) => ask("POST", `/api/jobs/${job}/link`);
+export const withdraw = (job) => ask("DELETE", `/api/jobs/${job}/link`);
+export const sharedResult = (word) => ask("GET", `/api/shared/${word}/result`);
+export const sharedFilmAddress = (word) => `/api/shared/${word}/film`;
 export const models = () => ask("GET", "/api/models");
 export const removeModel = (id) => ask("DELETE", `/api/models/${id}`);
 export const uploadModel = (file, progress) => upload(file, progress, "/api/models");

@@ -27,6 +27,7 @@ async function route() {
   const tab = wanted in VIEWS ? wanted : "watch";
   try {
     about = await api.about(); // models come and go
+    document.querySelector("#user").textContent = about.user;
     if (signal.aborted) return;
     showTabs(["teach", "camera"].includes(id) ? "" : id, tab);
     if (id === "teach") {

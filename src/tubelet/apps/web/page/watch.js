@@ -7,6 +7,7 @@ import { Editor } from "/page/edit.js";
 import { Player, Stage } from "/page/player.js";
 import { Cancelled, finish } from "/page/run.js";
 import { Seen } from "/page/seen.js";
+import { shareField } from "/page/share.js";
 import { Timeline } from "/page/timeline.js";
 import { Zoom } from "/page/zoom.js";
 
@@ -73,7 +74,7 @@ class View {
         el("h1", { textContent: film.name }),
         el("p", { class: "soft", textContent: `${film.width} × ${film.height} · ${count(result.length, "frame")} · found in ${duration(job.seconds)}` })),
       this.stage.element, this.transport, this.editor?.element ?? "", this.timeline.element,
-      el("div", { class: "foot" }, this.threshold, this.looks(film, open), this.downloads()));
+      el("div", { class: "foot" }, this.threshold, this.looks(film, open), shareField(job), this.downloads()));
     this.element.style.setProperty("--ratio", result.width / result.height);
     this.stage.onpick = (track) => this.pick(track ? track.id : null);
     this.player.onstate = () => this.showState();
