@@ -117,7 +117,7 @@ def test_a_finished_training_shows_figures_pictures_and_the_model(page: Page) ->
     expect(goats).to_contain_text("Only in the frames held out, so not learned: goat.")
     expect(goats.locator(".curve svg").first).to_have_attribute("aria-label", "Loss: from 3.00 to 0.25")
     models = page.locator("[aria-label='Your models']")
-    expect(models.locator("li")).to_contain_text(["Goats2.0 MB · cannot be loaded"])
+    expect(models.locator("li")).to_contain_text(["Goats2.0 MB · not loaded"])
     goats.scroll_into_view_if_needed()
     shoot(page, "teach-done")
 

@@ -186,7 +186,7 @@ function ownModels(models, renew) {
       renew();
     };
     return el("li", {}, el("span", { class: "film" }, el("b", { textContent: model.name }),
-      el("span", { class: "soft", textContent: `${(model.bytes / 1e6).toFixed(1)} MB${model.loaded ? "" : " · cannot be loaded"}` })),
+      el("span", { class: "soft", textContent: `${(model.bytes / 1e6).toFixed(1)} MB${model.loaded ? "" : " · not loaded"}` })),
     el("a", { class: "quiet", href: api.modelAddress(model.id), download: "", "aria-label": `Download ${model.name}` }, icon("down")),
     el("button", { class: "quiet", "aria-label": `Remove the model ${model.name}`, onclick: remove }, icon("close")));
   });
