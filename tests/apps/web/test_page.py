@@ -14,6 +14,7 @@ import pytest
 from page_fixtures import (
     CHROMIUM,
     COLOURS,
+    EDGES,
     FPS,
     NAMELESS,
     OVERFLOW,

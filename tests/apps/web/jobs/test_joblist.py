@@ -242,6 +242,8 @@ def test_a_list_from_before_there_were_users_is_taken_on_and_its_things_belong_t
     with sqlite3.connect(tmp_path / "jobs.sqlite") as database:
         database.executescript(BEFORE_USERS)
     database.close()
+    (tmp_path / "videos" / "000000000000000a").mkdir(parents=True)
+    (tmp_path / "videos" / "000000000000000a" / "source").write_bytes(b"film")
     (tmp_path / "trainings" / "000000000000000b").mkdir(parents=True)
     (tmp_path / "models" / "000000000000000c").mkdir(parents=True)
     (tmp_path / "models" / "000000000000000c" / "model.safetensors").write_bytes(b"abc")
