@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import socket
+import subprocess
+import sys
+import tempfile
 import time
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from toy import Seen, Toy
 from tubelet.apps.web.jobs import teaching
-from tubelet.core.errors import WeightsError
+from tubelet.core.errors import InputError, WeightsError
 from tubelet.core.protocol import Glance, Traits
 from tubelet.core.types import Clip, Tracks
 from tubelet.models import weights
@@ -46,6 +52,34 @@ class Faulty(Toy):
 
     def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
         raise RuntimeError("secret detail in /home/somebody/model.py")
+
+
+class Prying(Toy):
+    """Tries in its first step what a hostile video would, and says what came of it."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        outside = Path(__file__).parents[1] / "written-by-a-worker"
+        attempts: dict[str, Callable[[], object]] = {
+            "socket": socket.socket,
+            "reading /etc/shadow": Path("/etc/shadow").read_bytes,
+            "writing outside": outside.touch,
+            "writing to /tmp": lambda: Path("/tmp/written-by-a-worker").touch(),
+            "signal": lambda: os.kill(os.getppid(), 0),
+            "a child's socket": lambda: subprocess.run([sys.executable, "-c", CHILD], check=True, capture_output=True),
+            "temporary file": lambda: tempfile.TemporaryFile().close(),
+        }
+        raise InputError("; ".join(f"{what}: {_outcome(attempt)}" for what, attempt in attempts.items()))
+
+
+CHILD = "import socket; socket.socket()"
+
+
+def _outcome(attempt: Callable[[], object]) -> str:
+    try:
+        attempt()
+    except (OSError, subprocess.CalledProcessError) as error:
+        return type(error).__name__
+    return "fine"
 
 
 class Attending(Toy):
@@ -97,6 +131,7 @@ MODELS = {
     "stuck": Stuck,
     "crashing": Crashing,
     "faulty": Faulty,
+    "prying": Prying,
     "attending": Attending,
     "attending-everywhere": AttendingEverywhere,
 }

@@ -42,7 +42,7 @@ def doctor(
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON, for a report of a fault.")] = False,
 ) -> None:
     """Show versions, devices, codecs and extras, and what is missing. Exit code 1 if tubelet cannot work."""
-    findings = [*_programs(), *_devices(), *_video(), *_model(), *_engines(), *_extras()]
+    findings = [*_programs(), *_devices(), *_video(), *_model(), *_engines(), _sandbox(), *_extras()]
     missing = [finding for finding in findings if finding.is_missing]
     if as_json:
         from tubelet.core.text import to_json
@@ -123,6 +123,12 @@ def _engines() -> Iterator[Checked]:
     automatic = next(iter(fastest(torch.bfloat16 if bf16 else torch.float32)), "torch")
     names = ", ".join(found())
     yield Checked("engines", f"{names}; auto takes {automatic} for {'bf16' if bf16 else 'fp32'} on the CPU")
+
+
+def _sandbox() -> Checked:
+    from tubelet.apps.web import sandbox
+
+    return Checked("sandbox", f"what reads videos for the page sees {sandbox.described()}")
 
 
 def _extras() -> Iterator[Checked]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import secrets
 import socket
@@ -51,6 +52,9 @@ def serve(
     public: Annotated[
         str | None, typer.Option(metavar="URL", help="The address behind a proxy, e.g. https://video.example.org.")
     ] = None,
+    proxy: Annotated[
+        str, typer.Option(metavar="ADDRESS", help="Of that proxy, which is believed when it tells a browser's address.")
+    ] = "127.0.0.1",
     users: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Users, each with a token and quotas; TOML, see --new-user.")
     ] = None,
@@ -73,6 +77,13 @@ def serve(
         float,
         typer.Option(metavar="N", min=0, help="Requests a second of one user, and of one address; 0 is no limit."),
     ] = 50,
+    minutes: Annotated[int, typer.Option(min=0, help="Of one video's run; 0 is no limit.")] = 360,
+    gigabytes: Annotated[
+        int, typer.Option(min=0, help="Of memory, for the process that reads videos; 0 is as much as there is.")
+    ] = 0,
+    sandbox: Annotated[
+        bool, typer.Option(help="Give the process that reads videos no network and its own folders alone.")
+    ] = True,
     silence: Annotated[
         float, typer.Option(metavar="SECONDS", min=1, help="Without news of a job, until it is given up.")
     ] = 900,
@@ -86,8 +97,10 @@ def serve(
     require_web()
     from tubelet.apps.opening import load_model
     from tubelet.apps.web.jobs.queue import Jobs
+    from tubelet.apps.web.jobs.room import room_for
     from tubelet.apps.web.jobs.store import Store
     from tubelet.apps.web.limits import Limits
+    from tubelet.apps.web.sandbox import described
     from tubelet.apps.web.server import build
 
     limits = Limits(
@@ -97,17 +110,23 @@ def serve(
         kept=keep,
         requests_each=each,
         rate=rate,
+        minutes=minutes,
+        gigabytes=gigabytes,
         silence=silence,
     )
     access = choose_access(host, public, users)
+    check_proxy(proxy)
+    os.environ.pop(TOKEN, None)  # no other process needs it
     open_model = partial(load_model, device=device, engine=engine)
     with closing(listen(host, port)) as listener, closing(Store(data)) as store:
-        jobs = Jobs(store, limits, open_model, list(dict.fromkeys(model or ["default"])))
+        models = list(dict.fromkeys(model or ["default"]))
+        jobs = Jobs(store, limits, open_model, models, room_for(data, limits, models) if sandbox else None)
         with closing(jobs):
-            say("loading the model")
+            say(f"loading the model; what reads videos sees {described() if sandbox else 'all that you see'}")
             jobs.open()
             announce(host, listener, access)
-            run(build(jobs, access, addresses=addresses), listener, proxied=public is not None, ending=jobs.end_streams)
+            app = build(jobs, access, addresses=addresses)
+            run(app, listener, proxy=proxy if public else None, ending=jobs.end_streams)
 
 
 def require_web() -> None:
@@ -170,6 +189,16 @@ def _address(public: str) -> SplitResult:
     return parts
 
 
+def check_proxy(proxy: str) -> None:
+    """Raise InputError unless this is the address of one machine: whoever is believed can pretend to be anybody."""
+    from tubelet.core.errors import InputError
+
+    try:
+        ipaddress.ip_address(proxy)
+    except ValueError:
+        raise InputError(f"--proxy: expected an address such as 127.0.0.1, got {proxy[:60]!r}") from None
+
+
 def listen(host: str, port: int) -> socket.socket:
     """Open a listening socket; raises InputError if the port is taken or not allowed."""
     from tubelet.core.errors import InputError
@@ -202,20 +231,23 @@ def announce(host: str, listener: socket.socket, access: Access) -> None:
     sys.stdout.flush()
 
 
-def run(app: Any, listener: socket.socket, *, proxied: bool, ending: Callable[[], None]) -> None:
+def run(app: Any, listener: socket.socket, *, proxy: str | None, ending: Callable[[], None]) -> None:
     """Serve until Ctrl-C or SIGTERM. `ending` closes event streams that would block the exit."""
-    configured(app, proxied=proxied, ending=ending).run(sockets=[listener])
+    configured(app, proxy=proxy, ending=ending).run(sockets=[listener])
 
 
 def configured(
     app: Any,
     *,
-    proxied: bool = False,
+    proxy: str | None = None,
     ending: Callable[[], None] = lambda: None,
     patience: Patience | None = None,
     connections: int = MAX_CONNECTIONS,
 ) -> uvicorn.Server:
-    """Build a uvicorn server with our limits; `patience` is `limits.PATIENCE` by default."""
+    """Build a uvicorn server with our limits; `patience` is `limits.PATIENCE` by default.
+
+    A connection from the address `proxy` is believed when it tells scheme and address of a browser, no other one is.
+    """
     import uvicorn
 
     from tubelet.apps.web.connections import bounded
@@ -233,8 +265,8 @@ def configured(
         access_log=False,
         server_header=False,
         date_header=False,
-        proxy_headers=proxied,  # scheme and address of the browser, as a proxy on this machine tells them
-        forwarded_allow_ips="127.0.0.1",
+        proxy_headers=proxy is not None,
+        forwarded_allow_ips=proxy or "",
         limit_concurrency=connections,
         timeout_keep_alive=10,
         timeout_graceful_shutdown=2,

@@ -22,6 +22,7 @@ from tubelet.apps.web import exports, server
 from tubelet.apps.web.guard import Access
 from tubelet.apps.web.jobs import edited
 from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.room import room_for
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits
 from tubelet.formats import registry
@@ -43,7 +44,7 @@ class Served:
 
     def open(self) -> None:
         self.store = Store(self.root)
-        self.jobs = Jobs(self.store, Limits(), web_models.open_model, ["following"])
+        self.jobs = Jobs(self.store, Limits(), web_models.open_model, ["following"], room_for(self.root, Limits(), ()))
         self.jobs.open()
         self.client = TestClient(server.build(self.jobs, Access()), base_url="http://127.0.0.1")
 

@@ -14,6 +14,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -26,10 +27,12 @@ from starlette.testclient import TestClient
 import web_models
 from toy import moving_patches
 from tubelet.apps import cli
-from tubelet.apps.web import assets, server
+from tubelet.apps.web import assets, sandbox, server
 from tubelet.apps.web.guard import Access
+from tubelet.apps.web.jobs import tasks
 from tubelet.apps.web.jobs.queue import Jobs
-from tubelet.apps.web.jobs.store import Store
+from tubelet.apps.web.jobs.room import room_for
+from tubelet.apps.web.jobs.store import Film, Store, new_id
 from tubelet.apps.web.limits import Limits
 from tubelet.core import masks
 from tubelet.core.errors import InputError
@@ -46,7 +49,7 @@ class Served:
 
     def __init__(self, root: Path, limits: Limits = LIMITS) -> None:
         self.store = Store(root)
-        self.jobs = Jobs(self.store, limits, web_models.open_model, list(web_models.MODELS))
+        self.jobs = Jobs(self.store, limits, web_models.open_model, list(web_models.MODELS), room_for(root, limits, ()))
         self.jobs.open()
         self.client = TestClient(server.build(self.jobs, Access()), base_url="http://127.0.0.1")
 
@@ -441,7 +444,7 @@ def test_a_signal_ends_the_server_at_once_and_the_running_job_waits_for_the_next
     finally:
         ran.kill()
     assert ran.returncode == code
-    assert said.splitlines() == ["tubelet: loading the model", *told]
+    assert said.splitlines() == [f"tubelet: loading the model; what reads videos sees {sandbox.described()}", *told]
     store = Store(tmp_path / "data")
     assert [(left.id, left.state, left.attempts) for left in store.jobs()] == [(job, "queued", 0)]
     assert not any((tmp_path / "data" / "scratch").iterdir())
@@ -487,6 +490,45 @@ def test_a_worker_that_is_taken_down_fails_its_job_alone_and_leaves_nothing(serv
     assert (job["state"], "worker ended" in job["error"]) == ("failed", True)
     assert served.files() == before
     assert served.finish(served.submit(video))["state"] == "done"
+
+
+@pytest.mark.skipif(
+    not sandbox.landlock_version() or not sandbox.has_seccomp(), reason="this kernel has no Landlock or no seccomp"
+)
+def test_a_hostile_video_finds_no_network_and_no_file_but_the_servers(served: Served, patches: bytes) -> None:
+    job = served.finish(served.submit(served.upload(patches)["id"], "prying"))
+    assert dict(part.split(": ") for part in job["error"].split("; ")) == {
+        "socket": "PermissionError",
+        "reading /etc/shadow": "PermissionError",
+        "writing outside": "PermissionError",
+        "writing to /tmp": "PermissionError",
+        "signal": "PermissionError" if sandbox.landlock_version() >= 6 else "fine",
+        "a child's socket": "CalledProcessError",
+        "temporary file": "fine",
+    }
+
+
+def test_a_video_that_takes_longer_than_is_allowed_is_ended(tmp_path: Path, patches: bytes) -> None:
+    with closing(Store(tmp_path)) as store:
+        jobs = Jobs(store, Limits(minutes=1), lambda name: None, ["toy"])
+        jobs._current = tasks.Segmentation(store, store.add_job(add_film(store), "toy", None, None))
+        assert not jobs._is_overdue()
+        jobs._started -= 61
+        assert jobs._is_overdue()
+        jobs._replace_worker()
+        assert [job.error for job in store.jobs("failed")] == [
+            "this took longer than the 1 minutes that a video may take; its files are removed"
+        ]
+
+
+def add_film(store: Store) -> str:
+    film = Film(
+        id=new_id(), name="a.mp4", example=False, bytes=3, width=64, height=48, frames=6, seconds=0.6, playable=True,
+        webm=False, created=1.0,
+    )  # fmt: skip
+    with store.scratch() as folder:
+        store.add_video(film, folder)
+    return film.id
 
 
 def test_the_command_says_where_it_listens_and_ends_its_worker(

@@ -18,6 +18,7 @@ from toy import moving_patches
 from tubelet.apps.web import server
 from tubelet.apps.web.guard import Access
 from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.room import room_for
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits
 from tubelet.models import weights
@@ -25,6 +26,7 @@ from tubelet.models.weights.loading import BUNDLED
 from tubelet.video.writer import VideoWriter
 
 LENGTH, SIZE = 6, (48, 64)
+LIMITS = Limits(waiting=2)
 
 
 class Served:
@@ -37,7 +39,9 @@ class Served:
 
     def open(self) -> None:
         self.store = Store(self.root)
-        self.jobs = Jobs(self.store, Limits(waiting=2), web_models.open_model, ["following", "default"])
+        self.jobs = Jobs(
+            self.store, LIMITS, web_models.open_model, ["following", "default"], room_for(self.root, LIMITS, ())
+        )
         self.jobs.open()
         self.client = TestClient(server.build(self.jobs, Access()), base_url="http://127.0.0.1")
 

@@ -62,7 +62,8 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
         def work(tell: Callable[[Line], None]) -> Line:
             return {"state": _followed(jobs, results, job, wish, ends, address(request), tell, stop)}
 
-        return StreamingResponse(_lines(work, stops, id), media_type="application/x-ndjson")
+        unbuffered = {"X-Accel-Buffering": "no"}  # by a proxy
+        return StreamingResponse(_lines(work, stops, id), media_type="application/x-ndjson", headers=unbuffered)
 
     @app.delete("/api/jobs/{id}/follow", status_code=204)
     def stop(id: str) -> None:

@@ -40,6 +40,8 @@ class Limits:
     requests_each: int = 40  # at the same time, of one address; 0 is no limit
     rate: float = 50.0  # requests a second, of one user and of one address; 0 is no limit
     guesses: int = 10  # wrong tokens a minute, of one address; 0 is no limit
+    gigabytes: int = 0  # of memory, for the worker; 0 is as much as the machine has
+    minutes: int = 360  # of one video's run; 0 is no limit
     silence: float = 900.0  # seconds without progress after which a job fails
 
     @property

@@ -9,11 +9,11 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from contextlib import suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from tubelet.apps.web import sandbox
 from tubelet.apps.web.limits import MAX_SIDE
 from tubelet.core.errors import InputError
 
@@ -132,11 +132,15 @@ def _brand(container: Any) -> str:
     return str(container.metadata.get("major_brand", "")).strip()
 
 
-def _main(path: str, max_frames: str) -> None:
-    with suppress(ImportError, ValueError, OSError):
-        import resource
+def lock_up(path: Path) -> None:
+    """Let this process read one file and write none, without network."""
+    room = sandbox.Room(reads=[path], address_space=MEMORY, file_bytes=0, seconds=SECONDS)
+    sandbox.lock_up(room)
+    sandbox.deny_calls()
 
-        resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
+
+def _main(path: str, max_frames: str) -> None:
+    lock_up(Path(path))
     try:
         answer: dict[str, Any] = asdict(probe_here(Path(path), int(max_frames)))
     except InputError as error:

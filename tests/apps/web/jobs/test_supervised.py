@@ -19,8 +19,9 @@ import web_models
 from toy import moving_patches
 from tubelet.apps.web import server
 from tubelet.apps.web.guard import Access
-from tubelet.apps.web.jobs import supervised, tasks
-from tubelet.apps.web.jobs.queue import MAX_ERRANDS, Busy, Jobs
+from tubelet.apps.web.jobs import errands, supervised, tasks
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import Busy
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits
 from tubelet.core.errors import InputError
@@ -265,18 +266,18 @@ def test_an_address_cannot_take_all_errands(jobs: Jobs, asking: TestClient, monk
             jobs.ask({"do": "attend"}, WAIT, address)
 
     def waiting() -> int:
-        return len(jobs._errands)
+        return len(jobs._errands._waiting)
 
     until(lambda: jobs._ready.is_set())
     threads = []
-    for number, address in enumerate(["a"] * (MAX_ERRANDS // 2) + ["b"], start=1):
+    for number, address in enumerate(["a"] * (errands.MOST // 2) + ["b"], start=1):
         threads.append(threading.Thread(target=errand, args=(address,)))
         threads[-1].start()
         until(lambda number=number: waiting() == number)  # type: ignore[misc]
     with pytest.raises(Busy, match="you are waiting"):
         jobs.ask({"do": "attend"}, WAIT, "a")
     with jobs._lock:
-        jobs._fail_errands()
+        jobs._errands.fail()
     for thread in threads:
         thread.join(WAIT)
     until(lambda: waiting() == 0)

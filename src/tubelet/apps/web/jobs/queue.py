@@ -6,17 +6,17 @@ starts a new worker if there is none, writes changes that a full disk refused, a
 
 from __future__ import annotations
 
-import itertools
 import logging
 import shutil
 import threading
 import time
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
 from tubelet.apps.web.jobs import quotas, supervised
+from tubelet.apps.web.jobs.errands import Errands
 from tubelet.apps.web.jobs.own_models import MOST, OwnModel, check_name
 from tubelet.apps.web.jobs.refusals import Busy, Full
 from tubelet.apps.web.jobs.store import Film, Job, Store
@@ -24,11 +24,11 @@ from tubelet.apps.web.jobs.tasks import QueuedTask, Segmentation, Teaching
 from tubelet.apps.web.jobs.trainings import TrainingJob
 from tubelet.apps.web.jobs.worker import LoadModel, Message, Worker
 from tubelet.apps.web.limits import MEGABYTE, Limits
+from tubelet.apps.web.sandbox import Room
 from tubelet.apps.web.users import EVERYONE, User
 from tubelet.core.errors import InputError
 
 RETRY_AFTER = 20  # seconds after which a client may try again if the server is busy
-MAX_ERRANDS = 4  # at the same time
 MAX_FALSE_STARTS = 3  # workers in a row that ended while they loaded the models
 WATCH_EVERY = 0.5  # seconds
 SPARE_BYTES = MEGABYTE  # free on the disk before a job is started
@@ -55,27 +55,24 @@ class JobProgress:
     rate: float | None = None  # frames a second
 
 
-@dataclass(slots=True)
-class _Errand:
-    """A short task of the worker that a request waits for."""
-
-    address: str  # of the client that waits
-    hear: Callable[[Message], None]  # called with its progress
-    heard: float = field(default_factory=time.monotonic)  # when it last sent some
-    finished: threading.Event = field(default_factory=threading.Event)
-    answer: Message | None = None
-
-
 class Jobs:
     """Connects the server's requests with the store and the worker. Thread-safe."""
 
-    def __init__(self, store: Store, limits: Limits, open_model: LoadModel, models: Sequence[str]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        limits: Limits,
+        open_model: LoadModel,
+        models: Sequence[str],
+        room: Room | None = None,  # what the worker locks itself up in
+    ) -> None:
         self.store = store
         self.limits = limits
         self.models: list[Message] = []  # described by the worker
         self.waits_for_space = False  # whether the next job cannot start because the disk is full
         self._open_model = open_model
         self._names = models
+        self._room = room
         self._lock = threading.RLock()
 
         self._worker: Worker | None = None
@@ -83,7 +80,8 @@ class Jobs:
         self._refusal: str | None = None  # why it could not
         self._false_starts = 0
         self._last_message = time.monotonic()  # of the current job
-        self._silent = False  # whether the worker was killed because it sent nothing
+        self._started = time.monotonic()  # the current job
+        self._overdue: str | None = None  # why the worker was killed
 
         self._opened = False
         self._ending = False
@@ -95,8 +93,7 @@ class Jobs:
         self._cancelled: float | None = None  # when it was cancelled
         self._videos_to_remove: set[str] = set()  # at the end of the current job
 
-        self._errands: dict[str, _Errand] = {}
-        self._numbers = itertools.count()
+        self._errands = Errands(self._lock, lambda order: self._send(order), self._takes_errands, self._give_up_errand)
 
     def open(self) -> None:
         """Start the worker and wait until it has loaded the models. Raises InputError if it cannot."""
@@ -115,7 +112,7 @@ class Jobs:
             self._stop.set()
             worker = self._worker
             self._worker = None
-            self._fail_errands()
+            self._errands.fail()
             if worker is not None:
                 worker.kill()
             ended = self._put_back_current()
@@ -311,38 +308,11 @@ class Jobs:
     ) -> Message:
         """Have the worker do a short task and wait for its answer.
 
-        One address may wait for half of MAX_ERRANDS at the same time. `hear` is called with progress, if the task sends
-        any; it is cancelled when `stop` is set. Raises Busy if there are too many, InputError if the task fails or
-        sends nothing for `timeout` seconds.
+        One address may wait for half of errands.MOST at the same time. `hear` is called with progress, if the task
+        sends any; it is cancelled when `stop` is set. Raises Busy if there are too many, InputError if the task fails
+        or sends nothing for `timeout` seconds.
         """
-        with self._lock:
-            if len(self._errands) >= MAX_ERRANDS or self._worker is None or not self._ready.is_set():
-                raise Busy("busy: others are waiting for downloads; try again in a while")
-            same_address = sum(waiting.address == address for waiting in self._errands.values())
-            if same_address >= MAX_ERRANDS // 2:
-                raise Busy("busy: you are waiting for other downloads already; try again in a while")
-
-            key = f"errand {next(self._numbers)}"
-            waiting = _Errand(address=address, hear=hear)
-            self._errands[key] = waiting
-            self._send({**errand, "key": key})
-
-        while not waiting.finished.wait(WATCH_EVERY) and time.monotonic() - waiting.heard < timeout:
-            if stop is not None and stop.is_set():
-                self._send({"do": "cancel", "key": key})
-
-        with self._lock:
-            self._errands.pop(key, None)
-            if not waiting.finished.is_set():
-                self._send({"do": "cancel", "key": key})
-                if self._current is None and self._worker is not None:
-                    self._worker.kill()  # it may never return from this task
-        answer = waiting.answer
-        if answer is None:
-            raise InputError("this took too long and was given up")
-        if "error" in answer:
-            raise InputError(answer["error"])
-        return answer
+        return self._errands.ask(errand, timeout, address, hear, stop)
 
     def tell(self, message: Message) -> None:
         """Send the worker a message that it does not answer."""
@@ -378,8 +348,12 @@ class Jobs:
         if self._cancelled is not None:
             return self._current is not None and now - self._cancelled > self._current.grace
         is_working = self._current is not None or (self._opened and not self._ready.is_set())
-        self._silent = is_working and now - self._last_message > self.limits.silence
-        return self._silent
+        minutes = self.limits.minutes if self._current is not None and self._current.is_bounded else 0
+        if is_working and now - self._last_message > self.limits.silence:
+            self._overdue = SILENT
+        elif minutes and now - self._started > 60 * minutes:
+            self._overdue = f"this took longer than the {minutes} minutes that a video may take; its files are removed"
+        return self._overdue is not None
 
     def _start_worker(self) -> None:
         self._ready.clear()
@@ -393,7 +367,7 @@ class Jobs:
         with self._lock:
             self._last_message = time.monotonic()
             own = {model.name: str(self.store.models.path(model.id)) for model in self.store.models.all()}
-            worker = Worker(self._open_model, self._names, on_message, own)
+            worker = Worker(self._open_model, self._names, on_message, own, self._room)
             self._worker = worker
 
     def _send(self, message: Message) -> None:
@@ -413,21 +387,13 @@ class Jobs:
             self._start_next()
         elif message["say"] == "refused":
             self._refusal = message["error"]
-        elif message["key"] in self._errands:
-            self._on_errand_message(self._errands[message["key"]], message)
+        elif self._errands.on_message(message):
+            pass
         elif message["key"] == LOADING:
             self._on_model(message)
         elif self._current is not None and message["key"] == self._current.id:
             self._last_message = time.monotonic()  # not for errands: they go on while a job is stuck
             self._on_job_message(self._current, message)
-
-    def _on_errand_message(self, errand: _Errand, message: Message) -> None:
-        if message["say"] == "progress":
-            errand.heard = time.monotonic()
-            errand.hear(message)
-        else:
-            errand.answer = message
-            errand.finished.set()
 
     def _on_job_message(self, task: QueuedTask, message: Message) -> None:
         """Handle a message about the current task; an error here fails the task, so that the others can run."""
@@ -532,7 +498,8 @@ class Jobs:
         self._current = task
         self._progress = JobProgress()
         self._cancelled = None
-        self._last_message = time.monotonic()
+        self._started = time.monotonic()
+        self._last_message = self._started
         self._send(order)
 
     def _task(self, job: Job | TrainingJob) -> QueuedTask:
@@ -558,7 +525,7 @@ class Jobs:
             self._false_starts += 1
         self._worker = None
         self._ready.clear()
-        self._fail_errands()
+        self._errands.fail()
         if not self._opened:
             self._refusal = self._refusal or "the worker ended while it loaded the models"
             self._ready.set()
@@ -573,17 +540,20 @@ class Jobs:
         elif task is not None:
             log.warning("the worker ended in the middle of a job")
             task.clean()
-            task.fail(SILENT if self._silent else CRASHED)
+            task.fail(self._overdue or CRASHED)
             self._end_current(task)
 
-        self._silent = False
+        self._overdue = None
         if self._opened and self._false_starts < MAX_FALSE_STARTS:
             self._start_worker()
 
-    def _fail_errands(self) -> None:
-        for errand in self._errands.values():
-            errand.answer = {"error": "the worker ended meanwhile; try again"}
-            errand.finished.set()
+    def _takes_errands(self) -> bool:
+        return self._worker is not None and self._ready.is_set()
+
+    def _give_up_errand(self) -> None:
+        """Kill a worker that does nothing else: it may never return from an errand."""
+        if self._current is None and self._worker is not None:
+            self._worker.kill()
 
 
 def known(value: Known | None) -> Known:

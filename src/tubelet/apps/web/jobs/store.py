@@ -5,7 +5,7 @@
     DIR/videos/<id>/play.mp4        a copy for browsers, if they cannot play the source
     DIR/jobs/<id>/result.json.gz    what the page shows; downloads are stored beside it
     DIR/trainings/<id>/, DIR/models/<id>/   see trainings.py and own_models.py
-    DIR/scratch/                    unfinished files; emptied at every start
+    DIR/scratch/, DIR/temporary/    unfinished files, and what libraries of the worker put aside; emptied at every start
 
 Ids are random and made here: nothing that a browser sends becomes part of a path.
 """
@@ -33,6 +33,7 @@ from tubelet.core.errors import InputError
 
 JobState = Literal["queued", "running", "done", "failed"]
 MAX_ATTEMPTS = 2  # after a crash, so that a video which crashes the server is not tried for ever
+TEMPORARY = "temporary"
 DAY = 86400.0  # seconds
 ID = re.compile(r"[0-9a-f]{16}")  # what new_id returns; the name of a folder
 
@@ -87,7 +88,7 @@ class Store:
     def __init__(self, root: Path) -> None:
         self.root = root
         try:
-            for name in ("videos", "jobs", "trainings", "models", "scratch"):
+            for name in ("videos", "jobs", "trainings", "models", "scratch", TEMPORARY):
                 (root / name).mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
@@ -281,8 +282,9 @@ class Store:
 
     def clean_scratch(self) -> None:
         """Remove the unfinished files of a worker that was killed."""
-        shutil.rmtree(self.root / "scratch", ignore_errors=True)
-        (self.root / "scratch").mkdir(exist_ok=True)
+        for name in ("scratch", TEMPORARY):
+            shutil.rmtree(self.root / name, ignore_errors=True)
+            (self.root / name).mkdir(exist_ok=True)
 
     def _recover(self) -> None:
         """After a crash, queue interrupted jobs again and make the list and the folders agree."""

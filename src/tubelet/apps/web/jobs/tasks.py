@@ -41,6 +41,10 @@ class QueuedTask(Protocol):
     def grace(self) -> float:
         """Seconds that it has to stop after it was cancelled."""
 
+    @property
+    def is_bounded(self) -> bool:
+        """Whether it may take `Limits.minutes` at most."""
+
     def start(self) -> Message:
         """Mark it as running; returns the order for the worker. Raises OSError if the disk refuses."""
 
@@ -65,6 +69,8 @@ class QueuedTask(Protocol):
 
 class Segmentation:
     """A model's run over one video."""
+
+    is_bounded = True
 
     def __init__(self, store: Store, job: Job) -> None:
         self._store = store
@@ -128,6 +134,8 @@ class Segmentation:
 
 class Teaching:
     """A model that learns from results. Its files stay where it was stopped, so that it can go on."""
+
+    is_bounded = False  # its steps are
 
     def __init__(self, store: Store, training: TrainingJob, init: str) -> None:
         self._store = store

@@ -22,6 +22,7 @@ from tubelet.video.reader import TruncatedVideoWarning, open_video
 from tubelet.video.writer import VideoWriter
 
 PLAY = "play.mp4"
+NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 REPORT_EVERY = 0.1  # seconds
 
 Send = Callable[[dict[str, Any]], None]  # sends a message to the server
@@ -105,7 +106,7 @@ def line_of(error: BaseException, order: dict[str, Any]) -> str:
         for path in (order.get("source"), order.get("out"), order.get("folder")):
             line = line.replace(str(path), order.get("name", "video")) if path else line
         return " ".join(line.split())
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
+    if isinstance(error, MemoryError) or any(words in str(error).lower() for words in NO_MEMORY):
         return "there is not enough memory for this video"
     if isinstance(error, OSError):
         return f"the disk refused: {(error.strerror or 'unknown reason').lower()}"

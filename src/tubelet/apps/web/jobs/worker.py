@@ -18,7 +18,9 @@ from functools import partial
 from multiprocessing.connection import Connection
 from typing import Any
 
+from tubelet.apps.web import sandbox
 from tubelet.apps.web.jobs import supervised
+from tubelet.apps.web.sandbox import Room
 
 Message = dict[str, Any]
 LoadModel = Callable[[str], Any]
@@ -32,7 +34,8 @@ class Worker:
     """Starts the worker process and exchanges messages with it.
 
     `on_message` is called in a thread for each message from the worker, and with None when the process has ended. `own`
-    are files of further models by name; the worker does without those that cannot be loaded.
+    are files of further models by name; the worker does without those that cannot be loaded. It locks itself up in
+    `room`; after the first models are loaded it has no network.
     """
 
     def __init__(
@@ -41,13 +44,14 @@ class Worker:
         models: Sequence[str],
         on_message: Callable[[Message | None], None],
         own: Mapping[str, str],
+        room: Room | None = None,
     ) -> None:
         context = multiprocessing.get_context("spawn")
         self._connection, worker_connection = context.Pipe()
         self._send_lock = threading.Lock()
         self._on_message = on_message
 
-        arguments = (worker_connection, open_model, list(models), dict(own))
+        arguments = (worker_connection, open_model, list(models), dict(own), room)
         self._process = context.Process(target=_main, args=arguments, name="tubelet worker", daemon=True)
         self._process.start()
         worker_connection.close()
@@ -86,20 +90,25 @@ class Worker:
         return True
 
 
-def _main(connection: Connection, open_model: LoadModel, names: list[str], own: dict[str, str]) -> None:
+def _main(
+    connection: Connection, open_model: LoadModel, names: list[str], own: dict[str, str], room: Room | None
+) -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # sent to the whole group; the server decides when the worker ends
         signal.signal(number, signal.SIG_IGN)
-    _OrderLoop(connection, open_model, names, own).run()
+    _OrderLoop(connection, open_model, names, own, room).run()
 
 
 class _OrderLoop:
     """The worker's side: loads the models, then carries out orders."""
 
-    def __init__(self, connection: Connection, open_model: LoadModel, names: list[str], own: dict[str, str]) -> None:
+    def __init__(
+        self, connection: Connection, open_model: LoadModel, names: list[str], own: dict[str, str], room: Room | None
+    ) -> None:
         self._connection = connection
         self._open_model = open_model
         self._names = names
         self._own = own
+        self._room = room
         self._models: dict[str, Any] = {}
         self._send_lock = threading.Lock()
         self._orders: dict[str, queue.Queue[Message]] = {kind: queue.Queue() for kind in KINDS}
@@ -112,7 +121,11 @@ class _OrderLoop:
 
         self._cameras = Cameras()
         try:
+            if self._room is not None:
+                sandbox.lock_up(self._room)  # before a library starts threads, which would stay outside
             self._models = {name: self._open_model(name) for name in self._names}
+            if self._room is not None:
+                sandbox.deny_calls()
         except (TubeletError, OSError) as error:
             self._send({"say": "refused", "error": str(error)})
             return
