@@ -19,7 +19,7 @@ import web_models
 from toy import moving_patches
 from tubelet.apps.web import server
 from tubelet.apps.web.guard import Access
-from tubelet.apps.web.jobs import errands, supervised, tasks
+from tubelet.apps.web.jobs import errands, queue, supervised, tasks
 from tubelet.apps.web.jobs.queue import Jobs
 from tubelet.apps.web.jobs.refusals import Busy
 from tubelet.apps.web.jobs.store import Store
@@ -281,3 +281,24 @@ def test_an_address_cannot_take_all_errands(jobs: Jobs, asking: TestClient, monk
     for thread in threads:
         thread.join(WAIT)
     until(lambda: waiting() == 0)
+
+
+def test_after_some_workers_that_did_not_come_up_the_next_one_is_started_after_a_pause_and_not_never(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store(tmp_path)
+    jobs = Jobs(store, Limits(), web_models.open_model, ["toy"])
+    started: list[int] = []
+    monkeypatch.setattr(jobs, "_start_worker", lambda: started.append(1))
+    jobs._opened = True
+    for _ in range(queue.MAX_FALSE_STARTS):
+        jobs._on_worker_end()
+    jobs._replace_worker()
+    assert started == []
+    with pytest.raises(Busy, match="cannot be loaded now"):
+        jobs.check_room()
+
+    jobs._last_false_start -= queue.PAUSE
+    jobs._replace_worker()
+    assert started == [1]
+    store.close()

@@ -29,7 +29,8 @@ from tubelet.apps.web.users import EVERYONE, User
 from tubelet.core.errors import InputError
 
 RETRY_AFTER = 20  # seconds after which a client may try again if the server is busy
-MAX_FALSE_STARTS = 3  # workers in a row that ended while they loaded the models
+MAX_FALSE_STARTS = 3  # workers in a row that ended while they loaded the models; then there is a pause
+PAUSE = 60.0  # seconds before the next one is started: what ended them may have been another program's want of memory
 WATCH_EVERY = 0.5  # seconds
 SPARE_BYTES = MEGABYTE  # free on the disk before a job is started
 CRASHED = (
@@ -79,6 +80,7 @@ class Jobs:
         self._ready = threading.Event()  # the worker has loaded the models
         self._refusal: str | None = None  # why it could not
         self._false_starts = 0
+        self._last_false_start = 0.0
         self._last_message = time.monotonic()  # of the current job
         self._started = time.monotonic()  # the current job
         self._overdue: str | None = None  # why the worker was killed
@@ -247,7 +249,7 @@ class Jobs:
         quotas.check_day(user, self.store)
         quotas.check_bytes(user, self.store)
         if self._false_starts >= MAX_FALSE_STARTS:
-            raise Busy("the models cannot be loaded any more; whoever runs this server finds the reason in its log")
+            raise Busy("the models cannot be loaded now; whoever runs this server finds the reason in its log")
 
     def cancel(self, job: Job) -> None:
         """Remove a job and its files, whatever its state; a running one is stopped first. Its video stays."""
@@ -523,6 +525,7 @@ class Jobs:
         """Note that the worker has ended; the watchdog ends its job and starts another worker."""
         if self._opened and not self._ready.is_set():
             self._false_starts += 1
+            self._last_false_start = time.monotonic()
         self._worker = None
         self._ready.clear()
         self._errands.fail()
@@ -544,7 +547,8 @@ class Jobs:
             self._end_current(task)
 
         self._overdue = None
-        if self._opened and self._false_starts < MAX_FALSE_STARTS:
+        is_paused = self._false_starts >= MAX_FALSE_STARTS and time.monotonic() - self._last_false_start < PAUSE
+        if self._opened and not is_paused:
             self._start_worker()
 
     def _takes_errands(self) -> bool:
