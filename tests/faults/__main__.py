@@ -7,32 +7,33 @@ import os
 import sys
 import tempfile
 from collections import Counter
+from collections.abc import Iterator, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 os.environ["OMP_NUM_THREADS"] = "1"  # threads do not survive a fork
 os.environ["TUBELET_ENGINE"] = "torch"
 
-from faults.places import KINDS, Fault, Kind
+from faults.page import PageJob
+from faults.places import KINDS, Fault, Kind, places_of
 from faults.scenarios import SCENARIOS, Scenario, prepare, reference, try_fault
 
+ALL = (*SCENARIOS, PageJob("serve, a job", (), varying=("jobs.sqlite",)))
+CLUSTER = "batch --ray"
 LIMITS = (0, 1, 50, 200, 1_000, 4_000, 20_000)  # bytes at which files end
 
 
 def warm() -> None:
     """Import what commands import, once, so that every child has it."""
     import tubelet.apps.report.command
+    import tubelet.apps.web.jobs.tasks
+    import tubelet.apps.web.jobs.work
+    import tubelet.export.network
     import tubelet.inference.many.batch
     import tubelet.inference.predict
     import tubelet.models.weights
     import tubelet.recipes
     import tubelet.recipes.training  # noqa: F401
-
-
-def places_of(total: int, most: int) -> list[int]:
-    """At most `most` places, spread over all, with the first and the last."""
-    if total <= most:
-        return list(range(total))
-    return sorted({round(n * (total - 1) / (most - 1)) for n in range(most)})
 
 
 def faults_of(total: int, most: int) -> list[Fault]:
@@ -55,6 +56,22 @@ def measure(scenario: Scenario, root: Path, inputs: Path, most: int) -> tuple[Co
     return tried, wrong
 
 
+def rows(names: Sequence[str], root: Path, most: int) -> Iterator[tuple[str, Counter[str], list[str]]]:
+    """What was tried of each scenario, or of those with these names, and what was wrong."""
+    for scenario in ALL:
+        if not names or scenario.name in names:
+            yield scenario.name, *measure(scenario, root / scenario.name.replace(" ", "-"), root / "inputs", most)
+
+    if names and CLUSTER not in names:
+        return
+    if find_spec("ray") is None:
+        print(f"{CLUSTER}: the extra `ray` is not installed", file=sys.stderr)
+        return
+    from faults import cluster
+
+    yield from cluster.measure(root / "cluster", most)
+
+
 def main() -> int:
     """Print the table; the exit code is 1 if anything was wrong."""
     parser = argparse.ArgumentParser(prog="make faults")
@@ -63,17 +80,15 @@ def main() -> int:
     chosen = parser.parse_args()
 
     warm()
+    page = sys.stdout  # while there is a cluster, Ray's words go elsewhere
     print(f"| command | {' | '.join(KINDS)} | wrong |\n|---|{'--:|' * (len(KINDS) + 1)}")
     total: Counter[str] = Counter()
     failures: list[str] = []
     with tempfile.TemporaryDirectory() as name:
         prepare(Path(name) / "inputs")
-        for scenario in SCENARIOS:
-            if chosen.names and scenario.name not in chosen.names:
-                continue
-            root = Path(name) / scenario.name.replace(" ", "-")
-            tried, wrong = measure(scenario, root, Path(name) / "inputs", chosen.most)
-            print(f"| {scenario.name} | {' | '.join(str(tried[kind]) for kind in KINDS)} | {len(wrong)} |", flush=True)
+        for title, tried, wrong in rows(chosen.names, Path(name), chosen.most):
+            row = f"| {title} | {' | '.join(str(tried[kind]) for kind in KINDS)} | {len(wrong)} |"
+            print(row, file=page, flush=True)
             total += tried
             failures += wrong
     print(f"| all: {sum(total.values())} | {' | '.join(str(total[kind]) for kind in KINDS)} | {len(failures)} |")

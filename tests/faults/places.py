@@ -14,7 +14,8 @@ import resource
 import signal
 import sys
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -43,6 +44,13 @@ class Outcome:
     error: str  # what it wrote to stderr
     places: int  # of the places that it passed; 0 if it was killed
     reached: bool  # the fault happened
+
+
+def places_of(total: int, most: int) -> list[int]:
+    """At most `most` places, spread over all, with the first and the last."""
+    if total <= most:
+        return list(range(total))
+    return sorted({round(n * (total - 1) / (most - 1)) for n in range(most)})
 
 
 def run(command: Callable[[], int], folder: Path, fault: Fault) -> Outcome:
@@ -89,6 +97,19 @@ def _child(command: Callable[[], int], folder: Path, fault: Fault, errors: int, 
         os._exit(code)
 
 
+@contextmanager
+def watching(folder: Path, fault: Fault) -> Iterator[_Places]:
+    """Count the places of the block, one of which may fail or kill this process."""
+    fsync = os.fsync
+    places = _Places(folder.resolve(), fault)
+    sys.addaudithook(places.see)
+    try:
+        yield places
+    finally:
+        places.ended = True  # a hook stays for as long as its process
+        os.fsync = fsync
+
+
 class _Places:
     """Counts places below a folder, and lets one of them fail."""
 
@@ -97,6 +118,7 @@ class _Places:
         self.fault = fault
         self.seen = 0
         self.reached = False
+        self.ended = False
         fsync = os.fsync
 
         def synced(handle: int) -> None:
@@ -107,7 +129,7 @@ class _Places:
 
     def see(self, event: str, arguments: Sequence[Any]) -> None:
         """The audit hook."""
-        if not (event in CHANGES or (event == "open" and _writes(arguments))):
+        if self.ended or not (event in CHANGES or (event == "open" and _writes(arguments))):
             return
         path = arguments[0]
         if isinstance(path, str | bytes | os.PathLike) and os.path.abspath(os.fsdecode(path)).startswith(self.folder):

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 import json
+import re
 import shutil
 import tempfile
 import zipfile
@@ -24,7 +25,8 @@ from safetensors import safe_open
 from faults.places import Fault, Outcome, run
 from tubelet.apps.cli import call
 
-SCRATCH = (".partial", ".complete")
+SCRATCH = (".partial", ".complete", "scratch")  # the last is the page's folder
+PAGE_ID = re.compile(r"(?<=/)[0-9a-f]{16}(?=/)")
 Wrong = str  # what does not hold, in words
 
 
@@ -87,6 +89,8 @@ SCENARIOS = (
     Scenario("evaluate identity", ("evaluate", "identity", "set/instances.json", "result/predictions.json", "--sweep",
              "--curve", "curve.svg"), varying=("curve.svg",)),
     Scenario("evaluate model", EVALUATION, again=(*EVALUATION, "--resume"), codes=(1, 2)),
+    Scenario("table", ("table", "ifr/table3", "--runs", "runs", "--no-estimate", "--json", "table.json")),
+    Scenario("export", ("export", "default", "--out", "network.pt2", "--size", "64x64")),
     Scenario("submission", ("submission", "result/predictions.json", "--out", "results.zip")),
 )  # fmt: skip
 
@@ -144,8 +148,14 @@ def reference(scenario: Scenario, folder: Path, inputs: Path) -> tuple[dict[str,
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files below a folder, by their relative path."""
-    return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
+    """All files below a folder, by their relative path; ids of the page are random, and become numbers."""
+    found: dict[str, bytes] = {}
+    ids: dict[str, str] = {}
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            name = str(path.relative_to(folder))
+            found[PAGE_ID.sub(lambda id: ids.setdefault(id[0], f"id{len(ids)}"), name)] = path.read_bytes()
+    return found
 
 
 def _told_wrong(scenario: Scenario, outcome: Outcome, fault: Fault) -> Iterator[Wrong]:
@@ -189,6 +199,7 @@ def broken(name: str, data: bytes) -> str:
         ".jsonl": _lines,
         ".png": lambda data: Image.open(io.BytesIO(data)).load(),
         ".jpg": lambda data: Image.open(io.BytesIO(data)).load(),
+        ".pt2": lambda data: zipfile.ZipFile(io.BytesIO(data)).testzip(),
         ".zip": lambda data: zipfile.ZipFile(io.BytesIO(data)).testzip(),
         ".mp4": _decode,
         ".safetensors": _tensors,

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from faults.places import Fault, run
-from faults.scenarios import SCENARIOS, Scenario, broken, reference, try_fault
+from faults.places import Fault, run, watching
+from faults.scenarios import SCENARIOS, Scenario, broken, contents, reference, try_fault
 
 TESTS = Path(__file__).resolve().parents[1]
 QUICK = ("edit", "data split", "synth")
@@ -101,4 +101,26 @@ def test_what_looks_finished_is_read() -> None:
 
 def test_every_command_that_writes_is_tried() -> None:
     tried = {scenario.arguments[0] for scenario in SCENARIOS}
-    assert {"predict", "batch", "train", "edit", "data", "synth", "report", "evaluate", "submission"} <= tried
+    commands = "predict batch train edit data synth report evaluate submission table export"
+    assert set(commands.split()) <= tried
+
+
+def test_places_are_counted_and_fail_in_a_process_that_goes_on(tmp_path: Path) -> None:
+    def write() -> None:
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a").rmdir()
+
+    with watching(tmp_path, Fault()) as places:
+        write()
+    assert places.seen == 2
+    with watching(tmp_path, Fault("full", 0)), pytest.raises(OSError, match="No space left"):
+        write()
+    write()
+    assert places.seen == 2
+
+
+def test_ids_of_the_page_become_numbers(tmp_path: Path) -> None:
+    for name in ("jobs/00000000000000ff/a", "videos/00000000000000ff/b", "videos/00000000000000aa/b"):
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).touch()
+    assert sorted(contents(tmp_path)) == ["jobs/id0/a", "videos/id0/b", "videos/id1/b"]

@@ -276,6 +276,20 @@ def test_finished_videos_are_skipped(films: Path, tmp_path: Path, monkeypatch: p
     assert tree(tmp_path / "out") == before
 
 
+def test_a_count_of_tries_that_a_killed_process_left_behind_results_goes(films: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    (job,) = find_jobs([str(films / "a.mp4")], (), out)
+    segment_all([job], out, SETTINGS)
+    whole = tree(out)
+    for again in (
+        lambda: segment_all([job], out, SETTINGS),  # another worker of the same run
+        lambda: command.work([str(films / "a.mp4")], (), out, batch_models.open_toy, SETTINGS, ["cpu"]),
+    ):
+        (out / "a" / TRIES).write_bytes(b".")
+        again()
+        assert tree(out) == whole
+
+
 def test_other_settings_or_another_video_are_done_again_and_why_is_said(
     films: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

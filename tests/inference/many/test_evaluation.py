@@ -99,6 +99,18 @@ def test_a_kill_costs_one_video_and_changes_no_number(truth: Path, tmp_path: Pat
     assert tree(out) == tree(tmp_path / "whole")
 
 
+def test_counts_of_tries_of_runs_that_were_killed_go(truth: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    numbers = run(truth, out)
+    whole = tree(out)
+    paths = sorted((out / "videos").glob("*.json"))
+    paths[0].with_suffix(".tries").write_bytes(b".")  # killed when its video was finished
+    paths[1].with_suffix(".tries").write_bytes(b"...")
+    paths[1].unlink()
+    assert run(truth, out, resume=True) == numbers
+    assert tree(out) == whole
+
+
 def test_two_workers_of_which_one_is_killed_write_what_one_process_does(truth: Path, tmp_path: Path) -> None:
     (tmp_path / "fuses").mkdir()
     (tmp_path / "fuses" / "1").touch()

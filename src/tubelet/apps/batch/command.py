@@ -204,7 +204,7 @@ def work_through(
 
     finished, left = sort(jobs, out, settings, remote)
     segment = None if remote is None else remote.segment
-    for job in left:
+    for job in jobs:
         fresh(job, out)
 
     outcomes = list(finished)

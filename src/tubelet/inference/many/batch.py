@@ -244,6 +244,7 @@ def segment(model: Model, job: VideoJob, out: Path, settings: Settings) -> Video
     """
     finished = earlier(job, out, settings).outcome
     if finished is not None:
+        fresh(job, out)
         return replace(finished, status="done")
 
     folder = out / job.name
@@ -298,8 +299,9 @@ def line_of(error: Exception) -> str:
 
 
 def fresh(job: VideoJob, out: Path) -> None:
-    """Forget how often earlier runs have tried a video."""
-    (out / job.name / TRIES).unlink(missing_ok=True)
+    """Forget how often a video was tried: by earlier runs, or by a process that was killed when it had finished it."""
+    with suppress(OSError):  # what cannot be removed counts
+        (out / job.name / TRIES).unlink(missing_ok=True)
 
 
 def settle(settings: Settings) -> None:

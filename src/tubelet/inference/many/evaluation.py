@@ -16,6 +16,7 @@ from __future__ import annotations
 import re
 import warnings
 from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
@@ -91,6 +92,8 @@ def evaluate_jobs(
     described = settings.model_dump(mode="json", exclude={"video", "overlay", "counting"})
     begin(folder, described | {"truth": digest(Path(jobs[0].source))}, resume=resume)
 
+    for job in jobs:
+        _fresh(job, folder)
     left = [job for job in jobs if not path_of(job, folder).is_file()]
     failed = 0
     for outcome in outcomes_of(left):
@@ -184,7 +187,17 @@ def predict_for_evaluation(model: Model, job: VideoJob, folder: Path, settings: 
             video=job.title, folder=job.name, status="done", objects=len(known.tracks), frames=known.length
         )
 
-    return attempt(job, path.with_suffix(".tries"), make)
+    return attempt(job, _tries(job, folder), make)
+
+
+def _tries(job: VideoJob, folder: Path) -> Path:
+    return path_of(job, folder).with_suffix(".tries")
+
+
+def _fresh(job: VideoJob, folder: Path) -> None:
+    """Forget how often earlier runs have tried a video."""
+    with suppress(OSError):  # what cannot be removed counts
+        _tries(job, folder).unlink(missing_ok=True)
 
 
 def read_finished(jobs: Sequence[VideoJob], folder: Path) -> tuple[VideoSet, list[Prediction]]:
