@@ -113,6 +113,7 @@ def chromium(*arguments: str) -> Iterator[Browser]:
     playwright = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
     if CHROMIUM is None:
         pytest.skip("no Chromium on this machine")
+    playwright.expect.set_options(timeout=20_000)  # a busy machine shows the right thing late
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", *arguments])
         yield browser
@@ -148,4 +149,5 @@ def shoot(page: Page, name: str) -> None:
         page.screenshot(path=str(Path(SHOTS) / f"{name}.png"))
     if HAS_AXE:
         page.evaluate((files("axe_playwright_python") / "axe.min.js").read_text(encoding="utf-8"))
-        assert page.evaluate(VIOLATIONS) == [], name
+        violations = page.evaluate(VIOLATIONS)
+        assert not violations, f"{name}: {violations}"

@@ -211,11 +211,10 @@ def test_masks_boxes_and_labels_are_toggled_at_once(seen: Page) -> None:
 def test_an_object_is_followed_alone_by_click_and_by_digit(seen: Page) -> None:
     seen.keyboard.press("Home")
     at(seen, 0)
-    place = seen.locator(".stage").bounding_box()
+    stage = seen.locator(".stage")
+    place = stage.bounding_box()
     assert place is not None
-    seen.mouse.click(
-        place["x"] + place["width"] * 20 / 320, place["y"] + place["height"] * 30 / 180
-    )  # on the red patch
+    stage.click(position={"x": place["width"] * 20 / 320, "y": place["height"] * 30 / 180})  # on the red patch
     followed = seen.locator(".name[aria-pressed=true]")
     playwright.expect(followed).to_have_text("red0")
     shoot(seen, "followed")

@@ -23,6 +23,7 @@ class SharedView {
       el("button", { class: "toggle", "aria-pressed": "true", "data-name": name, textContent: text, onclick: () => this.set({ [name]: !this.stage.options[name] }) }));
     const transport = el("div", { class: "transport" }, this.play, this.time, el("div", { class: "toggles", role: "group", "aria-label": "Show" }, ...this.switches));
     this.element = el("div", { class: "watch" },
+      el("h1", { textContent: "A shared result" }),
       el("p", { class: "soft", textContent: `${result.width} × ${result.height} · ${count(result.length, "frame")}` }),
       this.stage.element, transport, this.timeline.element);
     this.element.style.setProperty("--ratio", result.width / result.height);
@@ -60,5 +61,5 @@ class SharedView {
 try {
   host.replaceChildren(new SharedView(new Result(await api.sharedResult(word))).element);
 } catch (error) {
-  host.replaceChildren(el("p", { class: "centre", textContent: error.message }));
+  host.replaceChildren(el("div", { class: "centre" }, el("h1", { textContent: "Nothing to show" }), el("p", { textContent: error.message })));
 }
