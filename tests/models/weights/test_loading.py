@@ -331,6 +331,24 @@ def test_a_class_that_both_know_keeps_what_was_learned_of_it() -> None:
     assert torch.equal(now[0], before[0])
 
 
+def test_classes_in_another_order_take_their_own_rows_along() -> None:
+    bundled = weights.load("default", device="cpu", engine="torch")
+    model = bundled.config.build(bundled.classes[::-1])
+    assert weights.start_from(model, "default") == []
+    for name, tensor in model.state_dict().items():
+        known = bundled.state_dict()[name]
+        assert torch.equal(tensor, known.flip(0) if name.startswith("detector.classes.") else known), name
+
+
+def test_a_head_with_a_background_is_not_taken_for_other_classes_of_the_same_number(
+    saved: Path, tiny: MaskTrackRCNN
+) -> None:
+    model = tiny.config.build(tuple(reversed(tiny.classes)))
+    fresh = weights.start_from(model, str(saved))
+    assert "detector.box_predictor.cls_score.weight" in fresh
+    assert "match.layers.0.weight" not in fresh
+
+
 @pytest.mark.parametrize("name", ["resnet18", "mobilenetv3_small_050"])
 def test_a_plain_backbone_fills_the_backbone(name: str, small_config: MaskTrackConfig, tmp_path: Path) -> None:
     torch.manual_seed(7)

@@ -30,7 +30,7 @@ from tubelet.core.untrusted.tensors import read_metadata
 from tubelet.engines.choice import use_engine
 from tubelet.engines.low_precision import convert_weights_once
 from tubelet.models.hub_segmenter.loading import is_segmenter, load_segmenter
-from tubelet.models.hub_segmenter.model import HubSegmenter
+from tubelet.models.hub_segmenter.model import HubSegmenter, HubSegmenterConfig
 from tubelet.models.mask2former.model import Mask2Former, Mask2FormerConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.tags.encoder import from_torchvision_video
@@ -386,7 +386,8 @@ def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone
             `torchvision/r2plus1d_18`, `torchvision/resnet50` and `torchvision/resnet101` are downloaded.
         parts: `backbone` takes the trunk alone, from any model with the same one.
 
-    A class that the source knows by the same name keeps what its class head has learned of it, whatever the others are.
+    A class that the source knows by the same name keeps what its class head has learned of it, whatever the others are
+    and in whatever order they come.
 
     Returns:
         The names of the tensors that keep their random values.
@@ -402,7 +403,7 @@ def start_from(model: nn.Module, source: str, *, parts: Literal["all", "backbone
 
     tensors = _resized_positions(_trunks(tensors) | tensors, target)
     if isinstance(model, AnyModel) and not source.startswith("torchvision/"):
-        tensors |= _shared_classes(tensors, target, _classes_of(find(source)), model.classes)
+        tensors = _for_classes(tensors, target, model, _classes_of(find(source)))
     if isinstance(model, VidEoMT):
         tensors = resized_vit(tensors, model.config.encoder)
     if parts == "backbone":
@@ -478,20 +479,38 @@ def _resized_positions(tensors: dict[str, Tensor], target: Mapping[str, Tensor])
     return tensors | {"mask.position": resized}
 
 
-def _shared_classes(
-    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], known: Sequence[str], classes: Sequence[str]
+def _for_classes(
+    tensors: Mapping[str, Tensor], target: Mapping[str, Tensor], model: AnyModel, known: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Heads of one row a class, for other classes than the file's, with its rows of those that both know."""
+    """The tensors as a model of other classes takes them, `known` being the file's; none are known of some files.
+
+    A head of one row a class gets the file's rows of the classes that both know. What else depends on the classes, such
+    as a head with a background, starts anew, also where the two have as many.
+    """
+    classes = model.classes
+    if not known or list(known) == list(classes):
+        return dict(tensors)
+
     rows = {row: known.index(name) for row, name in enumerate(classes) if name in known}
-    heads = {}
-    for key, tensor in tensors.items():
-        head = target.get(key)
-        if head is None or not rows or tensor.shape == head.shape:
-            continue
-        if (len(tensor), len(head)) == (len(known), len(classes)) and tensor.shape[1:] == head.shape[1:]:
-            heads[key] = head.clone()
-            heads[key][list(rows)] = tensor[list(rows.values())]
-    return heads
+    taken = dict(tensors)
+    for key in _named_by_classes(model, target) & tensors.keys():
+        tensor, head = tensors[key], target[key]
+        has_rows = (len(tensor), len(head)) == (len(known), len(classes)) and tensor.shape[1:] == head.shape[1:]
+        if has_rows and rows:
+            taken[key] = head.clone()
+            taken[key][list(rows)] = tensor[list(rows.values())]
+        else:
+            del taken[key]
+    return taken
+
+
+def _named_by_classes(model: AnyModel, target: Mapping[str, Tensor]) -> set[str]:
+    """The tensors that would have another shape if the model had one class more."""
+    config = model.config
+    assert not isinstance(config, HubSegmenterConfig), "such a model is never trained"
+    with torch.device("meta"), _Unfilled():
+        wider = config.build((*model.classes, "one more")).state_dict()
+    return {key for key, tensor in target.items() if wider[key].shape != tensor.shape}
 
 
 def _classes_of(path: Path) -> list[str]:
