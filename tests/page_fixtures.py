@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import threading
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -94,6 +95,7 @@ class _FileHandler(SimpleHTTPRequestHandler):
         with suppress(OSError):
             while True:
                 self.wfile.write(bytes(1 << 14))
+                time.sleep(0.01)  # it lasts minutes until it is too large
 
 
 @contextmanager

@@ -11,14 +11,14 @@ import ipaddress
 import socket
 import ssl
 import urllib.request
-from collections.abc import Iterator
 from typing import Any
 
 from tubelet.core.errors import InputError
 
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 _NAT64 = ipaddress.IPv6Network("64:ff9b::/96")  # of networks without IPv4: the last 32 bits are an IPv4 address
-_SITE_LOCAL = ipaddress.IPv6Network("fec0::/10")  # private networks of former times
+# private networks of former times, and IPv6 over IPv4 (6to4), which Python 3.12 calls public and 3.13 does not
+_OF_FORMER_TIMES = (ipaddress.IPv6Network("fec0::/10"), ipaddress.IPv6Network("2002::/16"))
 
 
 def is_public(address: str) -> bool:
@@ -30,23 +30,19 @@ def is_public(address: str) -> bool:
         (True, False, False)
     """
     ip = ipaddress.ip_address(address.partition("%")[0])
-    return ip not in _SITE_LOCAL and all(
-        meaning.is_global and not meaning.is_multicast and not meaning.is_reserved for meaning in _meanings(ip)
-    )
+    if any(ip in network for network in _OF_FORMER_TIMES):
+        return False
+    host = _meaning(ip)
+    return host.is_global and not host.is_multicast and not host.is_reserved
 
 
-def _meanings(ip: Address) -> Iterator[Address]:
-    """The address, or the IPv4 address that it stands for."""
+def _meaning(ip: Address) -> Address:
+    """The IPv4 address that an IPv6 address stands for, or the address itself."""
     if isinstance(ip, ipaddress.IPv4Address):
-        yield ip
-    elif ip.ipv4_mapped is not None:
-        yield ip.ipv4_mapped
-    elif ip in _NAT64:
-        yield ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
-    else:
-        yield ip
-        if ip.sixtofour is not None:
-            yield ip.sixtofour
+        return ip
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return ip.ipv4_mapped or ip
 
 
 def connect(host: str, port: int, timeout: float | None) -> socket.socket:
