@@ -45,7 +45,7 @@ export class Timeline {
   /** Two lines that are seen while editing: what was looked at, and the doubtful places. */
   guide() {
     const line = (name) => {
-      const bar = el("div", { class: "bar", role: "img" }), number = el("span", { class: "score" });
+      const bar = el("div", { class: "bar", role: "img", "aria-label": name }), number = el("span", { class: "score" });
       return { bar, number, element: el("div", { class: "ruler" }, el("span", { class: "what soft", textContent: name }), bar, number) };
     };
     this.looked = line("Seen");
