@@ -147,6 +147,9 @@ def test_presence_is_a_logistic_regression() -> None:
     odds = -1.0 + 0.5 * math.log(4) - 2.0 * math.log(3) + 3.0 * 0.9 + 0.25 * math.log(0.21) + 4.0 * 0.3
     found = presence(config, **{name: torch.tensor([value]) for name, value in given.items()})
     assert found.item() == pytest.approx(1 / (1 + math.exp(-odds)))
+    with torch.autocast("cpu", torch.bfloat16):
+        same = presence(config, **{name: torch.tensor([value]) for name, value in given.items()})
+    assert torch.equal(found, same)
 
 
 def test_what_is_detected_near_an_object_is_weighed_by_its_class_and_place() -> None:

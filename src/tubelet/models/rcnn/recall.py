@@ -169,7 +169,7 @@ def presence(
     """
     known = signs(agreement=agreement, gap=gap, sureness=sureness, near=near, overlap=overlap)
     weights = known.new_tensor([config.agreement, config.gap, config.sureness, config.near, config.overlap])
-    return (config.bias + known @ weights).sigmoid()
+    return (config.bias + (known * weights).sum(1)).sigmoid()  # a matrix product would be bfloat16 under autocast
 
 
 def signs(*, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, overlap: Tensor) -> Tensor:
@@ -186,7 +186,18 @@ def signs(*, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, ove
 
 
 def detected_near(memory: Memory, lost: Tensor, detections: Detections) -> tuple[Tensor, Tensor]:
-    """Return `near` and `overlap` of `presence` for the objects at these positions in memory, [L] each."""
+    """Return `near` and `overlap` of `presence` for the objects at these positions in memory, [L] each.
+
+    Example:
+        >>> from types import SimpleNamespace
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> from tubelet.models.rcnn.recall import detected_near
+        >>> box = torch.tensor([[0.0, 0.0, 8.0, 8.0]])
+        >>> memory = SimpleNamespace(boxes=box, labels=torch.tensor([1]))  # only these are read
+        >>> detections = Detections(boxes=box / 2, scores=torch.tensor([[0.0, 0.8]]))
+        >>> detected_near(memory, torch.tensor([0]), detections)
+        (tensor([0.2000]), tensor([0.2500]))
+    """
     if len(detections) == 0:
         none = torch.zeros(len(lost))
         return none, none
