@@ -118,7 +118,7 @@ class Following(Toy):
             return super().step(state, clip)
         label = state.labels[1]
         if self.classes[label] == "blue":
-            time.sleep(0.2)
+            time.sleep(0.3)
         scores = torch.eye(len(self.classes))[[label]]
         masks = self._soft(clip.frames)[[label]]
         return state, Tracks(ids=torch.tensor([1]), scores=scores, masks=masks, index=clip.index)

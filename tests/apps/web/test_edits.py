@@ -5,9 +5,8 @@ from __future__ import annotations
 import io
 import json
 import sqlite3
-import threading
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +23,7 @@ from tubelet.apps.web.jobs import edited
 from tubelet.apps.web.jobs.queue import Jobs
 from tubelet.apps.web.jobs.room import room_for
 from tubelet.apps.web.jobs.store import Store
+from tubelet.apps.web.jobs.worker import Message
 from tubelet.apps.web.limits import Limits
 from tubelet.formats import registry
 from tubelet.video.writer import VideoWriter
@@ -309,24 +309,42 @@ def test_following_ends_at_the_next_frame_drawn_by_hand(served: Served) -> None:
     assert [line["frame"] for line in progress] == [4]
 
 
-def test_what_was_found_until_it_is_stopped_is_the_edit(served: Served) -> None:
-    wish = {"revision": 0, "track": 1, "frame": 0, "ways": "on"}  # blue takes its time
-    stopping = threading.Timer(0.3, lambda: served.client.delete(f"/api/jobs/{served.job}/follow"))
-    stopping.start()
-    *progress, last = followed(served, **wish)
+@pytest.fixture
+def meanwhile(served: Served, monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]], None]:
+    """Have something done when the first mask of the object that is followed next has been found."""
+    ask = served.jobs.ask
+
+    def do(act: Callable[[], object]) -> None:
+        def asked(errand: Message, timeout: float, address: str, hear: Callable[[Message], None], stop: Any) -> Message:
+            acts = [act]
+
+            def heard(progress: Message) -> None:
+                hear(progress)
+                if acts:
+                    acts.pop()()
+
+            return ask(errand, timeout, address, heard, stop)
+
+        monkeypatch.setattr(served.jobs, "ask", asked)
+
+    return do
+
+
+def test_what_was_found_until_it_is_stopped_is_the_edit(served: Served, meanwhile: Any) -> None:
+    meanwhile(lambda: served.client.delete(f"/api/jobs/{served.job}/follow"))
+    *progress, last = followed(served, track=1, frame=0, ways="on")  # blue takes its time
     assert 0 < len(progress) < 7
     assert last["state"]["edits"] == [f"follow 1 in frames 0 to {progress[-1]['frame']}"]
 
 
-def test_two_objects_of_a_result_are_not_followed_at_once(served: Served) -> None:
+def test_two_objects_of_a_result_are_not_followed_at_once(served: Served, meanwhile: Any) -> None:
     refused: list[httpx.Response] = []
-    wish = {"revision": 0, "track": 0, "frame": 0}
-    path = f"/api/jobs/{served.job}/follow"
-    second = threading.Timer(0.3, lambda: refused.append(served.client.post(path, json=wish)))
-    second.start()
-    followed(served, track=1, frame=0, ways="on")
-    second.join()
-    assert "being followed already" in refused[0].json()["error"]
+    second = {"revision": 0, "track": 0, "frame": 0}
+    meanwhile(lambda: refused.append(served.client.post(f"/api/jobs/{served.job}/follow", json=second)))
+    followed(served, track=1, frame=0)
+    (answer,) = refused
+    assert (answer.status_code, "being followed already" in answer.json()["error"]) == (409, True)
+    meanwhile(lambda: None)
     assert followed(served, track=0, frame=0)[-1]["state"]["revision"] == 2
 
 
@@ -346,10 +364,9 @@ def test_what_cannot_be_followed_is_refused_in_one_line(served: Served, wish: di
     assert line in answer.json()["error"]
 
 
-def test_an_edit_in_the_meantime_is_not_overwritten(served: Served) -> None:
-    other = threading.Timer(0.3, lambda: served.send(kind="delete", track=1))
-    other.start()
-    *_, last = followed(served, track=1, frame=0, ways="on")
+def test_an_edit_in_the_meantime_is_not_overwritten(served: Served, meanwhile: Any) -> None:
+    meanwhile(lambda: served.send(kind="delete", track=1))
+    *_, last = followed(served, track=1, frame=0)
     assert "changed in another tab" in last["error"]
     assert served.state["edits"] == ["delete 1"]
 
