@@ -6,15 +6,18 @@ First the networks alone, for a frame of the demo video and 1, 5 and 10 objects,
 twice up to the third. Then `predict`, without drawing, on the demo video and on each VIDEO, and how
 many identities each engine finds. Torch computes in bfloat16 if the processor does, as `load` has it;
 the engines have exported their graphs before. Ratios are torch's time over the engine's, the median
-of the turns (A B A B), in processor time.
+of the turns (A B A B), in processor time. Last the whole, with the overlay video and all other files:
+frames a second by the clock, with all threads of this machine; that needs a quiet one.
 """
 
 from __future__ import annotations
 
 import argparse
 import statistics
+import tempfile
 from collections.abc import Callable, Sequence
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,6 +53,27 @@ def main() -> None:
         report(f"predict, {video.id}, a frame", calls, arguments.turns, 1, len(video))
         identities = [str(len(tubelet.predict(model, video))) for model in models]
         print(f"{'    identities':36}" + "".join(f"{count:>12}" for count in identities))
+
+    if arguments.threads > 1:
+        print(f"\n{'frames a second, with film':36}" + "".join(f"{name:>12}" for name in names))
+        for path in [str(VIDEO), *arguments.videos]:
+            report_rates(models, open_video(path), arguments.turns)
+
+
+def report_rates(models: Sequence[Any], video: tubelet.Video, turns: int) -> None:
+    """Predict and save a whole video in turns, and print frames a second by the clock and the ratios to the first."""
+    calls = [partial(whole, model, video) for model in models]
+    costs = take_turns(calls, turns)
+    seconds = [statistics.median(c.clock for c in cost.costs) for cost in costs]
+    pairs = [zip(costs[0].costs, cost.costs, strict=True) for cost in costs[1:]]
+    ratios = ", ".join(f"{statistics.median(a.clock / b.clock for a, b in pair):.2f}" for pair in pairs)
+    print(f"{video.id:36}" + "".join(f"{len(video) / s:12.1f}" for s in seconds) + f"   {ratios}", flush=True)
+
+
+def whole(model: Any, video: tubelet.Video) -> None:
+    """What `tubelet predict` does: find the objects, write the results and the overlay video."""
+    with tempfile.TemporaryDirectory() as folder:
+        tubelet.predict(model, video).save(Path(folder) / "results")
 
 
 def report(what: str, calls: Sequence[Callable[[], Any]], turns: int, repeats: int, frames: int = 1) -> None:

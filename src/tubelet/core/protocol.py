@@ -6,7 +6,7 @@ Anything that has them can be trained, run on videos and evaluated by tubelet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -73,6 +73,7 @@ class Traits(Config):
     attention: bool = False  # the model is an Attentive: it can return its attention weights
     guided: bool = False  # the model is a Guided: it follows objects that are given
     resizable: bool = False  # the model is a Resizable: it supports test-time augmentation
+    staged: bool = False  # the model is a Staged: the first part of a step can be computed ahead
 
 
 @runtime_checkable
@@ -171,6 +172,28 @@ class Guided(VideoSegmenter[State], Protocol[State]):
         Returns:
             The state. With a fresh one, the objects have the ids 1, 2, ... of their order.
         """
+        ...
+
+
+@runtime_checkable
+class Staged(VideoSegmenter[State], Protocol[State]):
+    """A model whose `step` starts with work that needs no state; it sets `traits.staged`.
+
+    So that work can be done for the next clip in a thread, while the current one is finished:
+    `step(state, clip)` equals `finish(state, clip, prepare(clip))`.
+    """
+
+    @property
+    def worth_preparing(self) -> bool:
+        """Whether it saves time on several cores, as it does where not all of it uses them all."""
+        ...
+
+    def prepare(self, clip: Clip) -> Any:
+        """Compute what does not depend on the state."""
+        ...
+
+    def finish(self, state: State, clip: Clip, prepared: Any) -> tuple[State, Tracks]:
+        """Predict the objects in the clip's key frames from what `prepare` has computed of it."""
         ...
 
 

@@ -59,9 +59,11 @@ def use_engine(graphs: Sequence[Graph], name: str, precision: torch.dtype, devic
         names = [name] if name != "torch" else []
         _check_possible(name, graphs, device)
 
+    cores = torch.get_num_threads()
     for graph in graphs:
-        engines = [_ENGINES[known](precision, torch.get_num_threads()) for known in names]
-        graph.engine = Execution(graph, engines, precision, fallback=name == "auto") if engines else None
+        engines = [_ENGINES[known](precision, 1 if graph.rows else cores) for known in names]
+        execution = Execution(graph, engines, precision, fallback=name == "auto", at_once=cores)
+        graph.engine = execution if engines else None
 
 
 def chosen(name: str) -> str:

@@ -6,6 +6,7 @@ import logging
 import threading
 from collections.abc import Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -14,6 +15,7 @@ from torch import Tensor
 from tubelet.core.errors import EngineError, TubeletError
 from tubelet.engines.engine import TOLERANCE, Engine, difference
 from tubelet.engines.graph import Function, Graph, Shape, Tensors
+from tubelet.engines.rows import RowsInParallel
 from tubelet.engines.store import export, location
 
 MOST = 16  # compiled shapes of a graph
@@ -31,15 +33,25 @@ class Execution:
         precision: Of the layers, torch.float32 or torch.bfloat16.
         fallback: Whether torch computes the graph if no engine can. Otherwise a call raises
             EngineError.
+        at_once: Number of shares of the rows to compute at a time, if the graph has rows.
     """
 
     on_torch = False
 
-    def __init__(self, graph: Graph, engines: Sequence[Engine], precision: torch.dtype, *, fallback: bool) -> None:
+    def __init__(
+        self,
+        graph: Graph,
+        engines: Sequence[Engine],
+        precision: torch.dtype,
+        *,
+        fallback: bool,
+        at_once: int = 1,
+    ) -> None:
         self.graph = graph
         self.engines = engines
         self.precision = precision
         self.fallback = fallback
+        self.at_once = at_once if graph.rows else 1
         self._compiled: dict[tuple[Shape, ...], Function] = {}
         self._lock = threading.Lock()  # threads of a server share a model, and a request is one thread's
 
@@ -82,9 +94,13 @@ class Execution:
         path = location(self.graph, shapes)
         if path.is_file():
             with suppress(EngineError):
-                return self._checked(engine, engine.compile(path, shapes), inputs)
+                return self._checked(engine, self._read(engine, path, shapes), inputs)
         export(self.graph, shapes)
-        return self._checked(engine, engine.compile(path, shapes), inputs)
+        return self._checked(engine, self._read(engine, path, shapes), inputs)
+
+    def _read(self, engine: Engine, path: Path, shapes: tuple[Shape, ...]) -> Function:
+        functions = [engine.compile(path, shapes) for _ in range(self.at_once)]
+        return functions[0] if len(functions) == 1 else RowsInParallel(functions)
 
     def _checked(self, engine: Engine, compiled: Function, inputs: Tensors) -> Function:
         """Return the compiled graph. Raises EngineError if it differs from torch on these inputs."""

@@ -37,6 +37,7 @@ class OpenVino:
             "INFERENCE_NUM_THREADS": self.threads,
             "NUM_STREAMS": 1,
             "PERFORMANCE_HINT": "LATENCY",
+            "ENABLE_CPU_PINNING": False,  # or all that run at the same time would share the first cores
         }
         try:
             model = core.read_model(path)

@@ -10,6 +10,18 @@ import torch
 from tubelet.engines.graph import Graph
 
 
+def is_by_engine(graph: Graph) -> bool:
+    """Return whether an engine with threads of its own computes the graph.
+
+    Example:
+        >>> from tubelet.engines.graph import Graph
+        >>> from tubelet.engines.threads import is_by_engine
+        >>> is_by_engine(Graph("nothing", torch.nn.Identity(), lambda x: (x,)))
+        False
+    """
+    return graph.engine is not None and not graph.engine.on_torch
+
+
 @contextmanager
 def torch_on_one_thread(graphs: Sequence[Graph]) -> Iterator[None]:
     """Let torch compute on one thread in this block, if an engine computes any of the graphs.
@@ -23,10 +35,26 @@ def torch_on_one_thread(graphs: Sequence[Graph]) -> Iterator[None]:
         ...     torch.zeros(2).sum()
         tensor(0.)
     """
-    if all(graph.engine is None or graph.engine.on_torch for graph in graphs):
+    if not any(map(is_by_engine, graphs)):
         yield
         return
 
+    with one_thread_here():
+        yield
+
+
+@contextmanager
+def one_thread_here() -> Iterator[None]:
+    """Let what this thread does with torch use one core in this block.
+
+    Torch has one such number for each of the program's threads.
+
+    Example:
+        >>> from tubelet.engines.threads import one_thread_here
+        >>> with one_thread_here():
+        ...     torch.get_num_threads()
+        1
+    """
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -41,3 +41,12 @@ def device_of(model: object) -> torch.device:
     """
     parameter = next(model.parameters(), None) if isinstance(model, nn.Module) else None
     return torch.device("cpu") if parameter is None else parameter.device
+
+
+def is_training(model: object) -> bool:
+    """Whether the model is in training mode.
+
+    >>> is_training(nn.Linear(2, 2))
+    True
+    """
+    return isinstance(model, nn.Module) and model.training

@@ -20,11 +20,12 @@ from tubelet.core.protocol import VideoSegmenter, Window, check_model, check_win
 from tubelet.core.types import Clip, Frame, Tracks, Video
 from tubelet.formats.frame_lines import FrameRecord, frame_lines_path
 from tubelet.inference.duplicates import without_duplicates
-from tubelet.inference.modes import device_of, evaluating
+from tubelet.inference.modes import evaluating
 from tubelet.inference.progress import progress_bar
 from tubelet.inference.reading import ShownFrame, WindowStep, listen, read
 from tubelet.inference.results import ProgressCallback, VideoPrediction
 from tubelet.inference.selection import Selection, selection_of
+from tubelet.inference.staging import ReadyStep, steps_ahead, steps_of
 from tubelet.inference.stitch import Finished, Stitcher
 from tubelet.inference.tallies import Ledger, Tallies
 from tubelet.inference.test_time_augmentation import several
@@ -120,7 +121,8 @@ def predict(
     model = several(model, views)
     video = open_video(source, start=start, end=end, every=every)
     window = window or model.window
-    steps = read(decoded_ahead(video), window, ShotConfig() if cuts else None)
+    windows = read(decoded_ahead(video), window, ShotConfig() if cuts else None)
+    steps = steps_ahead(model, windows) if window.length == 1 else steps_of(model, windows)
 
     record = None if lines is None else FrameRecord(lines, video.id, video.size, len(video), names)
     ledger = Ledger(record, model.traits.vote)
@@ -211,8 +213,8 @@ def stream(
         raise ConfigError("this window reads the whole video before its first result: use predict, or a bounded length")
 
     part = _Part(start, end, every)
-    steps = _steps(source, window, ShotConfig() if cuts else None, part)
-    return _frames(model, steps, _Shown(threshold, unknown, selection))
+    windows = _windows(source, window, ShotConfig() if cuts else None, part)
+    return _frames(model, steps_of(model, windows), _Shown(threshold, unknown, selection))
 
 
 class _Shown(NamedTuple):
@@ -231,7 +233,7 @@ class _Part(NamedTuple):
     every: int
 
 
-def _steps(source: Source, window: Window, cuts: ShotConfig | None, part: _Part) -> Iterator[WindowStep]:
+def _windows(source: Source, window: Window, cuts: ShotConfig | None, part: _Part) -> Iterator[WindowStep]:
     """The windows of any source; a camera, a stream or a generator has no length and no frames elsewhere."""
     if isinstance(source, int | str) and is_live(source):
         source = open_lasting(source)
@@ -264,22 +266,21 @@ class _WindowResult(NamedTuple):
     finished: Iterator[Finished]
 
 
-def _run(model: Model, steps: Iterator[WindowStep]) -> Iterator[_WindowResult]:
+def _run(model: Model, steps: Iterator[ReadyStep]) -> Iterator[_WindowResult]:
     """The loop: window after window through the model."""
     state = model.start()
-    device = device_of(model)
     stitcher: Stitcher | None = None
-    for step in steps:
-        stitcher = stitcher or Stitcher(step.clip.size, model.traits.average)
+    for window, finish in steps:
+        stitcher = stitcher or Stitcher(window.clip.size, model.traits.average)
         with evaluating(model):
-            state, tracks = model.step(state, step.clip.to(device))
-        stitcher.add(_checked(tracks, step.clip))
-        yield _WindowResult(step, tracks, stitcher.release(step.settled))
+            state, tracks = finish(state)
+        stitcher.add(_checked(tracks, window.clip))
+        yield _WindowResult(window, tracks, stitcher.release(window.settled))
     if stitcher is not None:
         yield _WindowResult(None, None, stitcher.rest())
 
 
-def _frames(model: Model, steps: Iterator[WindowStep], shown: _Shown) -> Iterator[Frame]:
+def _frames(model: Model, steps: Iterator[ReadyStep], shown: _Shown) -> Iterator[Frame]:
     """Yield finished frames with the chosen tracks whose mean score so far reaches the threshold."""
     tallies = Tallies()
     pictures: dict[int, ShownFrame] = {}  # of frames that are not finished yet

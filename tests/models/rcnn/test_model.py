@@ -11,11 +11,12 @@ import torch
 from torch import nn
 
 from tubelet.core.errors import ConfigError
-from tubelet.core.protocol import VideoSegmenter, Window
+from tubelet.core.protocol import Staged, VideoSegmenter, Window
 from tubelet.core.types import Clip, Losses
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
 from tubelet.models.rcnn.targets import targets_of
+from tubelet.recipes.small import RECIPES
 
 Build = Callable[..., MaskTrackRCNN]
 MakeClip = Callable[..., Clip]
@@ -273,3 +274,42 @@ def test_the_mask_loss_reads_the_channel_of_the_objects_class(build: Build, make
     grad = model.mask.logits.weight.grad
     assert grad is not None
     assert [bool(channel.any()) for channel in grad] == [False, False, True, False]  # background, dog, cat, car
+
+
+# inference in two parts
+
+
+@pytest.mark.parametrize(
+    "system", ["small/masktrack", "small/sta", "small/objprop", "small/compfeat", "small/objprop-affinity"]
+)
+def test_a_step_is_what_finish_makes_of_what_was_prepared(system: str) -> None:
+    torch.manual_seed(0)
+    model = RECIPES[system].model.build(("dog", "cat")).eval()
+    assert isinstance(model, Staged)
+    frames = torch.randint(0, 256, (6, 3, 64, 96), dtype=torch.uint8)
+
+    def clip(*numbers: int, context: Sequence[int] = ()) -> Clip:
+        key = torch.tensor([n not in context for n in numbers])
+        return Clip(frames=frames[list(numbers)], index=torch.tensor(numbers), key=key)
+
+    clips = [clip(0, 1), clip(1, 2), clip(3), clip(0, 4, 5, context=[0])]  # overlaps, and one with a support frame
+    with torch.inference_mode():
+        prepared = [model.prepare(c) for c in clips]  # all of them before the first step
+        whole = parts = model.start()
+        for number, c in enumerate(clips):
+            whole, tracks = model.step(whole, c)
+            parts, again = model.finish(parts, c, prepared[number])
+            assert torch.equal(tracks.index, again.index)
+            assert torch.equal(tracks.ids, again.ids)
+            torch.testing.assert_close(tracks.scores, again.scores)  # a frame alone, or in a batch
+            torch.testing.assert_close(tracks.masks, again.masks)
+        assert len(tracks) > 0
+
+
+def test_a_clip_without_key_frames_needs_no_preparation(build: Build) -> None:
+    model = build().eval()
+    empty = Clip(
+        frames=torch.zeros(1, 3, 64, 96, dtype=torch.uint8), index=torch.tensor([0]), key=torch.tensor([False])
+    )
+    assert model.prepare(empty) is None
+    assert len(model.finish(model.start(), empty, None)[1].index) == 0

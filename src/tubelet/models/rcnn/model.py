@@ -8,7 +8,9 @@ the host of the R-CNN family: other papers plug into its sockets. Their interfac
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import torch
@@ -19,7 +21,7 @@ from tubelet.core.config import Config
 from tubelet.core.protocol import Glance, Traits, Window, check_clips
 from tubelet.core.types import Clip, Losses, Tracks
 from tubelet.engines.graph import Graph
-from tubelet.engines.threads import torch_on_one_thread
+from tubelet.engines.threads import is_by_engine, torch_on_one_thread
 from tubelet.models.inputs import Images
 from tubelet.models.rcnn.context import Context, FrameFeatures
 from tubelet.models.rcnn.detectors import nanodet, ssdlite  # noqa: F401 (register detectors, by `kind`)
@@ -103,6 +105,15 @@ class MaskTrackConfig(Config):
         return MaskTrackRCNN(self, classes)
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Prepared:
+    """What a step computes of its key frames before it looks into the memory."""
+
+    images: Images
+    features: Features  # without attention
+    detections: list[Detections] | None  # of each frame; None where attention refines the maps first
+
+
 class MaskTrackRCNN(nn.Module):
     """A VideoSegmenter: detects objects in every frame, then matches them with its memory."""
 
@@ -127,7 +138,9 @@ class MaskTrackRCNN(nn.Module):
 
         plugs = (self.neck, self.regions, self.match, self.propagation)
         attention = any(plug is not None and plug.has_glances for plug in plugs)
-        self.traits = Traits(vote=config.vote, min_frames=config.min_frames, attention=attention, guided=True)
+        self.traits = Traits(
+            vote=config.vote, min_frames=config.min_frames, attention=attention, guided=True, staged=True
+        )
 
     @property
     def regions(self) -> RegionsPlug | None:
@@ -198,34 +211,66 @@ class MaskTrackRCNN(nn.Module):
 
         Key frames up to the last frame in memory are skipped.
         """
-        new = clip.at(clip.key & (clip.index > state.time))
-        frames = new.frames
-        index = new.index
+        new = clip.at(~clip.key | (clip.index > state.time))
+        return self.finish(state, new, self.prepare(new))
+
+    @property
+    def worth_preparing(self) -> bool:
+        """Whether an engine computes the networks: torch alone keeps all cores busy."""
+        return any(map(is_by_engine, self.graphs()))
+
+    def prepare(self, clip: Clip) -> Prepared | None:
+        """Compute the pyramids of the clip's key frames and, unless attention refines them, their detections.
+
+        None if it has no key frames.
+        """
+        frames = clip.frames[clip.key]
         if len(frames) == 0:
+            return None
+
+        with self._computing(frames.device):
+            images = self.detector.config.input.prepare([frames])
+            features = self.detector.extract(images)
+            detections = None
+            if self.neck is None and self.regions is None:
+                detections = [self.detector.detect(features.at(t), images.at(t))[0] for t in range(len(frames))]
+        return Prepared(images=images, features=features, detections=detections)
+
+    def finish(self, state: Memory, clip: Clip, prepared: Prepared | None) -> tuple[Memory, Tracks]:
+        """Find the objects of the clip's key frames in what `prepare` returned for this clip."""
+        key = clip.at(clip.key)
+        new = [t for t, number in enumerate(key.index.tolist()) if number > state.time]
+        index = key.index[new]
+        if prepared is None or not new:
             return state, Tracks.empty(index, len(self.classes), clip.size)
 
-        bf16 = self.precision == torch.bfloat16
-        autocast = torch.autocast(frames.device.type, torch.bfloat16, enabled=bf16)
-        with torch_on_one_thread(self.graphs()), autocast:
-            images = self.detector.config.input.prepare([frames])
+        images = prepared.images
+        with self._computing(clip.frames.device):
             state = entered(resized(state, images.sizes[0]), clip.shot, int(index[0]))
             has_supports = self._reads_supports and not bool(clip.key.all())
             if has_supports:
                 state = self._with_supports(state, clip)
 
-            raw = self.detector.extract(images)
             objects = []
-            for t in range(len(index)):
+            for t in new:
                 state, frame_objects = self._step_frame(
                     state,
-                    raw.at(t),
+                    prepared.features.at(t),
                     images.at(t),
-                    frames[t],
-                    int(index[t]),
+                    key.frames[t],
+                    int(key.index[t]),
+                    None if prepared.detections is None else prepared.detections[t],
                     store=not has_supports,
                 )
                 objects.append(frame_objects)
         return state, tracks_of(objects, index, len(self.classes))
+
+    @contextmanager
+    def _computing(self, device: torch.device) -> Iterator[None]:
+        """Compute in this block as inference does: in the model's precision, beside an engine's threads."""
+        bf16 = self.precision == torch.bfloat16
+        with torch_on_one_thread(self.graphs()), torch.autocast(device.type, torch.bfloat16, enabled=bf16):
+            yield
 
     def introduce(self, state: Memory, clip: Clip, objects: Tracks) -> Memory:
         """Return the memory after a frame whose objects are given: a later `step` follows them.
@@ -267,12 +312,21 @@ class MaskTrackRCNN(nn.Module):
         return state, View(detector=self.detector, features=features, frame=frame, scale=image.scales[0])
 
     def _step_frame(
-        self, state: Memory, raw: Features, image: Images, frame: Tensor, time: int, *, store: bool
+        self,
+        state: Memory,
+        raw: Features,
+        image: Images,
+        frame: Tensor,
+        time: int,
+        detections: Detections | None,
+        *,
+        store: bool,
     ) -> tuple[Memory, Objects]:
         """Find the objects of one frame; `store` its raw maps for attention of later frames."""
         state, view = self._view(state, raw, image, frame, time, store=store)
 
-        (detections,) = self.detector.detect(view.features, image)
+        if detections is None:
+            (detections,) = self.detector.detect(view.features, image)
         state, ids, detections, search = self._identify(state, view, detections, time)
         state, objects = self._segment(state, view, ids, detections, search)
 
