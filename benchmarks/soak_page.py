@@ -7,7 +7,8 @@ process of its own on this machine. Now and then the worker is killed. At the en
 must come to its end. Printed: requests by status, errors by kind, jobs by how they ended, the server's memory.
 
 A refusal that the server explains (409, 422, 429, 503, 507) is an answer; any other status of 400 and more, a
-connection that breaks off, and a job that never ends is wrong. The bundled model is used, and clips are made here.
+connection that breaks off, and a job that never ends is wrong. A user who did not wait for an answer is counted, and
+not wrong: how long that takes depends on the machine. The bundled model is used, and clips are made here.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections import Counter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -34,9 +36,21 @@ from tubelet.video.writer import VideoWriter
 SIZE = (90, 160)
 LENGTHS = (6, 12, 40)  # frames
 EXPLAINED = (409, 422, 429, 503, 507)
-SETTLING = 300.0  # seconds that the jobs have to end
+PATIENCE = 120.0  # seconds that a user waits for an answer
+SETTLING = 300.0  # seconds after which a job must end, while no more are asked for
 MEMORY_EVERY = 5.0  # seconds
 KILL_EVERY = 45.0  # seconds
+
+
+@dataclass(frozen=True)
+class Sample:
+    """What the server has at one time."""
+
+    seconds: float  # since the start
+    server: float  # MB
+    worker: float  # MB
+    files: int  # that the server has open, sockets too
+    threads: int  # of the server
 
 
 class Figures:
@@ -46,21 +60,39 @@ class Figures:
         self._lock = threading.Lock()
         self.statuses: Counter[str] = Counter()
         self.wrong: Counter[str] = Counter()
+        self.impatient = 0  # requests without an answer in time
         self.jobs: Counter[str] = Counter()
         self.kills = 0
-        self.memory: list[tuple[float, float, float]] = []  # seconds, MB of the server, MB of the worker
+        self.memory: list[Sample] = []
 
     def note(self, counter: Counter[str], key: str) -> None:
         with self._lock:
             counter[key] += 1
 
+    def note_wrong(self, what: str) -> None:
+        print(f"{time.strftime('%H:%M:%S')} wrong: {what}", file=sys.stderr, flush=True)
+        self.note(self.wrong, what)
+
+    def note_silence(self, kind: str, error: httpx.HTTPError) -> None:
+        """Count a request that got no answer."""
+        if not isinstance(error, httpx.ReadTimeout):
+            self.note_wrong(f"{kind}: {type(error).__name__} {error}")
+            return
+        with self._lock:
+            self.impatient += 1
+
 
 class Soaker:
     """One user: a token, a few videos, and a random next step."""
 
-    def __init__(self, address: str, token: str, clips: list[bytes], figures: Figures, seed: int) -> None:
+    def __init__(self, address: str, token: str, clips: list[bytes], figures: Figures, seed: int, number: int) -> None:
         headers = {"Authorization": f"Bearer {token}"}
-        self.client = httpx.Client(base_url=address, headers=headers, timeout=120)
+        self.client = httpx.Client(
+            base_url=address,
+            headers=headers,
+            timeout=PATIENCE,
+            transport=httpx.HTTPTransport(local_address=f"127.0.0.{2 + number}"),  # each user has an address
+        )
         self.clips = clips
         self.figures = figures
         self.random = random.Random(seed)
@@ -77,7 +109,7 @@ class Soaker:
             try:
                 step()
             except Exception as error:  # of this script, or an answer of another form
-                self.figures.note(self.figures.wrong, f"{step.__name__}: {type(error).__name__} {error}")
+                self.figures.note_wrong(f"{step.__name__}: {type(error).__name__} {error}")
             time.sleep(self.random.uniform(0, 0.3))
 
     def ask(self, method: str, path: str, **content: Any) -> Any:
@@ -85,11 +117,11 @@ class Soaker:
         try:
             answer = self.client.request(method, path, **content)
         except httpx.HTTPError as error:
-            self.figures.note(self.figures.wrong, f"{method}: {type(error).__name__}")
+            self.figures.note_silence(method, error)
             return None
         self.figures.note(self.figures.statuses, str(answer.status_code))
         if answer.status_code >= 400 and answer.status_code not in (404, *EXPLAINED):
-            self.figures.note(self.figures.wrong, f"{method} {answer.status_code}: {answer.text[:80]}")
+            self.figures.note_wrong(f"{method} {answer.status_code}: {answer.text[:80]}")
         if answer.status_code >= 400:
             return None
         is_json = answer.headers.get("content-type", "").startswith("application/json") and answer.content
@@ -145,7 +177,7 @@ class Soaker:
                     if time.monotonic() > end:
                         break
         except httpx.HTTPError as error:
-            self.figures.note(self.figures.wrong, f"events: {type(error).__name__}")
+            self.figures.note_silence("events", error)
 
     def download(self) -> None:
         job = self.done()
@@ -174,7 +206,7 @@ class Soaker:
     def guess_at_others(self) -> None:
         answer = self.ask("GET", f"/api/jobs/{self.random.randrange(1 << 64):016x}/result")
         if answer is not None:
-            self.figures.note(self.figures.wrong, "what belongs to nobody was shown")
+            self.figures.note_wrong("what belongs to nobody was shown")
 
     def hang_up(self) -> None:
         """Leave in the middle of an upload."""
@@ -238,13 +270,21 @@ def megabytes(pid: int) -> float:
 
 
 def disturb(pid: int, end: float, figures: Figures, seed: int) -> None:
-    """Kill the worker now and then, and note the memory."""
+    """Kill the worker now and then, and take samples."""
     chance = random.Random(seed)
     start = time.monotonic()
     next_kill = start + KILL_EVERY
     while time.monotonic() < end:
         worker = worker_of(pid)
-        figures.memory.append((time.monotonic() - start, megabytes(pid), megabytes(worker) if worker else 0.0))
+        figures.memory.append(
+            Sample(
+                seconds=time.monotonic() - start,
+                server=megabytes(pid),
+                worker=megabytes(worker) if worker else 0.0,
+                files=len(list(Path(f"/proc/{pid}/fd").iterdir())),
+                threads=len(list(Path(f"/proc/{pid}/task").iterdir())),
+            )
+        )
         if worker and time.monotonic() > next_kill:
             os.kill(worker, signal.SIGKILL)
             figures.kills += 1
@@ -253,11 +293,14 @@ def disturb(pid: int, end: float, figures: Figures, seed: int) -> None:
 
 
 def settle(soakers: list[Soaker], figures: Figures) -> list[str]:
-    """Wait until all jobs have ended, and count how; the ids of those that have not."""
-    end = time.monotonic() + SETTLING
+    """Wait until all jobs have ended, and count how; the ids of those that are left when none ends any more."""
+    num_left = -1
     while True:
         jobs = [job for soaker in soakers for video in soaker.ask("GET", "/api/videos") or [] for job in video["jobs"]]
         stuck = [job["id"] for job in jobs if job["state"] in ("queued", "running")]
+        if len(stuck) != num_left:
+            num_left = len(stuck)
+            end = time.monotonic() + SETTLING
         if not stuck or time.monotonic() > end:
             figures.jobs.update(job["state"] for job in jobs)
             return stuck
@@ -270,14 +313,16 @@ def report(figures: Figures, stuck: list[str], users: int, minutes: float) -> No
     print("by status:", ", ".join(f"{status}: {n}" for status, n in sorted(figures.statuses.items())))
     print("jobs at the end:", ", ".join(f"{state}: {n}" for state, n in sorted(figures.jobs.items())) or "none")
     print(f"jobs stuck: {len(stuck)}")
+    print(f"answers that were not waited for: {figures.impatient}")
     print(f"wrong: {sum(figures.wrong.values())}")
     for kind, n in figures.wrong.most_common():
         print(f"  {n} x {kind}")
-    print("memory, MB (server, worker):", flush=True)
-    step = max(len(figures.memory) // 10, 1)
-    for seconds, server, worker in figures.memory[::step]:
-        print(f"  after {seconds:4.0f} s: {server:6.1f} {worker:7.1f}")
-    later = [server for seconds, server, _ in figures.memory if seconds > 60]
+    print("server: MB, open files, threads; worker: MB", flush=True)
+    step = max(len(figures.memory) // 12, 1)
+    for sample in figures.memory[::step]:
+        usage = f"{sample.server:6.1f} {sample.files:4} {sample.threads:4} {sample.worker:7.1f}"
+        print(f"  after {sample.seconds:4.0f} s: {usage}")
+    later = [sample.server for sample in figures.memory if sample.seconds > 60]
     if len(later) > 3:
         half = len(later) // 2
         first, second = np.median(later[:half]), np.median(later[half:])
@@ -287,7 +332,7 @@ def report(figures: Figures, stuck: list[str], users: int, minutes: float) -> No
 def main() -> None:
     """Start a server, soak it, and print the figures; exit code 1 if something was wrong."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--users", type=int, default=6)
+    parser.add_argument("--users", type=int, default=6, help="at most 250")
     parser.add_argument("--minutes", type=float, default=5)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
@@ -299,13 +344,15 @@ def main() -> None:
         users.write_text("".join(f'[{name}]\nsha256 = "{hash_of(token)}"\n' for name, token in tokens.items()))
         clips = make_clips(Path(folder))
         arguments = ["serve", "--port", "0", "--users", users, "--data", Path(folder, "data"), "--queue", "20"]
+        arguments += ["--keep", str(5 * options.users)]
         command = [sys.executable, "-m", "tubelet", *map(str, arguments)]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
             try:
                 assert server.stdout is not None
                 address = next(line for line in server.stdout if line.startswith("open ")).split()[1].rstrip("/")
                 soakers = [
-                    Soaker(address, token, clips, figures, options.seed + n) for n, token in enumerate(tokens.values())
+                    Soaker(address, token, clips, figures, options.seed + n, n)
+                    for n, token in enumerate(tokens.values())
                 ]
                 end = time.monotonic() + 60 * options.minutes
                 threads = [threading.Thread(target=soaker.soak, args=(end,)) for soaker in soakers]

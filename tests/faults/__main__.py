@@ -80,20 +80,20 @@ def main() -> int:
     chosen = parser.parse_args()
 
     warm()
-    page = sys.stdout  # while there is a cluster, Ray's words go elsewhere
+    page, messages = sys.stdout, sys.stderr  # while there is a cluster, Ray's words go elsewhere
     print(f"| command | {' | '.join(KINDS)} | wrong |\n|---|{'--:|' * (len(KINDS) + 1)}")
     total: Counter[str] = Counter()
-    failures: list[str] = []
+    num_wrong = 0
     with tempfile.TemporaryDirectory() as name:
         prepare(Path(name) / "inputs")
         for title, tried, wrong in rows(chosen.names, Path(name), chosen.most):
             row = f"| {title} | {' | '.join(str(tried[kind]) for kind in KINDS)} | {len(wrong)} |"
             print(row, file=page, flush=True)
+            print(*wrong, sep="\n", end="\n" if wrong else "", file=messages, flush=True)
             total += tried
-            failures += wrong
-    print(f"| all: {sum(total.values())} | {' | '.join(str(total[kind]) for kind in KINDS)} | {len(failures)} |")
-    print(*failures, sep="\n", file=sys.stderr)
-    return int(bool(failures))
+            num_wrong += len(wrong)
+    print(f"| all: {sum(total.values())} | {' | '.join(str(total[kind]) for kind in KINDS)} | {num_wrong} |")
+    return int(num_wrong > 0)
 
 
 if __name__ == "__main__":
