@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
@@ -289,3 +290,30 @@ def test_whether_results_can_be_written_is_found_out_before_the_work(tmp_path: P
 def test_a_folder_that_takes_nothing_is_found_by_trying():
     with pytest.raises(WriteError, match=r"^/proc: cannot be written"):  # not even by root
         check_folder("/proc/results")
+
+
+@pytest.mark.parametrize("address", ["s3://bucket/out", "gs://bucket", "file:///out", "https://example.org/out.json"])
+@pytest.mark.parametrize("write", [replacing, replacing_folder, new_folder, together, check_file, check_folder])
+def test_an_address_becomes_no_folder(
+    write: Callable[[str], object], address: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        enter(write(address))
+    scheme, _, rest = address.partition("://")
+    assert str(caught.value) == f"{scheme}://{rest.lstrip('/')}: expected a path to write to, found an address"
+    assert listing(tmp_path) == []
+
+
+def enter(block: object) -> None:
+    if isinstance(block, AbstractContextManager):
+        with block:
+            pass
+
+
+def test_a_folder_may_be_named_like_an_address(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("s3:").mkdir()
+    with replacing(Path("s3:", "a.txt")) as partial:
+        partial.touch()
+    assert listing(tmp_path) == ["s3:", "s3:/a.txt"]

@@ -200,6 +200,8 @@ def fail_at_places(
     }
     left = [job for job in jobs if outcomes[job.name].status == "failed"]
     wrong = [f"{job.name} has failed and looks finished" for job in left if (out / job.name / batch.MARKER).exists()]
+    for job in jobs:  # as the second run of the command
+        batch.fresh(job, out)
     for outcome in share_by_ray(left, open_toy, out, SETTINGS, ["cpu"] * WORKERS, "auto") if left else ():
         outcomes[outcome.folder] = outcome
     wrong += [*outcomes_wrong(jobs, list(outcomes.values())), *results_wrong(out, alone)]

@@ -31,6 +31,7 @@ PARTIAL = ".partial"
 COMPLETE = ".complete"
 ABANDONED = 7 * 24 * 3600.0  # seconds after which scratch files of another machine are abandoned
 LONGEST_NAME = 255  # bytes of a file name, on all usual file systems
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:")  # what a path of s3://bucket/out begins with
 _SCRATCH = re.compile(r"\.(partial|complete)-([0-9a-f]{12})-(\d+)-(\d+)-[0-9a-f]{8}-.*", re.DOTALL)
 
 
@@ -205,7 +206,7 @@ def discard(path: Path) -> None:
 
 
 def scratch_name(path: Path) -> Path:
-    """Return an unused scratch name beside `path`, with the same ending.
+    """Return an unused scratch name beside `path`, with the same ending. Raises InputError for an address.
 
     Example:
         >>> from pathlib import Path
@@ -213,6 +214,7 @@ def scratch_name(path: Path) -> Path:
         >>> scratch_name(Path("out/video.mp4"))
         PosixPath('out/.partial-...-video.mp4')
     """
+    _check_no_address(path)
     head = f"{PARTIAL}-{_machine()}-{os.getpid()}-{_start_of(os.getpid())}-{uuid.uuid4().hex[:8]}-"
     name = os.fsencode(path.name)[-(LONGEST_NAME - len(head)) :]
     return path.with_name(head + os.fsdecode(name).lstrip("."))
@@ -258,8 +260,8 @@ def check_file(path: str | Path) -> None:
         tubelet.core.errors.InputError: .: expected a file to write, found a folder
     """
     path = Path(path)
-    check_folder(path.parent)
     _check_name(path)
+    check_folder(path.parent)
     if path.is_dir():
         raise InputError(f"{path}: expected a file to write, found a folder")
     if path.exists() and not path.is_file():
@@ -372,6 +374,7 @@ def _renamed(error: TubeletError, scratch: str, target: str) -> TubeletError:
 
 def _check_name(path: Path) -> None:
     """Raise InputError if no file can have this path."""
+    _check_no_address(path)
     try:
         path.lstat()
     except FileNotFoundError:
@@ -386,6 +389,14 @@ def _check_name(path: Path) -> None:
         raise InputError(f"{parent}: expected a folder to write to, found a file") from None
     except OSError as error:
         raise InputError(f"{path}: cannot be written ({str(error.strerror).lower()})") from None
+
+
+def _check_no_address(path: Path) -> None:
+    """Raise InputError if the path was an address, unless there is a folder with such a name."""
+    first = path.parts[0] if path.parts else ""
+    if _SCHEME.fullmatch(first) and not os.path.lexists(first):
+        address = printable(path.as_posix()).replace("/", "//", 1)  # pathlib makes one slash of two
+        raise InputError(f"{address}: expected a path to write to, found an address")
 
 
 def _is_empty_folder(path: Path) -> bool:

@@ -29,6 +29,7 @@ from tubelet.apps.web.jobs.joblist import JobList
 from tubelet.apps.web.jobs.links import SharedLinks
 from tubelet.apps.web.jobs.own_models import OwnModels
 from tubelet.apps.web.jobs.trainings import Trainings
+from tubelet.core.atomic import check_folder
 from tubelet.core.errors import InputError
 
 JobState = Literal["queued", "running", "done", "failed"]
@@ -87,6 +88,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = root
+        check_folder(root)
         try:
             for name in ("videos", "jobs", "trainings", "models", "scratch", TEMPORARY):
                 (root / name).mkdir(parents=True, exist_ok=True)
