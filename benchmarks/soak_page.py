@@ -39,7 +39,6 @@ EXPLAINED = (409, 422, 429, 503, 507)
 PATIENCE = 120.0  # seconds that a user waits for an answer
 SETTLING = 300.0  # seconds after which a job must end, while no more are asked for
 MEMORY_EVERY = 5.0  # seconds
-KILL_EVERY = 45.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -269,11 +268,11 @@ def megabytes(pid: int) -> float:
         return 0.0
 
 
-def disturb(pid: int, end: float, figures: Figures, seed: int) -> None:
-    """Kill the worker now and then, and take samples."""
+def disturb(pid: int, end: float, figures: Figures, seed: int, pause: float) -> None:
+    """Kill the worker every `pause` seconds or so, and take samples."""
     chance = random.Random(seed)
     start = time.monotonic()
-    next_kill = start + KILL_EVERY
+    next_kill = start + pause
     while time.monotonic() < end:
         worker = worker_of(pid)
         figures.memory.append(
@@ -288,7 +287,7 @@ def disturb(pid: int, end: float, figures: Figures, seed: int) -> None:
         if worker and time.monotonic() > next_kill:
             os.kill(worker, signal.SIGKILL)
             figures.kills += 1
-            next_kill = time.monotonic() + KILL_EVERY * chance.uniform(0.5, 1.5)
+            next_kill = time.monotonic() + pause * chance.uniform(0.5, 1.5)
         time.sleep(MEMORY_EVERY)
 
 
@@ -334,6 +333,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--users", type=int, default=6, help="at most 250")
     parser.add_argument("--minutes", type=float, default=5)
+    parser.add_argument("--kill-every", type=float, default=45, help="seconds; longer than it takes to load the model")
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
 
@@ -356,7 +356,9 @@ def main() -> None:
                 ]
                 end = time.monotonic() + 60 * options.minutes
                 threads = [threading.Thread(target=soaker.soak, args=(end,)) for soaker in soakers]
-                threads.append(threading.Thread(target=disturb, args=(server.pid, end, figures, options.seed)))
+                threads.append(
+                    threading.Thread(target=disturb, args=(server.pid, end, figures, options.seed, options.kill_every))
+                )
                 for thread in threads:
                     thread.start()
                 for thread in threads:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 import batch_models
 from toy import Toy, moving_patches
-from tubelet.apps.batch import command
+from tubelet.apps.batch import cluster, command
 from tubelet.apps.batch.inputs import find_jobs, named
 from tubelet.apps.cli import call
 from tubelet.core.atomic import scratch_name
@@ -421,6 +421,26 @@ def test_two_ray_actors_one_killed_in_mid_run_do_all_videos(films: Path, tmp_pat
     }
     segment_all(find_jobs([str(films)], (), tmp_path / "alone"), tmp_path / "alone", SETTINGS)
     assert tree(tmp_path / "out") == tree(tmp_path / "alone")
+
+
+def test_what_ray_prints_is_none_of_the_command_s_output(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ray", reason="the extra `ray` is not installed")
+    outcome = VideoOutcome(video="a.mp4", folder="a", status="done")
+
+    def outcomes(*_: object) -> Iterator[VideoOutcome]:
+        print("(raylet) a worker died")
+        yield outcome
+
+    monkeypatch.setattr(cluster, "_connect", lambda *_: print("(raylet) connected"))
+    monkeypatch.setattr(cluster, "_outcomes", outcomes)
+    results = cluster.share_by_ray([], batch_models.open_toy, tmp_path, SETTINGS, ["cpu"], "local")
+    assert list(results) == [outcome]
+    print("done")
+    output = capsys.readouterr()
+    assert output.out == "done\n"
+    assert output.err == "(raylet) connected\n(raylet) a worker died\n"
 
 
 def test_cuts_are_a_setting(films: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import math
+import sys
 from collections.abc import Iterator, Sequence
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,13 +63,14 @@ def share_by_ray(
     from tubelet.inference.many import batch
 
     ours = not ray.is_initialized()
-    if ours:
-        _connect(address, len(devices) * settings.threads)
-    try:
-        yield from _outcomes(jobs, open_model, out, settings, devices, segment or batch.segment)
-    finally:
+    with redirect_stdout(sys.stderr):  # Ray prints there what becomes of its workers, when it is left too
         if ours:
-            ray.shutdown()
+            _connect(address, len(devices) * settings.threads)
+        try:
+            yield from _outcomes(jobs, open_model, out, settings, devices, segment or batch.segment)
+        finally:
+            if ours:
+                ray.shutdown()
 
 
 def _connect(address: str, cpus: int) -> None:
