@@ -90,7 +90,8 @@ SCENARIOS = (
              "--curve", "curve.svg"), varying=("curve.svg",)),
     Scenario("evaluate model", EVALUATION, again=(*EVALUATION, "--resume"), codes=(1, 2)),
     Scenario("table", ("table", "ifr/table3", "--runs", "runs", "--no-estimate", "--json", "table.json")),
-    Scenario("export", ("export", "default", "--out", "network.pt2", "--size", "64x64")),
+    Scenario("export", ("export", "default", "--out", "network.pt2", "--size", "64x64"), varying=("network.pt2",)),
+    Scenario("export to ONNX", ("export", "default", "--out", "network.onnx", "--size", "64x64")),
     Scenario("submission", ("submission", "result/predictions.json", "--out", "results.zip")),
 )  # fmt: skip
 

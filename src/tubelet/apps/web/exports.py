@@ -11,10 +11,11 @@ from typing import Annotated, Any, Literal
 
 from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, Field, field_validator
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from tubelet.apps.web import documents
 from tubelet.apps.web.faults import finished
+from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, known
 from tubelet.apps.web.jobs.store import Job
@@ -74,7 +75,7 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
     def download(request: Request, id: str, name: str, wish: Annotated[Wish, Query()]) -> Response:
         path = _file(jobs, results, finished(jobs.store, id), name, wish, address(request))
         film = known(jobs.store.video(known(jobs.store.job(id)).video))
-        return FileResponse(path, media_type=DOWNLOADS[name], filename=f"{stem(film.name)}-{name}")
+        return File(path, media_type=DOWNLOADS[name], filename=f"{stem(film.name)}-{name}")
 
     @app.post("/api/jobs/{id}/files/{name}")
     def prepare(request: Request, id: str, name: str, wish: Annotated[Wish, Query()]) -> dict[str, int]:

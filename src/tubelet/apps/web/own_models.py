@@ -9,9 +9,10 @@ from typing import Any
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from tubelet.apps.web.exports import stem
+from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs import quotas
 from tubelet.apps.web.jobs.own_models import FILE, OwnModel
 from tubelet.apps.web.jobs.queue import Jobs, known
@@ -49,7 +50,7 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
     def download(id: str) -> Response:
         model = known(models.get(id))
         media = "application/octet-stream"
-        return FileResponse(models.path(model.id), media_type=media, filename=f"{stem(model.name)}.safetensors")
+        return File(models.path(model.id), media_type=media, filename=f"{stem(model.name)}.safetensors")
 
     @app.delete("/api/models/{id}", status_code=204)
     def remove(id: str) -> None:

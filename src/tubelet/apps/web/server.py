@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import anyio.to_thread
 from fastapi import FastAPI, Request
 from pydantic import BaseModel, ConfigDict, Field, model_validator
-from starlette.responses import FileResponse, Response, StreamingResponse
+from starlette.responses import Response, StreamingResponse
 from starlette.types import ASGIApp
 
 from tubelet import __version__
@@ -39,6 +39,7 @@ from tubelet.apps.web.bodies import Bodies
 from tubelet.apps.web.exports import ERRAND_SECONDS, LABEL_FORMS
 from tubelet.apps.web.faults import Refusal, finished
 from tubelet.apps.web.fetching import Fetched
+from tubelet.apps.web.files import File
 from tubelet.apps.web.guard import Access, Guard
 from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, described, known
@@ -208,7 +209,7 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
     def result(id: str, request: Request) -> Response:
         path = store.job_folder(finished(store, id).id) / documents.RESULT
         if "gzip" in request.headers.get("accept-encoding", ""):
-            return FileResponse(path, media_type="application/json", headers={"Content-Encoding": "gzip"})
+            return File(path, media_type="application/json", headers={"Content-Encoding": "gzip"})
         return Response(gzip.decompress(path.read_bytes()), media_type="application/json")
 
     @app.post("/api/videos/{id}/attention")

@@ -10,9 +10,10 @@ from typing import Any, Literal
 
 from fastapi import FastAPI
 from pydantic import BaseModel, ConfigDict, Field
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from tubelet.apps.web.faults import Refusal, finished
+from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, known
 from tubelet.apps.web.jobs.store import new_id
@@ -78,7 +79,7 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults, events: Events) -> Non
 
     @app.get("/api/trainings/{id}/pictures/{side}/{number}")
     def picture(id: str, side: Literal["before", "after"], number: int) -> Response:
-        return FileResponse(trainings.folder(known(trainings.get(id)).id) / f"{side}-{number}.jpg")
+        return File(trainings.folder(known(trainings.get(id)).id) / f"{side}-{number}.jpg")
 
     @app.post("/api/trainings/{id}/stop", status_code=204)
     def stop(id: str) -> None:

@@ -15,10 +15,11 @@ from urllib.parse import unquote
 
 import anyio.to_thread
 from fastapi import FastAPI, Request
-from starlette.responses import FileResponse, Response
+from starlette.responses import Response
 
 from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web.faults import Refusal
+from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs import quotas
 from tubelet.apps.web.jobs.queue import Jobs, known
 from tubelet.apps.web.jobs.refusals import Busy, Full
@@ -76,7 +77,7 @@ def film_response(jobs: Jobs, film: Film) -> Response:
     if not path.is_file():
         raise Refusal(409, "this video is still being prepared for browsers")
     is_webm = film.webm and path.name == "source"
-    return FileResponse(path, media_type="video/webm" if is_webm else "video/mp4")
+    return File(path, media_type="video/webm" if is_webm else "video/mp4")
 
 
 class Slots:
