@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from tubelet.core.errors import InputError
 from tubelet.core.masks import overlaps
 from tubelet.core.types import Prediction, Track, Video
-from tubelet.evaluation import partners, ytvis
+from tubelet.evaluation import ytvis
 from tubelet.evaluation.pairing import pair
 from tubelet.formats import ytvis as files
 
@@ -264,38 +264,3 @@ def test_a_long_video_of_many_predictions_agrees_with_itself_in_parts(tmp_path: 
     pairs = pair(videos.videos, files.read_predictions(tmp_path / "r.json", videos))
     shared = overlaps.intersections([(pairs[0].guess_tubes[0], pairs[0].truth_tubes[0])])
     assert shared.tolist() == [int((np.array(one) & np.array(other)).sum())]
-
-
-def test_masks_that_were_compared_while_reading_are_not_decoded_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    tracks = [{"id": n, "video_id": 5, "category_id": 2, "masks": [strip(100, n)] * 2} for n in (1, 2)]
-    found = [{"video_id": 5, "category_id": 2, "score": 0.5, "masks": [strip(90, n), None]} for n in (1, 2, 3)]
-    (tmp_path / "truth.json").write_text(json.dumps(scenes.data_set({5: 2}, tracks, SIZE, (2,))))
-    (tmp_path / "results.json").write_text(json.dumps(scenes.results(found)))
-
-    truth = files.read(tmp_path / "truth.json")
-    expected = ytvis.evaluate(truth.videos, files.read_predictions(tmp_path / "results.json", truth))
-    known = overlaps.KnownIntersections(least=0.0)
-    predictions = files.read_predictions(tmp_path / "results.json", truth, known=known)
-
-    def refuse(pairs: Any) -> np.ndarray:
-        assert not pairs, "all pairs are known"
-        return np.zeros(0, np.int64)
-
-    monkeypatch.setattr(partners, "intersections", refuse)
-    assert ytvis.evaluate(truth.videos, predictions, known=known) == expected
-
-
-@settings(max_examples=15)
-@given(seed=st.integers(0, 2**32 - 1))
-def test_comparing_while_reading_changes_no_number(seed: int, tmp_path_factory: pytest.TempPathFactory) -> None:
-    folder = tmp_path_factory.mktemp("known")
-    truth_tree, results = scenes.random_scene(np.random.default_rng(seed))
-    (folder / "truth.json").write_text(json.dumps(truth_tree))
-    (folder / "results.json").write_text(json.dumps(results))
-    truth = files.read(folder / "truth.json")
-    known = overlaps.KnownIntersections()
-    first = files.read_predictions(folder / "results.json", truth, known=known)
-    second = files.read_predictions(folder / "results.json", truth)
-    assert ytvis.evaluate(truth.videos, first, known=known) == ytvis.evaluate(truth.videos, second)

@@ -13,7 +13,6 @@ from tubelet.apps.console import say, show
 from tubelet.apps.numbers import check_outputs, print_sheets, write_text
 
 if TYPE_CHECKING:
-    from tubelet.core.masks.overlaps import KnownIntersections
     from tubelet.core.records import Prediction
     from tubelet.formats.ytvis.document import Faults
     from tubelet.formats.ytvis.numbering import AnnotatedSet
@@ -62,7 +61,6 @@ def ytvis(
 
     Where the truth states occlusion, AP and AR of slightly, moderately and heavily occluded objects are added.
     """
-    from tubelet.core.masks.overlaps import KnownIntersections
     from tubelet.evaluation import subsets
     from tubelet.evaluation import ytvis as measure
     from tubelet.evaluation.pairing import pair
@@ -70,13 +68,12 @@ def ytvis(
     from tubelet.evaluation.tables import sheet
 
     check_outputs(json)
-    known = KnownIntersections()
-    videos, predicted = _read(truth, predictions, lenient, known)
+    videos, predicted = _read(truth, predictions, lenient)
     occlusion = subsets.occlusion_splits(videos.occlusion) if videos.occlusion else ()
     splits = (*measure.AREAS, *occlusion)
 
     pairs = pair(videos.videos, predicted)
-    matches = match(pairs, splits, agnostic=agnostic, official_ids=official_ids, known=known, jobs=jobs)
+    matches = match(pairs, splits, agnostic=agnostic, official_ids=official_ids, jobs=jobs)
     curves = measure.curves(matches)
     numbers = measure.numbers(curves)
     long_videos = _long_videos(videos, long)
@@ -368,15 +365,13 @@ def submission(
     show(f"{out}: {tracks} tracks of {videos} videos")
 
 
-def _read(
-    truth: Path, predictions: Path, lenient: bool, known: KnownIntersections | None = None
-) -> tuple[AnnotatedSet, list[Prediction]]:
+def _read(truth: Path, predictions: Path, lenient: bool) -> tuple[AnnotatedSet, list[Prediction]]:
     from tubelet.formats import ytvis as files
     from tubelet.formats.ytvis.document import Faults
 
     faults = Faults(lenient=lenient)
     videos = files.read(truth, faults=faults)
-    predicted = files.read_predictions(predictions, videos, faults=faults, known=known)
+    predicted = files.read_predictions(predictions, videos, faults=faults)
     _say_faults(faults)
     return videos, predicted
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
 
-from tubelet.core.masks.overlaps import KnownIntersections, TrackPairs, intersections, may_overlap
+from tubelet.core.masks.overlaps import TrackPairs, intersections, shared_at_most
 from tubelet.core.masks.packed import Tube
+from tubelet.evaluation.first_come import PARTS, can_be_table, compare_in_turn
 from tubelet.evaluation.pairing import Pair
 from tubelet.evaluation.parallel import each
 
 # the ninth is 0.8999999999999999, as in the official evaluation
 THRESHOLDS = np.linspace(0.5, 0.95, 10)
+LIMITS = np.minimum(THRESHOLDS, 1 - 1e-10)  # what an overlap must reach, as in the official evaluation
 MOST = (1, 10, 100)  # predictions per video and class that AR1, AR10 and AR100 count
-CHUNK = 512  # pairs of tracks that one process takes at a time
+CHUNK = 2048  # pairs of tracks that one process takes at a time
 
 
 class Split(NamedTuple):
@@ -130,12 +132,11 @@ def match(
     *,
     agnostic: bool = False,
     official_ids: bool = False,
-    known: KnownIntersections | None = None,
     jobs: int = 1,
 ) -> Matches:
     """Match predictions to truths at every threshold, in every split.
 
-    `ytvis.evaluate` explains `agnostic`, `official_ids` and `known`.
+    `ytvis.evaluate` explains `agnostic` and `official_ids`.
 
     Example:
         >>> from tubelet.core.masks import encode
@@ -150,7 +151,7 @@ def match(
     """
     truths = _truths(pairs, splits, agnostic)
     predictions = _predictions(pairs, agnostic, set(truths.label.tolist()))
-    candidates = _candidates(pairs, predictions, truths, known or KnownIntersections(), jobs)
+    candidates = _candidates(pairs, predictions, truths, jobs)
     partner = _partners(predictions, truths, *candidates)
 
     matched = partner >= 0
@@ -315,7 +316,6 @@ def _candidates(
     pairs: Sequence[Pair],
     predictions: PredictionRows,
     truths: Truths,
-    known: KnownIntersections,
     jobs: int,
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find predictions and truths of one video and class that overlap enough to match.
@@ -332,17 +332,39 @@ def _candidates(
     counts = stops - starts
     truth = np.repeat(np.arange(len(truth_group)), counts)
     prediction = np.arange(len(truth)) + np.repeat(starts - np.cumsum(counts) + counts, counts)
+    group = truth_group[truth]
+    crowd = truths.crowd[truth]
 
     columns = (predictions.video[prediction], predictions.track[prediction], truths.track[truth])
     tubes = [
         (pairs[video].guess_tubes[n], pairs[video].truth_tubes[m])
         for video, n, m in zip(*(column.tolist() for column in columns), strict=True)
     ]
-    chunks = [tubes[start : start + CHUNK] for start in range(0, len(tubes), CHUNK)]
-    overlap = np.concatenate([np.zeros(0), *each(partial(_overlaps, known=known), chunks, jobs)])
+    chunks = [
+        _Chunk(tubes[begin:end], prediction[begin:end], truth[begin:end], group[begin:end], crowd[begin:end])
+        for begin, end in pairwise(_video_borders(predictions.video[prediction]))
+    ]
+    overlap = np.concatenate([np.zeros(0), *each(_overlaps, chunks, jobs)])
 
     enough = np.flatnonzero(overlap >= THRESHOLDS[0])
     return prediction[enough], truth[enough], overlap[enough]
+
+
+class _Chunk(NamedTuple):
+    """The N pairs of some videos."""
+
+    tubes: TrackPairs
+    prediction: np.ndarray  # int [N]
+    truth: np.ndarray  # int [N]
+    group: np.ndarray  # int [N], video and class
+    crowd: np.ndarray  # bool [N], whether the truth is one
+
+
+def _video_borders(videos: np.ndarray) -> list[int]:
+    """Where chunks of whole videos begin, of CHUNK pairs or a little more, and the end; videos rise."""
+    begins = np.flatnonzero(np.diff(videos, prepend=-1))
+    numbers = np.searchsorted(begins, np.arange(0, len(videos), CHUNK))
+    return [*sorted(set(begins[numbers[numbers < len(begins)]].tolist())), len(videos)]
 
 
 def _table_candidates(
@@ -368,20 +390,34 @@ def _table_candidates(
     return np.array(prediction, np.int64), np.array(truth, np.int64), np.array(overlap)
 
 
-def _overlaps(pairs: TrackPairs, known: KnownIntersections) -> np.ndarray:
-    """Overlap of each pair where it may reach the lowest threshold, else 0; float [N]."""
-    both = np.array([first.pixels + second.pixels for first, second in pairs], np.int64)
-    shared = np.zeros(len(pairs), np.int64)
-    unknown = []
-    for n in np.flatnonzero(may_overlap(pairs, THRESHOLDS[0])).tolist():
-        count = known.get(*pairs[n])
-        if count is None:
-            unknown.append(n)
-        else:
-            shared[n] = count
+def _overlaps(chunk: _Chunk) -> np.ndarray:
+    """Overlap of each pair where it may decide about a match, else 0; float [N]."""
+    tubes = chunk.tubes
+    both = np.array([first.pixels + second.pixels for first, second in tubes], np.int64)
+    at_most = shared_at_most(tubes, PARTS)
+    bound = at_most.sum(1)
+    is_possible = bound / np.maximum(both - bound, 1) >= THRESHOLDS[0]
+    is_in_turn = is_possible & _have_no_choice(chunk, is_possible)
 
-    shared[unknown] = intersections([pairs[n] for n in unknown])
+    shared = np.zeros(len(tubes), np.int64)
+    in_full = np.flatnonzero(is_possible & ~is_in_turn)
+    shared[in_full] = intersections([tubes[n] for n in in_full.tolist()])
+
+    in_turn = sorted(np.flatnonzero(is_in_turn).tolist(), key=lambda n: tubes[n][1].size)
+    chosen = [tubes[n] for n in in_turn]
+    shared[in_turn] = compare_in_turn(chosen, chunk.truth[in_turn], at_most[in_turn], LIMITS)
     return np.asarray(shared / np.maximum(both - shared, 1))
+
+
+def _have_no_choice(chunk: _Chunk, is_possible: np.ndarray) -> np.ndarray:
+    """Pairs of groups in which each prediction has one truth at most, and takes it from later ones, bool [N]."""
+    num_options = np.bincount(chunk.prediction[is_possible], minlength=1 + chunk.prediction.max(initial=0))
+    can_choose = num_options[chunk.prediction] > 1
+    choosing_groups = set(chunk.group[can_choose].tolist())  # not np.isin, which imports all of numpy.ma
+
+    no_choice = np.array([group not in choosing_groups for group in chunk.group.tolist()], bool)
+    is_short = np.array([can_be_table(truth) for _, truth in chunk.tubes], bool)
+    return no_choice & is_short & ~chunk.crowd
 
 
 # the matching
@@ -408,7 +444,6 @@ def _partners(
     truth, the first one that reaches the threshold. The official loop runs only for the groups
     (video and class) in which a prediction can choose.
     """
-    limits = np.minimum(THRESHOLDS, 1 - 1e-10)
     partner = np.full((len(truths.outside), len(THRESHOLDS), len(predictions.video)), -1, np.int64)
 
     can_choose = np.bincount(prediction, minlength=len(predictions.video))[prediction] > 1
@@ -418,12 +453,12 @@ def _partners(
 
     simple = np.array([each_group not in choosing_groups for each_group in group.tolist()], bool)
     partner[:, :, prediction[simple]] = _first_come(
-        prediction[simple], truth[simple], overlap[simple], truths.crowd, limits
+        prediction[simple], truth[simple], overlap[simple], truths.crowd, LIMITS
     )
 
     for each_group in sorted(choosing_groups):
         rows = np.flatnonzero(group == each_group)
-        _compete(partner, prediction[rows], truth[rows], overlap[rows], truths, limits)
+        _compete(partner, prediction[rows], truth[rows], overlap[rows], truths, LIMITS)
     return partner
 
 

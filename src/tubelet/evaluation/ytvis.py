@@ -14,7 +14,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from tubelet.core.masks.overlaps import KnownIntersections
 from tubelet.core.records import Prediction, Video
 from tubelet.evaluation.pairing import pair
 from tubelet.evaluation.partners import MOST, THRESHOLDS, Matches, Split, match
@@ -53,7 +52,6 @@ def evaluate(
     *,
     agnostic: bool = False,
     official_ids: bool = False,
-    known: KnownIntersections | None = None,
     jobs: int = 1,
 ) -> dict[str, float]:
     """Compute the twelve official numbers.
@@ -67,8 +65,6 @@ def evaluate(
         agnostic: Treat all classes as one.
         official_ids: Reproduce a bug of the official code, where a truth with id 0 counts as
             missed.
-        known: What `formats.ytvis.read_predictions` counted while it read the predictions; saves
-            decoding their masks again.
         jobs: Number of processes.
 
     Returns:
@@ -89,7 +85,7 @@ def evaluate(
         1.0
     """
     pairs = pair(truth, predictions)
-    matches = match(pairs, AREAS, agnostic=agnostic, official_ids=official_ids, known=known, jobs=jobs)
+    matches = match(pairs, AREAS, agnostic=agnostic, official_ids=official_ids, jobs=jobs)
     return numbers(curves(matches))
 
 

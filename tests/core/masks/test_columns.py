@@ -26,7 +26,8 @@ def test_strokes_are_the_runs_of_the_object_in_every_column(seed: int) -> None:
     packed = [tubes.pack([masks.encode(stack)], size)[0] for stack in stacks]
     begin = int(rng.integers(0, 3))
     end = begin + int(rng.integers(1, 4))
-    found = columns.strokes(packed, begin, end)
+    tracks = columns.TrackMasks.of(packed)
+    found = columns.strokes(tracks, tracks.between(begin, end))
 
     for n, stack in enumerate(stacks):
         drawn = np.zeros((len(stack[begin:end]) * size[1], size[0]), int)
@@ -46,17 +47,19 @@ def test_pixels_are_counted_whether_columns_are_searched_or_gone_through(deepest
     size, length = (int(rng.integers(1, 30)), int(rng.integers(1, 12))), int(rng.integers(1, 5))
     stacks = [random_stack(rng, length, size) for _ in range(4)]
     packed = tubes.pack([masks.encode(stack) for stack in stacks], size)
-    found = columns.strokes(packed)
+    tracks = columns.TrackMasks.of([packed[n] for n in (0, 1, 3)])
+    found = columns.strokes(tracks, tracks.between())
     expected = np.array([(stacks[n] & stacks[2]).sum((1, 2)) for n in (0, 1, 3)])
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(columns, "DEEPEST", deepest)
-        table = columns.lookup(found, 2)
-        whole = columns.shared_pixels(found, [0, 1, 3], table)
-        by_frame = columns.shared_pixels(found, [0, 1, 3], table, by_frame=True)
+        table = columns.lookup(packed[1:3])
+        forward = table.origins[1]
+        whole = columns.shared_pixels(found, table, shift=forward)
+        by_mask = columns.shared_pixels(found, table, shift=forward, by_mask=True)
 
     assert whole.tolist() == expected.sum(1).tolist()
-    assert by_frame.tolist() == expected.ravel().tolist()
+    assert by_mask.tolist() == expected.ravel().tolist()
 
 
 def test_tracks_of_images_higher_than_16_bits_are_compared() -> None:
@@ -64,5 +67,6 @@ def test_tracks_of_images_higher_than_16_bits_are_compared() -> None:
     stack = np.zeros((1, *size), bool)
     stack[:, 100:39_000] = True
     packed = tubes.pack([masks.encode(stack)], size)
-    found = columns.strokes(packed)
-    assert columns.shared_pixels(found, [0], columns.lookup(found, 0)).tolist() == [77_800]
+    tracks = columns.TrackMasks.of(packed)
+    found = columns.strokes(tracks, tracks.between())
+    assert columns.shared_pixels(found, columns.lookup(packed)).tolist() == [77_800]

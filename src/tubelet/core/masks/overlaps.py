@@ -9,12 +9,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from tubelet.core.masks.columns import Lookup, lookup, shared_pixels, strokes, strokes_of
-from tubelet.core.masks.packed import DecodedTracks, Tube
+from tubelet.core.masks.columns import TrackMasks, lookup, shared_pixels, strokes, sums_between
+from tubelet.core.masks.packed import Tube
 from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, RIGHT, keep_freed_memory
 
 AT_ONCE = 4096  # pairs per batch of `shared_at_most`
 FRAMES_AT_ONCE = 1 << 20  # frames of all pairs of such a batch
+MOST_PIXELS = 2 * BATCH_PIXELS  # of the frames in a table
 MOST_PAIRS = 64  # per batch of `intersections`
 MOST_BYTES = 4 * BATCH_BYTES  # of tracks that are decoded at once
 MOST_COLUMNS = 1 << 24  # of the frames of tracks that are decoded at once
@@ -64,32 +65,34 @@ def _batch_end(pairs: TrackPairs, begin: int) -> int:
 
 def _intersections(pairs: TrackPairs) -> np.ndarray:
     """The intersections of one batch."""
-    # the first tracks come first, so that those of one second track are likely to be consecutive
-    tubes = {id(tube): tube for tube in (*(first for first, _ in pairs), *(second for _, second in pairs))}
-    numbers = {key: n for n, key in enumerate(tubes)}
-    partners: dict[int, list[tuple[int, int]]] = {}
+    firsts = list({id(first): first for first, _ in pairs}.values())
+    seconds = list({id(second): second for _, second in pairs}.values())
+    first_numbers = {id(tube): n for n, tube in enumerate(firsts)}
+    partners: dict[int, list[tuple[int, int]]] = {id(tube): [] for tube in seconds}
     for k, (first, second) in enumerate(pairs):
-        partners.setdefault(numbers[id(second)], []).append((numbers[id(first)], k))
+        partners[id(second)].append((first_numbers[id(first)], k))
 
+    tracks = TrackMasks.of(firsts)
     shared = np.zeros(len(pairs), np.int64)
-    ordered = list(tubes.values())
-    for begin, end in _frame_ranges(ordered):
-        found = strokes(ordered, begin, end)
-        for second_number, numbered in partners.items():
+    for begin, end in _frame_ranges(firsts, seconds):
+        table = lookup(seconds, begin, end)
+        found = strokes(tracks, tracks.between(begin, end))
+        for origin, numbered in zip(table.origins, partners.values(), strict=True):
             numbered.sort()
-            tracks = [n for n, _ in numbered]
-            shared[[k for _, k in numbered]] += shared_pixels(found, tracks, lookup(found, second_number))
+            numbers = [n for n, _ in numbered]
+            shared[[k for _, k in numbered]] += shared_pixels(found, table, numbers, shift=origin)
     return shared
 
 
-def _frame_ranges(tubes: Sequence[Tube]) -> Iterator[tuple[int, int | None]]:
-    """Ranges of frames of which the strokes of these tracks fit into memory, and one range if all do."""
-    height, width = tubes[0].size
-    length = max(len(tube) for tube in tubes)
-    num_bytes = sum(len(tube.data) for tube in tubes)
+def _frame_ranges(tubes: Sequence[Tube], others: Sequence[Tube]) -> Iterator[tuple[int, int | None]]:
+    """Ranges of frames in which these tracks can be compared with a table of others, and one range if all can."""
+    height, width = others[0].size
+    everything = [*tubes, *others]
+    length = max(len(tube) for tube in everything)
+    num_bytes = sum(len(tube.data) for tube in everything)
     most_frames = min(
-        2 * BATCH_PIXELS // (height * width),
-        MOST_COLUMNS // (width * len(tubes)),
+        MOST_PIXELS // (height * width * len(others)),
+        MOST_COLUMNS // (width * len(everything)),
         length * MOST_BYTES // max(num_bytes, 1),
     )
     if most_frames >= length:
@@ -100,22 +103,22 @@ def _frame_ranges(tubes: Sequence[Tube]) -> Iterator[tuple[int, int | None]]:
         yield begin, begin + max(most_frames, 1)
 
 
-def shared_at_most(pairs: TrackPairs) -> np.ndarray:
-    """Compute a cheap upper bound of `intersections`, int64 [K].
+def shared_at_most(pairs: TrackPairs, num_parts: int = 1) -> np.ndarray:
+    """Compute a cheap upper bound of `intersections`, in each part of the video, int64 [K, parts].
 
     It is the smaller of the two areas, summed over frames in which both have pixels in a range of
-    columns that the two share.
+    columns that the two share. `part_borders` says which frames are in a part.
 
     Example:
         >>> from tubelet.core import masks
         >>> from tubelet.core.masks.overlaps import shared_at_most
         >>> from tubelet.core.masks.packed import pack
         >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
-        >>> first, second = pack([[rle, rle], [rle, None]], size=(4, 6))
-        >>> shared_at_most([(first, second)])
-        array([24])
+        >>> first, second = pack([[rle, rle, rle], [rle, None, rle]], size=(4, 6))
+        >>> shared_at_most([(first, second)], num_parts=3)
+        array([[24,  0, 24]])
     """
-    shared = np.zeros(len(pairs), np.int64)
+    shared = np.zeros((len(pairs), num_parts), np.int64)
     for numbers in _batches_in_time(pairs):
         batch = [pairs[k] for k in numbers]
         first = np.concatenate([first.facts for first, _ in batch])  # [frames of all pairs, 3]
@@ -123,9 +126,23 @@ def shared_at_most(pairs: TrackPairs) -> np.ndarray:
 
         columns_meet = (first[:, LEFT] <= second[:, RIGHT]) & (second[:, LEFT] <= first[:, RIGHT])
         smaller = np.minimum(first[:, AREA], second[:, AREA])
-        starts = np.cumsum([0, *(len(tube) for tube, _ in batch[:-1])])
-        shared[numbers] = np.add.reduceat(smaller * columns_meet, starts, dtype=np.int64)
+        lengths = np.array([len(tube) for tube, _ in batch])
+        borders = part_borders(lengths, num_parts) + (np.cumsum(lengths) - lengths)[:, None]
+        begins = np.append(borders[:, :-1], borders[-1, -1])
+        shared[numbers] = sums_between(begins, smaller * columns_meet).reshape(-1, num_parts)
     return shared
+
+
+def part_borders(lengths: np.ndarray, num_parts: int) -> np.ndarray:
+    """The first frame of each part of N videos, int [N], and the number of frames, int [N, parts + 1].
+
+    Example:
+        >>> from tubelet.core.masks.overlaps import part_borders
+        >>> part_borders(np.array([30, 2]), num_parts=4)
+        array([[ 0,  7, 15, 22, 30],
+               [ 0,  0,  1,  1,  2]])
+    """
+    return lengths[:, None] * np.arange(num_parts + 1) // num_parts
 
 
 def _batches_in_time(pairs: TrackPairs) -> Iterator[list[int]]:
@@ -143,87 +160,6 @@ def _batches_in_time(pairs: TrackPairs) -> Iterator[list[int]]:
             num_frames = 0
     if batch:
         yield batch
-
-
-def may_overlap(pairs: TrackPairs, least: float) -> np.ndarray:
-    """Whether intersection over union may be `least` or more, by areas and columns alone, bool [K].
-
-    Example:
-        >>> from tubelet.core import masks
-        >>> from tubelet.core.masks.overlaps import may_overlap
-        >>> from tubelet.core.masks.packed import pack
-        >>> (rle,) = masks.encode(np.ones((1, 4, 6), bool))
-        >>> first, second = pack([[rle, rle], [rle, None]], size=(4, 6))
-        >>> may_overlap([(first, second)], 0.5), may_overlap([(first, second)], 0.6)
-        (array([ True]), array([False]))
-    """
-    both = np.array([first.pixels + second.pixels for first, second in pairs], np.int64)
-    shared = shared_at_most(pairs)
-    return (shared > 0) & (shared >= (both - shared) * least)
-
-
-class KnownIntersections:
-    """Intersections that are counted while tracks are read, when their masks are decoded anyway.
-
-    Pass one object to the reader, and then to the evaluation. It knows the pairs of tracks that may
-    overlap by `least` or more, of batches in which most tracks have such a partner; others are
-    decoded again when they are needed.
-
-    Example:
-        >>> from tubelet.core.masks.overlaps import KnownIntersections
-        >>> KnownIntersections()
-        KnownIntersections(0 pairs)
-    """
-
-    def __init__(self, least: float = 0.5) -> None:
-        self._least = least
-        self._shared: dict[tuple[int, int], int] = {}  # by the ids of two tracks
-        self._tubes: list[Tube] = []  # so that no other object can get their ids
-        self._tables: dict[int, Lookup] = {}  # of the second tracks compared last
-
-    def __repr__(self) -> str:
-        return f"KnownIntersections({len(self._shared)} pairs)"
-
-    def __reduce__(self) -> tuple[type[KnownIntersections], tuple[float]]:
-        return KnownIntersections, (self._least,)  # ids mean nothing in another process
-
-    def get(self, first: Tube, second: Tube) -> int | None:
-        """The pixels that two tracks share, if known."""
-        return self._shared.get((id(first), id(second)))
-
-    def add(self, tubes: Sequence[Tube], partners: Sequence[Sequence[Tube]], decoded: DecodedTracks) -> None:
-        """Compare tracks with their partners, of the same videos, if most have one that they may overlap."""
-        pairs = [(n, partner) for n, of_tube in enumerate(partners) for partner in of_tube]
-        may = may_overlap([(tubes[n], partner) for n, partner in pairs], self._least)
-        hopeful = [pair for pair, it_may in zip(pairs, may.tolist(), strict=True) if it_may]
-        if 2 * len({n for n, _ in hopeful}) < len(tubes) or not hopeful:
-            return
-
-        found = strokes_of(decoded)
-        by_partner = _by_partner(hopeful)
-        self._keep_tables([partner for partner, _ in by_partner.values()])
-        for table_id, (partner, tracks) in by_partner.items():
-            counts = shared_pixels(found, tracks, self._tables[table_id]).tolist()
-            for n, count in zip(tracks, counts, strict=True):
-                self._shared[id(tubes[n]), table_id] = count
-            self._tubes += [partner, *(tubes[n] for n in tracks)]
-
-    def _keep_tables(self, partners: Sequence[Tube]) -> None:
-        """Make the tables of these tracks, which are of one image size, and forget those that are not needed."""
-        kept = {id(tube): self._tables[id(tube)] for tube in partners if id(tube) in self._tables}
-        missing = [tube for tube in partners if id(tube) not in kept]
-        if missing:
-            found = strokes(missing)
-            kept |= {id(tube): lookup(found, n) for n, tube in enumerate(missing)}
-        self._tables = kept
-
-
-def _by_partner(pairs: Sequence[tuple[int, Tube]]) -> dict[int, tuple[Tube, list[int]]]:
-    """The partners, by id, each with the numbers of its tracks."""
-    grouped: dict[int, tuple[Tube, list[int]]] = {}
-    for n, partner in pairs:
-        grouped.setdefault(id(partner), (partner, []))[1].append(n)
-    return grouped
 
 
 def frame_intersections(first: Sequence[Tube], second: Sequence[Tube]) -> np.ndarray:
@@ -272,18 +208,22 @@ def _fill(shared: np.ndarray, many: Sequence[Tube], few: Sequence[Tube], meeting
         return
 
     others = [few[m] for m in columns.tolist()]
-    for begin, end in _frame_ranges(others):
-        other_strokes = strokes(others, begin, end)
-        tables = [lookup(other_strokes, n) for n in range(len(others))]
-        for rows in _track_batches(many, np.flatnonzero(meeting.any(1))):
-            found = strokes([many[n] for n in rows.tolist()], begin, end)
-            for m, table in zip(columns.tolist(), tables, strict=True):
-                tracks = np.flatnonzero(meeting[rows, m])
-                if 2 * len(tracks) > len(rows):
-                    tracks = np.arange(len(rows))  # faster without gaps
-                if len(tracks):
-                    counts = shared_pixels(found, tracks.tolist(), table, by_frame=True)
-                    shared[begin:end, rows[tracks], m] = counts.reshape(len(tracks), -1).T
+    batches = _track_batches(many, np.flatnonzero(meeting.any(1)))
+    for begin, end in _frame_ranges([], others):
+        table = lookup(others, begin, end)
+        for rows in batches:
+            tracks = TrackMasks.of([many[n] for n in rows.tolist()])
+            parts = tracks.between(begin, end)
+            found = strokes(tracks, parts)
+            numbers, part = parts.masks()
+            for m, origin in zip(columns.tolist(), table.origins, strict=True):
+                is_chosen = meeting[rows, m]
+                if 2 * is_chosen.sum() > len(rows):
+                    is_chosen[:] = True  # faster without gaps
+                chosen = np.flatnonzero(is_chosen).tolist()
+                counts = shared_pixels(found, table, chosen, shift=origin, by_mask=True)
+                counted = is_chosen[part]
+                shared[tracks.frames[numbers[counted]], rows[part[counted]], m] = counts
 
 
 def _track_batches(tubes: Sequence[Tube], numbers: np.ndarray) -> list[np.ndarray]:

@@ -6,9 +6,8 @@ evaluating them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from itertools import pairwise
 from typing import NamedTuple, overload
 
@@ -17,7 +16,7 @@ import numpy as np
 from tubelet.core import masks
 from tubelet.core.errors import FormatError
 from tubelet.core.masks import RLE
-from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, Runs, keep_freed_memory, measure
+from tubelet.core.masks.run_codec import AREA, BATCH_BYTES, BATCH_PIXELS, LEFT, keep_freed_memory, measure
 from tubelet.core.masks.sparse import FRAME, SparseMasks, sparse
 
 OFTEN = 4  # an object that is in one frame of so many, or in more, is often present
@@ -126,6 +125,9 @@ class Tube(SparseMasks):
         if begin == 0 and end == self.length == len(self.frames):
             starts = self.present.starts
             return self.data, starts[1:] - starts[:-1]
+        if self.length == len(self.frames):
+            starts = self.present.starts[begin : end + 1]
+            return self.data[starts[0] : starts[-1]], starts[1:] - starts[:-1]
         first, last = np.searchsorted(self.frames, np.array([begin, end], FRAME)).tolist()
         starts = self.present.starts[first : last + 1]
         lengths = np.zeros(end - begin, np.int64)
@@ -154,26 +156,6 @@ class TrackCounts(NamedTuple):
         (frames,) = lengths.nonzero()
         of_masks = lengths if len(frames) == len(lengths) else lengths[frames]
         return cls(data, frames.astype(FRAME), of_masks, len(lengths), size)
-
-
-class DecodedTracks(NamedTuple):
-    """The decoded masks of N tracks of one image size.
-
-    Example:
-        >>> from tubelet.core.masks.packed import DecodedTracks
-        >>> from tubelet.core.masks.run_codec import decode
-        >>> runs, _ = decode(np.frombuffer(b"44<", np.uint8), np.array([3]))
-        >>> DecodedTracks(runs, np.array([False, True]), [2], (4, 5)).size
-        (4, 5)
-    """
-
-    runs: Runs  # of all masks
-    present: np.ndarray  # bool [frames of all tracks], whether a frame has a mask
-    num_frames: list[int]  # [N]
-    size: tuple[int, int]  # height, width
-
-
-Compare = Callable[[int, Sequence[Tube], DecodedTracks], None]
 
 
 def pack(tracks: Sequence[Sequence[RLE | None]], size: tuple[int, int]) -> list[Tube]:
@@ -207,16 +189,10 @@ def _track_counts(rles: SparseMasks, size: tuple[int, int]) -> TrackCounts:
     return TrackCounts(b"".join(counts), rles.frames[is_present], lengths[is_present], len(rles), size)
 
 
-def pack_counts(tracks: Sequence[TrackCounts], compare: Compare | None = None) -> list[Tube | Broken]:
+def pack_counts(tracks: Sequence[TrackCounts]) -> list[Tube | Broken]:
     """Pack N tracks whose compressed counts are joined already.
 
-    Args:
-        tracks: Their counts.
-        compare: Called with tracks that are packed together, if they are of one size and all valid:
-            with the number of the first, the tracks, and their masks as just decoded.
-
-    Returns:
-        For each track a Tube, or a Broken if it has an invalid mask.
+    Returns for each track a Tube, or a Broken if it has an invalid mask.
 
     Example:
         >>> from tubelet.core.masks.packed import TrackCounts, pack_counts
@@ -228,8 +204,7 @@ def pack_counts(tracks: Sequence[TrackCounts], compare: Compare | None = None) -
     start = 0
     while start < len(tracks):
         stop = _batch_end(tracks, start)
-        compare_batch = None if compare is None else partial(compare, start)
-        tubes.extend(_pack_batch(tracks[start:stop], compare_batch))
+        tubes.extend(_pack_batch(tracks[start:stop]))
         start = stop
     return tubes
 
@@ -247,9 +222,7 @@ def _batch_end(tracks: Sequence[TrackCounts], start: int) -> int:
     return stop
 
 
-def _pack_batch(
-    tracks: Sequence[TrackCounts], compare: Callable[[Sequence[Tube], DecodedTracks], None] | None
-) -> list[Tube | Broken]:
+def _pack_batch(tracks: Sequence[TrackCounts]) -> list[Tube | Broken]:
     lengths = np.concatenate([track.lengths for track in tracks])  # [masks of all tracks]
     num_masks = [len(track.lengths) for track in tracks]
     sizes = [track.size for track in tracks]
@@ -257,7 +230,7 @@ def _pack_batch(
     pixels = np.repeat([size[0] * size[1] for size in sizes], num_masks)
 
     symbols = np.frombuffer(b"".join([track.data for track in tracks]), np.uint8)
-    measured, valid, runs = measure(symbols, lengths, height, pixels)
+    measured, valid = measure(symbols, lengths, height, pixels)
     if not valid.all():
         return _pack_one_by_one(tracks, ~valid)
 
@@ -267,19 +240,13 @@ def _pack_batch(
     num_held = _sums_between(bounds, measured[:, AREA] > 0)
     facts = _facts(tracks, measured, bounds)
 
-    tubes: list[Tube] = []
+    tubes: list[Tube | Broken] = []
     for n, (begin, end) in enumerate(pairwise(bounds)):
         track = tracks[n]
         present = PackedMasks(track.size, track.data, starts[begin : end + 1] - starts[begin])
         tubes.append(Tube(track.length, track.frames, present, facts[n], area[n], num_held[n]))
 
-    num_frames = [track.length for track in tracks]
-    if compare is not None and len(set(sizes)) == 1 and max(num_frames) * sizes[0][0] * sizes[0][1] <= BATCH_PIXELS:
-        assert runs is not None, "all masks are valid"
-        is_present = np.zeros(sum(num_frames), bool)
-        is_present[_rows(tracks)] = True
-        compare(tubes, DecodedTracks(runs, is_present, num_frames, sizes[0]))
-    return list[Tube | Broken](tubes)
+    return tubes
 
 
 def _facts(tracks: Sequence[TrackCounts], measured: np.ndarray, bounds: list[int]) -> list[np.ndarray]:
@@ -333,7 +300,7 @@ def _pack_one_by_one(tracks: Sequence[TrackCounts], suspect: np.ndarray) -> list
         first += len(counts)
 
     if rewritten:
-        packed.update(zip(rewritten, _pack_batch(list(rewritten.values()), None), strict=True))
+        packed.update(zip(rewritten, _pack_batch(list(rewritten.values())), strict=True))
     return [packed[n] for n in range(len(tracks))]
 
 

@@ -170,7 +170,7 @@ def _every_second(values: np.ndarray, parity: int) -> np.ndarray:
 
 def measure(
     raw: np.ndarray, lengths: np.ndarray, height: np.ndarray, pixels: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, Runs | None]:
+) -> tuple[np.ndarray, np.ndarray]:
     """Measure M compressed masks: area, first and last image column of each.
 
     A mask is valid if it can be decoded, no run is negative and its runs add up to its pixels.
@@ -183,20 +183,18 @@ def measure(
 
     Returns:
         Area, first and last column, int64 [M, 3], columns 1 and 0 for an empty mask, meaningless
-        unless all masks are valid; which masks are valid, bool [M]; and their runs, None unless all
-        can be decoded.
+        unless all masks are valid; and which masks are valid, bool [M].
 
     Example:
         >>> from tubelet.core.masks.run_codec import measure
         >>> raw = np.frombuffer(b"44<", np.uint8)  # runs 4, 4 and 12: the second of 5 columns
-        >>> facts, valid, runs = measure(raw, np.array([3]), height=np.array([4]), pixels=np.array([20]))
-        >>> facts, valid, runs.tails
-        (array([[4, 1, 1]]), array([ True]), array([12]))
+        >>> measure(raw, np.array([3]), height=np.array([4]), pixels=np.array([20]))
+        (array([[4, 1, 1]]), array([ True]))
     """
     facts = np.zeros((len(lengths), 3), np.int64)
     runs, valid = decode(raw, lengths)
     if runs is None:
-        return facts, valid, None
+        return facts, valid
 
     # a run is at most 2^30 longer or shorter than the one before it, so the first that is out of
     # range is right in 32 bits; all that follow may be wrong
@@ -208,9 +206,10 @@ def measure(
     if len(begin):
         fits = bool((counts * limit < 1 << 32).all())
         for running, total in zip((runs.gaps, runs.lengths), sums, strict=True):
-            least = np.minimum.reduceat(running, begin)
-            most = np.maximum.reduceat(running, begin)
-            valid[has_runs] &= (least >= 0) & (most <= limit)
+            if running.min() < 0 or running.max() > limit.min():
+                least = np.minimum.reduceat(running, begin)
+                most = np.maximum.reduceat(running, begin)
+                valid[has_runs] &= (least >= 0) & (most <= limit)
 
             # a sum below 2^32 is right in 32 bits even if it overflows; 64 bits would copy everything
             added = np.add.reduceat(running, begin, dtype=np.int32 if fits else np.int64)
@@ -224,7 +223,7 @@ def measure(
     facts[:, AREA] = area
     facts[:, LEFT] = np.where(area > 0, opening // height, 1)
     facts[:, RIGHT] = np.where(area > 0, (pixels - runs.tails - 1) // height, 0)
-    return facts, valid, runs
+    return facts, valid
 
 
 @cache

@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
@@ -22,8 +21,7 @@ import numpy as np
 from tubelet.core import masks
 from tubelet.core.atomic import replacing
 from tubelet.core.errors import FormatError
-from tubelet.core.masks.overlaps import KnownIntersections
-from tubelet.core.masks.packed import Broken, DecodedTracks, TrackCounts, Tube, pack_counts
+from tubelet.core.masks.packed import Broken, TrackCounts, Tube, pack_counts
 from tubelet.core.untrusted.documents import decode_json, decode_json_as
 
 LARGEST_INTEGER = (1 << 63) - 1  # of int64 arrays
@@ -111,7 +109,6 @@ class UnpackedTrack:
     size: tuple[int, int]  # height, width
     length: int  # frames
     file: str  # for error messages
-    partners: tuple[Tube, ...] = ()  # tracks of the truth that it may be compared with
 
     @property
     def where(self) -> str:
@@ -152,13 +149,11 @@ _SIZE = attrgetter("size")
 _COUNTS = attrgetter("counts")
 
 
-def unpack(
-    tracks: Iterable[UnpackedTrack], faults: Faults, known: KnownIntersections | None = None
-) -> Iterator[tuple[AnnotationEntry, Tube]]:
+def unpack(tracks: Iterable[UnpackedTrack], faults: Faults) -> Iterator[tuple[AnnotationEntry, Tube]]:
     """Parse, check and pack the masks of each track, in order.
 
     Tracks with invalid masks are noted in `faults` and left out. Each entry's raw masks are dropped
-    once they are parsed. What tracks share with their partners is added to `known`.
+    once they are parsed.
 
     Example:
         >>> import msgspec
@@ -169,26 +164,12 @@ def unpack(
         [Tube(size=(4, 6), frames=1 of 2)]
     """
     for batch in _batches(tracks, faults):
-        parsed = [track for track, _ in batch]
-        compare = None if known is None else partial(_compare, known, parsed)
-        tubes = pack_counts([counts for _, counts in batch], compare)
-
-        for track, tube in zip(parsed, tubes, strict=True):
+        tubes = pack_counts([counts for _, counts in batch])
+        for (track, _), tube in zip(batch, tubes, strict=True):
             if isinstance(tube, Broken):
                 faults.note("broken mask", f"{track.where}, frame {tube.frame}: {tube.reason}")
             else:
                 yield track.entry, tube
-
-
-def _compare(
-    known: KnownIntersections,
-    parsed: Sequence[UnpackedTrack],
-    first: int,
-    tubes: Sequence[Tube],
-    decoded: DecodedTracks,
-) -> None:
-    partners = [track.partners for track in parsed[first : first + len(tubes)]]
-    known.add(tubes, partners, decoded)
 
 
 def _batches(tracks: Iterable[UnpackedTrack], faults: Faults) -> Iterator[list[tuple[UnpackedTrack, TrackCounts]]]:

@@ -12,13 +12,11 @@ Nothing here imports torch before a frame is decoded, so evaluating a file start
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from tubelet.core.errors import FormatError, nearest
-from tubelet.core.masks.overlaps import KnownIntersections
 from tubelet.core.masks.packed import Tube
 from tubelet.core.records import Prediction, Track, Video, VideoSet
 from tubelet.core.untrusted.files import as_path
@@ -182,7 +180,6 @@ def read_predictions(
     truth: VideoSet,
     *,
     faults: Faults | None = None,
-    known: KnownIntersections | None = None,
 ) -> list[Prediction]:
     """Read the predictions for each video of `truth`, in its order; tracks are in the order of the file.
 
@@ -194,8 +191,6 @@ def read_predictions(
         path: The JSON file, or a file of frame lines.
         truth: The set that the predictions are for.
         faults: If lenient, invalid tracks are left out and counted there.
-        known: Gets the pixels that predictions share with truths of their video and class, for
-            `evaluation.ytvis.evaluate`.
 
     Raises:
         InputError: if the file cannot be read.
@@ -226,7 +221,7 @@ def read_predictions(
 
     videos = _video_index(document, truth, path)
     labels = _label_index(document, truth, path)
-    tracks = _predicted(document, truth, videos, labels, path, faults, known)
+    tracks = _predicted(document, truth, videos, labels, path, faults)
 
     tables = {videos.find(entry.get("id")): entry for entry in document.videos}
     predictions = []
@@ -252,14 +247,12 @@ def _predicted(
     labels: _Index,
     path: Path,
     faults: Faults,
-    known: KnownIntersections | None,
 ) -> list[list[Track]]:
     """The predicted tracks of each video of the truth."""
     shapes = [(video.size, len(video)) for video in truth.videos]
-    partners = _partners(truth) if known is not None else {}
     tracks: list[list[Track]] = [[] for _ in shapes]
     seen: set[tuple[int, int]] = set()
-    annotations = _annotations(document, shapes, videos, labels, path, faults, partners, known)
+    annotations = _annotations(document, shapes, videos, labels, path, faults)
     for entry, n, label, tube in annotations:
         score = finite(entry.score)
         if score is None:
@@ -281,17 +274,6 @@ def _predicted(
     return tracks
 
 
-def _partners(truth: VideoSet) -> dict[tuple[int, int], tuple[Tube, ...]]:
-    """The packed tracks of the truth, by position of the video and label."""
-    partners: dict[tuple[int, int], tuple[Tube, ...]] = {}
-    for n, video in enumerate(truth.videos):
-        for track in video.tracks or ():
-            if isinstance(track.rles, Tube) and track.rles.size == video.size and len(track.rles) == len(video):
-                key = (n, track.label)
-                partners[key] = (*partners.get(key, ()), track.rles)
-    return partners
-
-
 def _annotations(
     document: YtvisDocument,
     shapes: Sequence[tuple[tuple[int, int], int]],
@@ -299,8 +281,6 @@ def _annotations(
     labels: _Index,
     path: Path,
     faults: Faults,
-    partners: Mapping[tuple[int, int], tuple[Tube, ...]] = MappingProxyType({}),
-    known: KnownIntersections | None = None,
 ) -> Iterator[tuple[AnnotationEntry, int, int, Tube]]:
     """Each valid annotation with the position of its video, its label and its masks.
 
@@ -311,8 +291,6 @@ def _annotations(
         labels: Which label an id means.
         path: The file, for error messages.
         faults: Where errors are noted.
-        partners: Tracks to compare annotations with, by video and label.
-        known: Gets what they share.
     """
     targets: dict[int, tuple[int, int]] = {}  # position in the file -> position of the video, label
 
@@ -329,9 +307,9 @@ def _annotations(
             else:
                 targets[entry.position] = (n, label)
                 size, length = shapes[n]
-                yield UnpackedTrack(entry, size, length, path.name, partners.get((n, label), ()))
+                yield UnpackedTrack(entry, size, length, path.name)
 
-    for entry, tube in unpack(tracks(), faults, known):
+    for entry, tube in unpack(tracks(), faults):
         n, label = targets.pop(entry.position)
         yield entry, n, label, tube
 
