@@ -376,7 +376,7 @@ def test_ctrl_c_ends_the_program_and_leaves_nothing(tmp_path: Path, video: Path)
     assert ran.stdout is not None
     assert ran.stdout.readline() == "step\n"
     ran.send_signal(signal.SIGINT)
-    _, said = ran.communicate(timeout=30)
+    _, said = ran.communicate(timeout=120)
     assert ran.returncode == 130
     assert said == "tubelet: interrupted; nothing half-written is left\n"
     assert listing(tmp_path) == [video.name]

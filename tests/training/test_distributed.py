@@ -21,7 +21,7 @@ def torchrun(out: Path, **given: object) -> subprocess.CompletedProcess[str]:
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "TOY_DIES": "1"}
     command = [*launch, toy.__file__, str(out), *(f"{k}={v}" for k, v in given.items())]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120)
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=600)
 
 
 def test_two_processes_give_one_processs_losses_one_dies_with_all_and_another_number_resumes(

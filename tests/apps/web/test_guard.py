@@ -163,5 +163,5 @@ def test_a_place_that_is_taken_is_one_clear_line() -> None:
 def test_who_comes_before_the_server_is_up_waits() -> None:
     with serve.listen("127.0.0.1", 0) as listener:
         place = listener.getsockname()
-        with socket.create_connection(place, timeout=5) as caller:
+        with socket.create_connection(place, timeout=60) as caller:
             assert caller.getpeername() == place

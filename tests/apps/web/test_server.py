@@ -441,7 +441,7 @@ def test_a_signal_ends_the_server_at_once_and_the_running_job_waits_for_the_next
             with asking.stream("GET", f"/api/jobs/{job}/events") as events:  # a page that watches
                 assert any('"done": 3' in line or '"done":3' in line for line in events.iter_lines())
                 os.killpg(ran.pid, asked_by)  # as a terminal or a supervisor does: the worker hears it too
-                _, said = ran.communicate(timeout=30)
+                _, said = ran.communicate(timeout=120)
     finally:
         ran.kill()
     assert ran.returncode == code
