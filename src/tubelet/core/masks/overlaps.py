@@ -227,7 +227,7 @@ def _fill(shared: np.ndarray, many: Sequence[Tube], few: Sequence[Tube], meeting
 
 
 def _track_batches(tubes: Sequence[Tube], numbers: np.ndarray) -> list[np.ndarray]:
-    """Split the numbers of tracks into batches of about BATCH_BYTES."""
+    """Split the numbers of tracks into batches of about two BATCH_BYTES, which is faster here than one."""
     ends = np.cumsum([len(tubes[n].data) for n in numbers.tolist()])
-    borders = np.flatnonzero(np.diff(ends // BATCH_BYTES)) + 1
+    borders = np.flatnonzero(np.diff(ends // (2 * BATCH_BYTES))) + 1
     return np.split(numbers, borders)
