@@ -120,20 +120,6 @@ class Tube(SparseMasks):
             return False
         return bool(self.frames[0] <= other.frames[-1] and other.frames[0] <= self.frames[-1])
 
-    def spans(self, begin: int, end: int) -> tuple[bytes, np.ndarray]:
-        """The counts of the frames from `begin` up to `end`, joined, and the bytes of each frame, int [end - begin]."""
-        if begin == 0 and end == self.length == len(self.frames):
-            starts = self.present.starts
-            return self.data, starts[1:] - starts[:-1]
-        if self.length == len(self.frames):
-            starts = self.present.starts[begin : end + 1]
-            return self.data[starts[0] : starts[-1]], starts[1:] - starts[:-1]
-        first, last = np.searchsorted(self.frames, np.array([begin, end], FRAME)).tolist()
-        starts = self.present.starts[first : last + 1]
-        lengths = np.zeros(end - begin, np.int64)
-        lengths[self.frames[first:last] - begin] = starts[1:] - starts[:-1]
-        return self.data[starts[0] : starts[-1]], lengths
-
 
 class TrackCounts(NamedTuple):
     """The compressed counts of a track's n masks, joined, as they come from outside: not checked yet.
