@@ -166,7 +166,6 @@ def train(results: Sequence[VideoPrediction], out: Path, steps: int, seed: int) 
         "train.workers=0",
         f"train.seed={seed}",
         "train.ema=0.95",
-        "optim.lr=3e-4",
         "optim.warmup=10",
     )
     recipe = recipe.but(transforms=pseudo_videos(CROP))

@@ -14,12 +14,14 @@ import torch
 from torch import Tensor, nn
 
 from tubelet.apps.cli import call
+from tubelet.core import masks
 from tubelet.core.errors import ConfigError, FormatError
-from tubelet.core.types import Clip
+from tubelet.core.types import Clip, Track, Video, VideoSet
 from tubelet.data.clips import ClipDataset
 from tubelet.formats.label_maps import encode_map
+from tubelet.models import weights
 from tubelet.models.rcnn.model import MaskTrackConfig
-from tubelet.recipes import find, starting
+from tubelet.recipes import experiment, find, starting
 from tubelet.recipes.experiment import Experiment
 from tubelet.recipes.training import adjusted
 from tubelet.training import checkpoint, loop
@@ -148,6 +150,26 @@ def test_a_split_that_leaves_no_object_is_refused(tmp_path: Path, capsys: pytest
     given = [f"data.annotations={annotations}", f"data.split={tmp_path / 'split.json'}"]
     assert call(["train", "default", *given, "--out", str(tmp_path / "out")]) == 2
     assert "found 1 without any: 0 annotations" in capsys.readouterr().err
+
+
+def test_a_few_frames_to_learn_from_are_warned_of(caplog: pytest.LogCaptureFixture) -> None:
+    track = Track(id=1, label=0, score=1.0, rles=masks.encode(np.ones((4, 8, 8), bool)))
+    video = Video(id="v", size=(8, 8), frames=[None] * 4, tracks=(track,))
+    experiment._warn_of_few(VideoSet(videos=[video] * 3, classes=("dog",)))
+    assert caplog.text == ""
+    experiment._warn_of_few(VideoSet(videos=[video], classes=("dog",)))
+    assert "only 4 of the frames to learn from have an object" in caplog.text
+
+
+def test_finetune_starts_as_the_bundled_model_and_leaves_its_trunk() -> None:
+    recipe = find("finetune")
+    bundled = weights.load("default", device="cpu", engine="torch")
+    model = recipe.model.build(bundled.classes)
+    weights.start_from(model, "default")
+    assert all(torch.equal(tensor, bundled.state_dict()[name]) for name, tensor in model.state_dict().items())
+    frozen = {".".join(name.split(".")[:2]) for name, p in model.named_parameters() if not p.requires_grad}
+    assert {"detector.stem", "detector.stages"} <= frozen
+    assert recipe.validation.start
 
 
 def test_finetune_takes_images_as_pseudo_videos(tmp_path: Path) -> None:

@@ -45,6 +45,23 @@ def test_the_best_weights_are_kept_and_named(fit, metrics, tmp_path: Path):
     assert lines[1] == {"step": 4, "validation_AP": 0.3, "validation_AP50": 0.5}
 
 
+def test_the_start_is_kept_where_no_later_weights_are_better(fit, metrics, tmp_path: Path):
+    model = ToyModel()
+    start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    values = iter([0.5, 0.1, 0.3])
+    scores = Scores(lambda model: next(values))
+    scores.start = True
+    fit("run", model, iterations=4, ema=0.9, validation=scores)
+
+    assert scores.steps == [0, 2, 4]
+    best = read_tensors(tmp_path / "run/best.safetensors")
+    assert all(torch.equal(best[name], tensor) for name, tensor in start.items())
+    assert [line["step"] for line in metrics("run") if "validation_AP" in line] == [0, 2, 4]
+
+    fit("run", model, iterations=4, ema=0.9, validation=scores, resume=True)  # judges the start only once
+    assert scores.steps == [0, 2, 4]
+
+
 def test_the_moving_average_is_what_is_validated(fit, tmp_path: Path):
     scores = Scores([0.1], every=2)
     model = ToyModel()

@@ -69,6 +69,7 @@ class Scores:
     def __init__(self, scores: Sequence[float] | Callable[[nn.Module], float], every: int | None = 2) -> None:
         self.scores = scores
         self.every = every
+        self.start = False
         self.settings = "these"
         self.seen: list[dict[str, torch.Tensor]] = []
         self.steps: list[int] = []

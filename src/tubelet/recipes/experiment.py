@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
 from tubelet.core.untrusted.documents import read_json
 from tubelet.data.clips import ClipDataset, require_objects
-from tubelet.data.sampling import AnySampler, RandomPair
+from tubelet.data.sampling import AnySampler, RandomPair, valid_frames
 from tubelet.data.transforms import AnyTransform
 from tubelet.formats import coco, registry, ytvis
 from tubelet.formats.classes import class_map, translate
@@ -36,6 +37,10 @@ from tubelet.synthetic.config import Synthetic
 from tubelet.training import checkpoint
 from tubelet.training.loop import CHECKPOINTS, TrainConfig, TrainingOutcome, train
 from tubelet.training.optim import OptimConfig
+
+FEW_FRAMES = 10  # with an object
+
+logger = logging.getLogger("tubelet.training")
 
 
 class _Data(Config, ABC):
@@ -205,6 +210,7 @@ class Experiment(Config):
         check_folder(out)
         videos, others = self.data.read_both(self.train.seed)
         require_objects(videos)
+        _warn_of_few(videos)
         if others is not None:
             check(videos, others, self.data.validation or "data.hold_out")
         elif self.train.patience is not None:
@@ -249,6 +255,20 @@ class Experiment(Config):
         if self.init_recipe is not None:
             needs = f"a run of {self.init_recipe} (tubelet train {self.init_recipe} ... --out PATH)"
         start(model, self.init, needs, parts=self.init_parts, partial=self.init_partial)
+
+
+def _warn_of_few(videos: VideoSet) -> None:
+    count = 0
+    for video in videos.videos:
+        count += len(valid_frames(video))
+        if count >= FEW_FRAMES:
+            return
+    logger.warning(
+        "only %d of the frames to learn from have an object: a model forgets more than it learns from these; label %d "
+        "or more, and hold some out (data.hold_out, data.validation) to see which it is",
+        count,
+        FEW_FRAMES,
+    )
 
 
 def _holds_images(path: Path) -> bool:

@@ -56,6 +56,7 @@ class ValidationConfig(Config):
     """
 
     every: int | None = Field(default=None, ge=1)  # steps; null is a tenth of the training, at least 250
+    start: bool = False  # judge the weights before the first step too: the best are these where nothing is gained
     videos: int = Field(default=20, ge=1)  # at most so many, spread over the set
     metrics: tuple[str, ...] = Field(default=("ap",), min_length=1)  # evaluation/measures.py
 
@@ -81,6 +82,11 @@ class VideoValidation:
     def every(self) -> int | None:
         """Steps from one validation to the next; None is a tenth of the training, at least 250."""
         return self.config.every
+
+    @property
+    def start(self) -> bool:
+        """Whether the weights before the first step are judged too."""
+        return self.config.start
 
     @property
     def settings(self) -> str:

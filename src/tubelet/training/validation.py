@@ -59,6 +59,10 @@ class Validation(Protocol):
         """Steps from one validation to the next; None: see `interval`."""
 
     @property
+    def start(self) -> bool:
+        """Whether the weights before the first step are judged too: they are kept if no later ones are better."""
+
+    @property
     def settings(self) -> str:
         """A text that differs where numbers of two validations cannot be compared."""
 

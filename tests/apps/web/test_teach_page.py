@@ -62,7 +62,14 @@ def page(running: tuple[str, Jobs], browser: Browser, tmp_path_factory: pytest.T
     page.locator(".watch").wait_for()
     page.request.put(f"{address}/api/jobs/{jobs.store.jobs()[0].id}/seen", data={"frames": [[0, 8]]})
     jobs._start_next = lambda: None  # type: ignore[method-assign]
-    states = {"Goats": "done", "Sheep": "failed", "Cows": "stopped", "Pigs": "queued", "Hens": "running"}
+    states = {
+        "Geese": "done",
+        "Goats": "done",
+        "Sheep": "failed",
+        "Cows": "stopped",
+        "Pigs": "queued",
+        "Hens": "running",
+    }
     for created, (name, state) in enumerate(states.items()):
         add(jobs, replace(ROW, id=new_id(), name=name, state=state, created=float(created)))  # type: ignore[arg-type]
     model = jobs.store.root / "scratch" / "model"
@@ -90,7 +97,7 @@ def add(jobs: Jobs, training: TrainingJob) -> None:
         if training.state == "failed":
             training = replace(training, error="the server's disk is full")
         if training.state == "done":
-            training = replace(training, summary=json.dumps(SUMMARY))
+            training = replace(training, summary=json.dumps({**SUMMARY, "gain": training.name != "Geese"}))
         jobs.store.trainings.add(training, scratch)
 
 
@@ -106,6 +113,10 @@ def test_each_state_says_where_it_stands_and_what_can_be_done(page: Page) -> Non
     expect(card(page, "Pigs").locator("[role=status]")).to_have_text("Waiting: 1 job before this one")
     expect(card(page, "Cows").get_by_role("button")).to_have_text(["Continue", "Remove"])
     expect(card(page, "Sheep").locator("[role=status]")).to_have_text("Failed: the server's disk is full")
+    expect(card(page, "Sheep").get_by_role("button")).to_have_text(["Remove"])
+    expect(card(page, "Geese").locator("[role=status]")).to_have_text(
+        "No gain on 1 of 3 videos: the model you have stays"
+    )
     shoot(page, "teach")
 
 

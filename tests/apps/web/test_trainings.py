@@ -117,6 +117,12 @@ def test_frames_that_nobody_has_seen_are_not_learned_from(quiet: Served) -> None
     assert quiet.client.get("/api/trainings").json() == []
 
 
+def test_fewer_frames_than_can_teach_are_refused_at_once(quiet: Served) -> None:
+    quiet.see(quiet.results[0], 1)
+    assert "2 frames are too few to learn from: look at more than 5" in refusal(quiet.teach("Few", quiet.results[:1]))
+    assert quiet.client.get("/api/trainings").json() == []
+
+
 def test_a_training_ends_with_figures_pictures_and_a_model(served: Served, taught: dict[str, Any]) -> None:
     assert (taught["state"], taught["error"]) == ("done", None)
     assert "training" in taught["stages"]
@@ -132,8 +138,9 @@ def test_a_training_ends_with_figures_pictures_and_a_model(served: Served, taugh
 
 def test_the_curve_has_the_losses_and_the_validation(served: Served, taught: dict[str, Any]) -> None:
     rows = served.client.get(f"/api/trainings/{taught['id']}/curve").json()
-    assert [row["step"] for row in rows] == [1, 1]
-    assert {"loss", "validation_AP"} <= rows[0].keys() | rows[1].keys()
+    assert [row["step"] for row in rows] == [0, 1, 1]
+    assert "validation_AP" in rows[0]  # of the model as it was
+    assert {"loss", "validation_AP"} <= rows[1].keys() | rows[2].keys()
 
 
 def test_checkpoints_and_labels_go_at_the_end(served: Served, taught: dict[str, Any]) -> None:
@@ -177,6 +184,7 @@ def test_too_few_frames_fail_in_one_line(served: Served) -> None:
     failed = served.finish(f"/api/trainings/{id}")
     assert failed["state"] == "failed"
     assert "no object is seen in the first or in the last of these frames" in failed["error"]
+    assert not failed["can_go_on"]
     served.client.delete(f"/api/trainings/{id}")
 
 

@@ -17,7 +17,7 @@ from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs.edited import EditedResults
 from tubelet.apps.web.jobs.queue import Jobs, known
 from tubelet.apps.web.jobs.store import new_id
-from tubelet.apps.web.jobs.trainings import LESSONS, RUN, TrainingJob
+from tubelet.apps.web.jobs.trainings import LESSONS, RUN, TrainingJob, check_enough
 from tubelet.apps.web.limits import BASE_THRESHOLD
 from tubelet.apps.web.users import User
 from tubelet.apps.web.visitors import Visitor
@@ -105,6 +105,7 @@ def described(training: TrainingJob, jobs: Jobs) -> dict[str, Any]:
         "videos": len(training.video_ids),
         "state": training.state,
         "error": training.error,
+        "can_go_on": jobs.store.trainings.can_go_on(training),
         "summary": None if training.summary is None else json.loads(training.summary),
     }
     if training.state == "queued":
@@ -124,6 +125,7 @@ def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest, user: User) 
         raise InputError(f"two of these results are of one video, {twice}: choose one of them")
 
     lessons = []
+    num_frames = 0
     names: Counter[str] = Counter()
     with store.scratch() as scratch:
         for n, (job, film) in enumerate(zip(asked, films, strict=True)):
@@ -135,8 +137,10 @@ def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest, user: User) 
             names[film.name] += 1
             name = film.name if names[film.name] == 1 else f"{film.name} {names[film.name]}"
             frames = seen if wish.frames == "seen" else None
+            num_frames += film.frames if frames is None else len(frames)
             lesson = {"result": f"{n}.json.gz", "source": str(jobs.source(film)), "name": name, "frames": frames}
             lessons.append(lesson)
+        check_enough(num_frames)
         (scratch / LESSONS).write_text(json.dumps(lessons))
 
         training = TrainingJob(

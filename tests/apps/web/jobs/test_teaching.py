@@ -67,3 +67,9 @@ def test_a_few_frames_of_each_video_are_enough_together(tmp_path: Path) -> None:
 def test_too_few_frames_are_one_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="4 frames are too few to learn from: look at more than 5"):
         write(tmp_path, [("red",), ("blue",)], frames=[0, 9])
+
+
+@pytest.mark.parametrize(("before", "after", "gain"), [(0.2, 0.3, True), (0.3, 0.3, False), (0.9, 0.37, False)])
+def test_only_what_is_better_on_what_was_held_out_is_a_gain(before: float, after: float, gain: bool) -> None:
+    figures = {"before": {"AP": before, "IDF1": 0.1}, "after": {"AP": after, "IDF1": 0.9}}
+    assert teaching.has_gained(figures) is gain

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from tubelet.apps.web.jobs.own_models import OwnModel
 from tubelet.apps.web.jobs.store import Store, new_id
+from tubelet.apps.web.jobs.tasks import Teaching
 from tubelet.apps.web.jobs.trainings import TrainingJob
 
 
@@ -59,6 +60,27 @@ def test_a_stopped_training_stays_with_its_files_and_one_without_files_is_forgot
     store = Store(tmp_path)
     assert states(store) == {stopped: "stopped"}
     assert [folder.name for folder in (tmp_path / "trainings").iterdir()] == [stopped]
+    store.close()
+
+
+def test_without_a_gain_there_is_no_new_model(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    row = training()
+    add(store, row)
+    Teaching(store, row, "default").finish({"summary": {"gain": False}})
+    assert states(store) == {row.id: "done"}
+    assert store.models.all() == []
+    store.close()
+
+
+def test_what_failed_before_its_first_step_cannot_go_on(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    ids = [add(store, training()) for _ in range(3)]
+    (store.trainings.folder(ids[1]) / "run" / "checkpoints").mkdir(parents=True)
+    for id, state in zip(ids, ("failed", "failed", "stopped"), strict=True):
+        store.trainings.set_state(id, state)  # type: ignore[arg-type]
+    rows = {row.id: row for row in store.trainings.all()}
+    assert [store.trainings.can_go_on(rows[id]) for id in ids] == [False, True, True]
     store.close()
 
 

@@ -122,6 +122,14 @@ def test_every_parameter_of_a_trained_detector_gets_a_gradient() -> None:
     assert without == []
 
 
+def test_a_frozen_trunk_stays_while_the_rest_learns() -> None:
+    detector = built(frozen_trunk=True).train()
+    losses, _ = detector.losses(detector.extract(blank()), blank(), [truth((8, 8, 40, 40, 1))])
+    torch.stack(list(losses.values())).sum().backward()
+    without = {name.split(".")[0] for name, p in detector.named_parameters() if p.grad is None}
+    assert without == {"stem", "stages"}
+
+
 def test_an_image_without_objects_teaches_that_there_is_none() -> None:
     detector = built().train()
     losses, (samples,) = detector.losses(detector.extract(blank()), blank(), [truth()])

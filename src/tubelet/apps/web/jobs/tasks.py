@@ -170,16 +170,16 @@ class Teaching:
 
     def finish(self, message: Message) -> None:
         trainings = self._store.trainings
-        folder = trainings.folder(self.id)
-        path = folder / FILE
-        model = OwnModel(
-            id=new_id(),
-            name=self._training.name,
-            bytes=path.stat().st_size,
-            created=time.time(),
-            owner=self._training.owner,
-        )
-        self._store.models.add(model, path)
+        path = trainings.folder(self.id) / FILE
+        if message["summary"]["gain"]:
+            model = OwnModel(
+                id=new_id(),
+                name=self._training.name,
+                bytes=path.stat().st_size,
+                created=time.time(),
+                owner=self._training.owner,
+            )
+            self._store.models.add(model, path)
         trainings.finish(self.id, message["summary"])
 
     def fail(self, line: str) -> None:

@@ -20,7 +20,7 @@ import numpy as np
 from tubelet.apps.web import results
 from tubelet.apps.web.jobs import work
 from tubelet.apps.web.jobs.own_models import FILE
-from tubelet.apps.web.jobs.trainings import LABELS, LESSONS, RUN
+from tubelet.apps.web.jobs.trainings import FEWEST_FRAMES, LABELS, LESSONS, RUN, check_enough
 from tubelet.core.atomic import move, replacing
 from tubelet.core.errors import ConfigError
 from tubelet.core.types import VideoSet
@@ -40,7 +40,6 @@ from tubelet.recipes.experiment import Experiment
 from tubelet.video.windows import evenly
 
 HELD_OUT = 0.2  # share of the videos, or of the frames of the one
-FEWEST_FRAMES = 5  # with an object: from fewer, a model forgets more than it learns
 MOST_FRAMES = 300  # of one video, spread over it: neighbours look alike
 MOST_HELD_OUT = 8  # videos that are measured
 METRICS = ("ap", "jf", "identity")
@@ -65,7 +64,8 @@ class Lesson:
 def teach(model: Model, order: dict[str, Any], check: Callable[[], None], send: work.Send) -> dict[str, Any]:
     """Train from `model`, or go on where that was stopped; the new one is model.safetensors in the training's folder.
 
-    Returns the summary for the page. Raises Stopped once `check` does, after a checkpoint.
+    Returns the summary for the page; without a gain on what was held out there is no new model. Raises Stopped once
+    `check` does, after a checkpoint.
     """
     folder = Path(order["folder"])
     labels = folder / LABELS
@@ -77,8 +77,15 @@ def teach(model: Model, order: dict[str, Any], check: Callable[[], None], send: 
     path = next(path for path in (folder / RUN / "best.safetensors", folder / RUN / FILE) if path.is_file())
     taught = weights.load(path, device=device_of(model), engine="torch")
     summary = compared(model, taught, held_out, folder, work.Pace("comparing", check, send))
-    move(path, folder / FILE)
-    return {"summary": {**summary, **json.loads((labels / "notes.json").read_text())}}
+    gain = has_gained(summary)
+    if gain:
+        move(path, folder / FILE)
+    return {"summary": {**summary, "gain": gain, **json.loads((labels / "notes.json").read_text())}}
+
+
+def has_gained(summary: dict[str, Any]) -> bool:
+    """Whether the new model is better on what was held out, by the figure that also chose its weights."""
+    return bool(summary["after"]["AP"] > summary["before"]["AP"])
 
 
 def train(folder: Path, order: dict[str, Any], device: str, check: Callable[[], None], send: work.Send) -> None:
@@ -186,10 +193,7 @@ def _names(prediction: VideoPrediction, frames: Sequence[int]) -> set[str]:
 
 def _cut_all(chosen: Sequence[Chosen]) -> list[Chosen]:
     """Each video as two: first those parts that are learned from, then the last frames of each, which are held out."""
-    total = sum(len(frames) for _, frames in chosen)
-    if total <= FEWEST_FRAMES:
-        raise ConfigError(f"{total} frames are too few to learn from: look at more than {FEWEST_FRAMES}")
-
+    check_enough(sum(len(frames) for _, frames in chosen))
     learned: list[Chosen] = []
     held_out: list[Chosen] = []
     for prediction, frames in chosen:

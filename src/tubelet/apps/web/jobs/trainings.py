@@ -20,12 +20,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 from tubelet.apps.web.jobs.joblist import JobList
+from tubelet.core.errors import ConfigError
 
 TrainingState = Literal["queued", "running", "stopped", "done", "failed"]
 MAX_ATTEMPTS = 2  # after a crash
 LESSONS = "lessons.json"
 LABELS = "labels"
 RUN = "run"
+FEWEST_FRAMES = 5  # with an object: from fewer, a model forgets more than it learns
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,6 +93,11 @@ class Trainings:
         """Queue a running training again without counting the attempt: the server was stopped."""
         self._list.change("UPDATE trainings SET state = 'queued', attempts = attempts - 1 WHERE id = ?", id)
 
+    def can_go_on(self, training: TrainingJob) -> bool:
+        """Whether it was stopped, or failed after its first step: what failed before that would fail again."""
+        begun = (self.folder(training.id) / RUN / "checkpoints").is_dir()
+        return training.state == "stopped" or (training.state == "failed" and begun)
+
     def go_on(self, id: str) -> None:
         """Queue a training again that was stopped or has failed."""
         self._list.change("UPDATE trainings SET state = 'queued', error = NULL, attempts = 0 WHERE id = ?", id)
@@ -121,6 +128,12 @@ class Trainings:
                 self.set_state(training.id, "failed", "the server stopped twice while this ran")
             else:
                 self.set_state(training.id, "queued")
+
+
+def check_enough(num_frames: int) -> None:
+    """Raise ConfigError where so many frames, of which a part is to be held out, are too few to learn from."""
+    if num_frames <= FEWEST_FRAMES:
+        raise ConfigError(f"{num_frames} frames are too few to learn from: look at more than {FEWEST_FRAMES}")
 
 
 def _training(row: sqlite3.Row) -> TrainingJob:

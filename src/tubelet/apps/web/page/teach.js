@@ -111,7 +111,7 @@ class Card {
     const remove = () => (confirm(`Remove this training of ${now.name}? A model that it has made stays.`) ? api.removeTraining(now.id) : Promise.resolve());
     this.buttons.replaceChildren(...[
       busy && button("Stop", () => api.stopTraining(now.id)),
-      ["stopped", "failed"].includes(now.state) && button("Continue", () => api.continueTraining(now.id)),
+      now.can_go_on && button("Continue", () => api.continueTraining(now.id)),
       !busy && button("Remove", remove, `Remove the training of ${now.name}`),
     ].filter(Boolean));
   }
@@ -128,6 +128,7 @@ function describe(now) {
   if (now.state === "queued") return [null, now.ahead ? `Waiting: ${count(now.ahead, "job")} before this one` : "Waiting"];
   if (now.state === "stopped") return [null, `Stopped; it can go on where it was · ${from}`];
   if (now.state === "failed") return [null, `Failed: ${now.error}`];
+  if (now.state === "done" && now.summary.gain === false) return [null, `No gain on ${now.summary.held_out}: the model you have stays`];
   if (now.state === "done") return [null, `Learned ${from} · ${count(now.steps, "step")} · measured on ${now.summary.held_out}`];
   if (!now.total) return [null, STAGES.starting];
   const parts = [STAGES[now.stage]];

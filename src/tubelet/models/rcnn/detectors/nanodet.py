@@ -67,6 +67,7 @@ class NanoDetConfig(OneStageConfig):
     kind: Literal["nanodet"] = "nanodet"
     input: InputConfig = InputConfig(resize=KeepArea())
     size: Literal["m", "m-1.5x"] = "m-1.5x"
+    frozen_trunk: bool = False  # keep stem and stages as loaded: without norms, a step that is too long ruins them
     quality_weight: float = Field(default=1.0, ge=0)  # of the quality focal loss
     box_weight: float = Field(default=2.0, ge=0)  # of the GIoU loss
     distance_weight: float = Field(default=0.25, ge=0)  # of the distribution focal loss
@@ -114,6 +115,9 @@ class NanoDet(Detector):
         self.raw_boxes = Graph("boxes", self, self._logits)
         if config.frozen:
             self.requires_grad_(False)
+        elif config.frozen_trunk:
+            self.stem.requires_grad_(False)
+            self.stages.requires_grad_(False)
 
     def train(self, mode: bool = True) -> NanoDet:
         super().train(mode)
