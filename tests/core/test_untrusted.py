@@ -151,6 +151,14 @@ def test_damaged_archives_are_refused(tmp_path: Path) -> None:
             archives.open_archive(tmp_path / "broken.zip")
 
 
+def test_names_of_an_archive_that_are_no_files_are_left_out(tmp_path: Path) -> None:
+    zipped(tmp_path / "a.zip", **{"dogs/": b"", "dogs/a": b"a", "../b": b"b", "/c": b"c"})
+    with zipfile.ZipFile(tmp_path / "a.zip", "a") as archive, archive.open(zipfile.ZipInfo(""), "w") as nameless:
+        nameless.write(b"d")
+    with archives.open_archive(tmp_path / "a.zip") as archive:
+        assert archives.member_names(archive) == ("dogs/a",)
+
+
 def test_a_broken_stream_in_an_archive_is_refused(tmp_path: Path) -> None:
     whole = bytearray(zipped(tmp_path / "a.zip", name=bytes(range(256)) * 20))
     start = whole.index(b"name") + 4

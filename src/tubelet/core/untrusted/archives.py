@@ -90,7 +90,7 @@ def read_anywhere(path: Path) -> bytes | mmap.mmap:
 
 
 def member_names(archive: zipfile.ZipFile) -> tuple[str, ...]:
-    """List the files of an archive, sorted. Absolute names and names with ".." are left out.
+    """List the files of an archive, sorted. Absolute names, names with ".." and empty ones are left out.
 
     Example:
         >>> import tempfile
@@ -105,7 +105,8 @@ def member_names(archive: zipfile.ZipFile) -> tuple[str, ...]:
         ...         member_names(archive)
         ('dog/0.txt',)
     """
-    files = (info.filename for info in archive.infolist() if not info.is_dir())
+    names = archive.namelist()
+    files = (name for name in names if name and not name.endswith("/"))  # is_dir() fails of an empty name
     return tuple(sorted(name for name in files if _stays_inside(name)))
 
 
