@@ -20,8 +20,8 @@ from tubelet.apps.web.users import User, hash_of
 
 MODEL = {"name": "default", "classes": ["goat"], "attends": True, "follows": True, "learns": True}
 DOCUMENT = {
-    "size": [2, 3], "length": 2, "fps": 10.0, "times": [0.0, 0.1], "shots": [0], "classes": ["goat"],
-    "tracks": [{"id": 1, "label": 0, "name": "goat", "score": 0.9, "colour": "#ff0000", "counts": ["06", "06"]}],
+    "size": [2, 3], "length": 6, "fps": 10.0, "times": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "shots": [0], "classes": ["goat"],
+    "tracks": [{"id": 1, "label": 0, "name": "goat", "score": 0.9, "colour": "#ff0000", "counts": ["06"] * 6}],
 }  # fmt: skip
 
 
@@ -49,7 +49,7 @@ class Page:
 
     def add_film(self, owner: str, name: str = "goats.mp4") -> Film:
         film = Film(
-            id=new_id(), name=name, example=False, bytes=9, width=3, height=2, frames=2, seconds=0.2, playable=True,
+            id=new_id(), name=name, example=False, bytes=9, width=3, height=2, frames=6, seconds=0.6, playable=True,
             webm=False, created=1.0, owner=owner,
         )  # fmt: skip
         with self.store.scratch() as folder:

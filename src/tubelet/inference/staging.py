@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import torch
 
 from tubelet.core.protocol import Staged, VideoSegmenter
-from tubelet.core.types import Tracks
+from tubelet.core.types import Clip, Tracks
 from tubelet.engines.threads import one_thread_here
 from tubelet.inference.modes import device_of, is_training
 from tubelet.inference.reading import WindowStep
@@ -34,7 +34,7 @@ def steps_of(model: VideoSegmenter[Any], windows: Iterator[WindowStep]) -> Itera
     """
     device = device_of(model)
     for window in windows:
-        yield ReadyStep(window, partial(model.step, clip=window.clip.to(device)))
+        yield ReadyStep(window, partial(_step, model, window.clip.to(device)))
 
 
 def steps_ahead(model: VideoSegmenter[Any], windows: Iterator[WindowStep]) -> Iterator[ReadyStep]:
@@ -58,4 +58,12 @@ def _prepared(model: Staged[Any], windows: Iterator[WindowStep]) -> Iterator[Rea
         for window in windows:
             with torch.inference_mode():
                 prepared = model.prepare(window.clip)
-            yield ReadyStep(window, partial(model.finish, clip=window.clip, prepared=prepared))
+            yield ReadyStep(window, partial(_finish, model, window.clip, prepared))
+
+
+def _step(model: VideoSegmenter[Any], clip: Clip, state: Any) -> tuple[Any, Tracks]:
+    return model.step(state, clip)
+
+
+def _finish(model: Staged[Any], clip: Clip, prepared: Any, state: Any) -> tuple[Any, Tracks]:
+    return model.finish(state, clip, prepared)

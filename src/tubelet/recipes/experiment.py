@@ -210,7 +210,6 @@ class Experiment(Config):
         check_folder(out)
         videos, others = self.data.read_both(self.train.seed)
         require_objects(videos)
-        _warn_of_few(videos)
         if others is not None:
             check(videos, others, self.data.validation or "data.hold_out")
         elif self.train.patience is not None:
@@ -221,6 +220,7 @@ class Experiment(Config):
         model = self._with_its_length().build(videos.classes)
         if not (resume and checkpoint.saved(out / CHECKPOINTS)):
             self._start(model)
+        _warn_of_few(videos)
         outcome = train(
             model,
             clips,

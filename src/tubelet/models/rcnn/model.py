@@ -224,7 +224,7 @@ class MaskTrackRCNN(nn.Module):
 
         None if it has no key frames.
         """
-        frames = clip.frames[clip.key]
+        frames = clip.at(clip.key).frames
         if len(frames) == 0:
             return None
 
