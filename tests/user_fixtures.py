@@ -20,7 +20,8 @@ from tubelet.apps.web.users import User, hash_of
 
 MODEL = {"name": "default", "classes": ["goat"], "attends": True, "follows": True, "learns": True}
 DOCUMENT = {
-    "size": [2, 3], "length": 6, "fps": 10.0, "times": [0.0, 0.1, 0.2, 0.3, 0.4, 0.5], "shots": [0], "classes": ["goat"],
+    "size": [2, 3], "length": 6, "fps": 10.0, "times": [t / 10 for t in range(6)],
+    "shots": [0], "classes": ["goat"],
     "tracks": [{"id": 1, "label": 0, "name": "goat", "score": 0.9, "colour": "#ff0000", "counts": ["06"] * 6}],
 }  # fmt: skip
 
