@@ -13,7 +13,8 @@ import pytest
 from toy import Toy, moving_patches
 from tubelet.apps.web import results
 from tubelet.apps.web.jobs import teaching
-from tubelet.apps.web.jobs.trainings import LABELS, LESSONS
+from tubelet.apps.web.jobs.own_models import FILE
+from tubelet.apps.web.jobs.trainings import LABELS, LESSONS, RUN
 from tubelet.core.errors import ConfigError
 from tubelet.formats.registry import open_set
 from tubelet.inference.predict import predict
@@ -73,3 +74,24 @@ def test_too_few_frames_are_one_line(tmp_path: Path) -> None:
 def test_only_what_is_better_on_what_was_held_out_is_a_gain(before: float, after: float, gain: bool) -> None:
     figures = {"before": {"AP": before, "IDF1": 0.1}, "after": {"AP": after, "IDF1": 0.9}}
     assert teaching.has_gained(figures) is gain
+
+
+def test_the_model_before_is_computed_as_the_one_after_whatever_the_server_computes_with(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its truth is mostly the server's own result, which another engine does not give to the last pixel."""
+    write(tmp_path, [("red",)])
+    (tmp_path / RUN).mkdir()
+    (tmp_path / RUN / FILE).touch()
+    loaded: list[tuple[str, str]] = []
+
+    def load(name: str | Path, *, device: Any, engine: str) -> Toy:
+        loaded.append((Path(name).name, engine))
+        return Toy(shrink=1)
+
+    monkeypatch.setattr(teaching.weights, "load", load)
+    monkeypatch.setattr(teaching, "train", lambda *_: None)
+    order = {"folder": str(tmp_path), "init": "default", "steps": 1, "threshold": 0.5}
+    answer = teaching.teach(Toy(shrink=1), order, lambda: None, lambda message: None)
+    assert loaded == [("default", "torch"), (FILE, "torch")]
+    assert answer["summary"]["gain"] is False

@@ -75,8 +75,9 @@ def teach(model: Model, order: dict[str, Any], check: Callable[[], None], send: 
 
     held_out = open_set(labels / "val.json")
     path = next(path for path in (folder / RUN / "best.safetensors", folder / RUN / FILE) if path.is_file())
-    taught = weights.load(path, device=device_of(model), engine="torch")
-    summary = compared(model, taught, held_out, folder, work.Pace("comparing", check, send))
+    # both by torch: engines round differently, and the truth is mostly what the server's has found
+    before, after = (weights.load(each, device=device_of(model), engine="torch") for each in (order["init"], path))
+    summary = compared(before, after, held_out, folder, work.Pace("comparing", check, send))
     gain = has_gained(summary)
     if gain:
         move(path, folder / FILE)
