@@ -76,6 +76,12 @@ def test_a_model_that_gains_nothing_by_it_is_not_prepared_ahead(threads: int) ->
     assert (model.prepared_by, model.whole_steps) == ([], 3)
 
 
+def test_a_model_that_has_the_traits_of_the_one_it_wraps_is_not_prepared_ahead(threads: int) -> None:
+    wrapper = Toy(shrink=1).eval()
+    wrapper.traits = StagedToy().traits
+    assert len(predict(wrapper, moving_patches(3))) == 2
+
+
 def test_windows_that_may_overlap_are_not_prepared_ahead(threads: int) -> None:
     model = StagedToy().eval()
     predict(model, moving_patches(5), window=Window(length=3, stride=2))

@@ -180,7 +180,8 @@ class Staged(VideoSegmenter[State], Protocol[State]):
     """A model whose `step` starts with work that needs no state; it sets `traits.staged`.
 
     So that work can be done for the next clip in a thread, while the current one is finished:
-    `step(state, clip)` equals `finish(state, clip, prepare(clip))`.
+    `step(state, clip)` equals `finish(state, clip, prepare(clip))`. Who replaces one of them replaces the
+    others too, or the trait.
     """
 
     @property

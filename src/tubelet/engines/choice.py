@@ -18,6 +18,7 @@ from tubelet.engines.onnx_runtime import OnnxRuntime
 from tubelet.engines.openvino import OpenVino
 
 NAMES = ("auto", "torch", "onnx", "openvino")
+MOST_AT_ONCE = 8  # shares of rows, each with a copy of the network: a frame seldom has more than twenty
 VARIABLE = "TUBELET_ENGINE"  # of the environment: the engine that "auto" means
 
 PACKAGES = {"onnx": ("onnxruntime", *WRITERS), "openvino": ("openvino", *WRITERS)}
@@ -62,7 +63,8 @@ def use_engine(graphs: Sequence[Graph], name: str, precision: torch.dtype, devic
     cores = torch.get_num_threads()
     for graph in graphs:
         engines = [_ENGINES[known](precision, 1 if graph.rows else cores) for known in names]
-        execution = Execution(graph, engines, precision, fallback=name == "auto", at_once=cores)
+        at_once = min(cores, MOST_AT_ONCE)
+        execution = Execution(graph, engines, precision, fallback=name == "auto", at_once=at_once)
         graph.engine = execution if engines else None
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 
 import torch
 from torch import Tensor
@@ -34,5 +34,6 @@ class RowsInParallel:
         """Compute the outputs of all rows, in their order."""
         shares = zip(*(tensor.tensor_split(len(self.functions)) for tensor in inputs), strict=True)
         wanted = [(function, share) for function, share in zip(self.functions, shares, strict=True) if len(share[0])]
-        parts = list(self._pool.map(lambda work: work[0](*work[1]), wanted))
-        return tuple(torch.cat(outputs) for outputs in zip(*parts, strict=True))
+        parts = [self._pool.submit(function, *share) for function, share in wanted]
+        wait(parts)  # all of them, before an error of one is raised: a function is not called twice at a time
+        return tuple(torch.cat(outputs) for outputs in zip(*(part.result() for part in parts), strict=True))

@@ -47,7 +47,8 @@ def torch_on_one_thread(graphs: Sequence[Graph]) -> Iterator[None]:
 def one_thread_here() -> Iterator[None]:
     """Let what this thread does with torch use one core in this block.
 
-    Torch has one such number for each of the program's threads.
+    Torch has one such number for each of the program's threads. A thread that first uses torch
+    meanwhile has one too, until it sets another.
 
     Example:
         >>> from tubelet.engines.threads import one_thread_here

@@ -49,8 +49,9 @@ def steps_ahead(model: VideoSegmenter[Any], windows: Iterator[WindowStep]) -> It
     if not model.traits.staged or is_training(model) or device_of(model).type != "cpu" or torch.get_num_threads() == 1:
         return steps_of(model, windows)
 
-    assert isinstance(model, Staged), "traits.staged promises prepare and finish"
-    return ahead(_prepared(model, windows), most=1) if model.worth_preparing else steps_of(model, windows)
+    if not isinstance(model, Staged) or not model.worth_preparing:  # one that wraps another may have its traits alone
+        return steps_of(model, windows)
+    return ahead(_prepared(model, windows), most=1)
 
 
 def _prepared(model: Staged[Any], windows: Iterator[WindowStep]) -> Iterator[ReadyStep]:

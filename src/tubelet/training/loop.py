@@ -178,6 +178,7 @@ def train(
         with closing(read(clips, ahead, config.workers)) as batches, log:
             if validator is not None and validator.validation.start and progress.step == 0:
                 log.write_validation(validator.run(state, metadata))
+                progress.without_better = 0  # nothing was tried yet
             while progress.step < config.iterations and not stop and not _exhausted(progress, config):
                 rate = optim.set_rate(state.optimizer, progress.step, config.iterations)
                 state.optimizer.zero_grad()

@@ -94,3 +94,16 @@ def test_no_tracks_share_nothing() -> None:
     tube = tubes.pack([[None, None]], (3, 4))[0]
     assert overlaps.frame_intersections([tube], []).shape == (2, 1, 0)
     assert overlaps.shared_at_most([]).size == overlaps.intersections([]).size == 0
+
+
+def test_many_tracks_of_large_frames_are_counted_in_several_tables() -> None:
+    """A frame of each does not fit into one table, whose pixels are numbered in 32 bits."""
+    size = (11_000, 11_000)
+    mask = np.zeros((1, *size), bool)
+    mask[0, 40:50, 10_900:10_910] = True
+    (rle,) = masks.encode(mask)
+    del mask
+    packed = tubes.pack([[rle]] * 24, size)
+    assert (overlaps.frame_intersections(packed, packed) == 100).all()
+    assert (overlaps.intersections([(one, other) for one in packed[:8] for other in packed[:8]]) == 100).all()
+    assert (overlaps.intersections(list(zip(packed, packed[::-1], strict=True))) == 100).all()

@@ -50,17 +50,24 @@ def intersections(pairs: TrackPairs) -> np.ndarray:
 def _batch_end(pairs: TrackPairs, begin: int) -> int:
     """The end of the batch of pairs that starts at `begin`; all of one image size."""
     size = pairs[begin][0].size
+    most_pairs = min(MOST_PAIRS, _tracks_of_a_table(size))
     seen: set[int] = set()
     num_bytes = 0
     end = begin
     while end < len(pairs) and pairs[end][0].size == size:
-        if num_bytes >= BATCH_BYTES or end - begin == MOST_PAIRS:
+        if num_bytes >= BATCH_BYTES or end - begin == most_pairs:
             break
         for tube in pairs[end]:
             num_bytes += 0 if id(tube) in seen else len(tube.data)
             seen.add(id(tube))
         end += 1
     return end
+
+
+def _tracks_of_a_table(size: tuple[int, int]) -> int:
+    """How many tracks of an image size one table can have: a frame of each must fit."""
+    height, width = size
+    return max(MOST_PIXELS // (height * width), 1)
 
 
 def _intersections(pairs: TrackPairs) -> np.ndarray:
@@ -207,8 +214,22 @@ def _fill(shared: np.ndarray, many: Sequence[Tube], few: Sequence[Tube], meeting
     if not len(columns):
         return
 
-    others = [few[m] for m in columns.tolist()]
     batches = _track_batches(many, np.flatnonzero(meeting.any(1)))
+    at_once = _tracks_of_a_table(few[0].size)
+    for first in range(0, len(columns), at_once):
+        _fill_columns(shared, many, few, meeting, columns[first : first + at_once], batches)
+
+
+def _fill_columns(
+    shared: np.ndarray,
+    many: Sequence[Tube],
+    few: Sequence[Tube],
+    meeting: np.ndarray,
+    columns: np.ndarray,
+    batches: Sequence[np.ndarray],
+) -> None:
+    """Do that for those of the `few` that are numbered `columns`, with batches of the numbers of the `many`."""
+    others = [few[m] for m in columns.tolist()]
     for begin, end in _frame_ranges([], others):
         table = lookup(others, begin, end)
         for rows in batches:

@@ -71,15 +71,18 @@ def teach(model: Model, order: dict[str, Any], check: Callable[[], None], send: 
     labels = folder / LABELS
     if not labels.is_dir():
         _write_labels(folder, order["threshold"], model.classes, work.Pace("labelling", check, send))
-    train(folder, order, device_of(model).type, check, send)
+    # both by torch: engines round differently, and the truth is mostly what the server's has found
+    device = device_of(model)
+    before = weights.load(order["init"], device=device, engine="torch")  # now: it may be removed meanwhile
+    train(folder, order, device.type, check, send)
 
     held_out = open_set(labels / "val.json")
-    path = next(path for path in (folder / RUN / "best.safetensors", folder / RUN / FILE) if path.is_file())
-    # both by torch: engines round differently, and the truth is mostly what the server's has found
-    before, after = (weights.load(each, device=device_of(model), engine="torch") for each in (order["init"], path))
+    candidates = (folder / FILE, folder / RUN / "best.safetensors", folder / RUN / FILE)  # the first if it ended here
+    path = next(path for path in candidates if path.is_file())
+    after = weights.load(path, device=device, engine="torch")
     summary = compared(before, after, held_out, folder, work.Pace("comparing", check, send))
     gain = has_gained(summary)
-    if gain:
+    if gain and path != folder / FILE:
         move(path, folder / FILE)
     return {"summary": {**summary, "gain": gain, **json.loads((labels / "notes.json").read_text())}}
 

@@ -113,13 +113,17 @@ class _OrderLoop:
         self._send_lock = threading.Lock()
         self._orders: dict[str, queue.Queue[Message]] = {kind: queue.Queue() for kind in KINDS}
         self._cameras: Any = None  # made in `run`, because it needs torch
+        self._torch_threads = 1  # found out there too
         self._stops: dict[Any, threading.Event] = {}  # by the order's key; set when it is cancelled
 
     def run(self) -> None:
+        import torch
+
         from tubelet.apps.web.jobs.cameras import Cameras
         from tubelet.core.errors import TubeletError
 
         self._cameras = Cameras()
+        self._torch_threads = torch.get_num_threads()
         try:
             if self._room is not None:
                 sandbox.lock_up(self._room)  # before a library starts threads, which would stay outside
@@ -165,9 +169,13 @@ class _OrderLoop:
 
     def _work(self, orders: queue.Queue[Message]) -> bool:
         """Carry out the next order and send its answer; always returns True, as `supervised.repeat` continues then."""
+        import torch
+
         from tubelet.apps.web.jobs import work
 
         order = orders.get()
+        # one that first uses torch beside an engine's prediction would have a single thread for ever
+        torch.set_num_threads(self._torch_threads)
         key = order["key"]
         try:
             result = self._do(order, self._stops[key])
