@@ -107,11 +107,21 @@ class MaskTrackConfig(Config):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Prepared:
-    """What a step computes of its key frames before it looks into the memory."""
+    """What a step computes of its T key frames before it looks into the memory.
+
+    Example:
+        >>> model = tubelet.load("default", device="cpu", engine="torch")
+        >>> frames = torch.zeros(2, 3, 48, 64, dtype=torch.uint8)
+        >>> clip = tubelet.Clip(frames=frames, index=torch.arange(2), key=torch.ones(2, dtype=torch.bool))
+        >>> with torch.inference_mode():
+        ...     prepared = model.prepare(clip)
+        >>> len(prepared.detections)
+        2
+    """
 
     images: Images
     features: Features  # without attention
-    detections: list[Detections] | None  # of each frame; None where attention refines the maps first
+    detections: list[Detections] | None  # [T]; None where attention refines the maps first
 
 
 class MaskTrackRCNN(nn.Module):
