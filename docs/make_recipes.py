@@ -45,6 +45,7 @@ FAMILIES = {
     "ssdlite-start": ("Its first stage", "papers/default.md"),
     "sta": ("STA", "papers/sta.md"),
     "tags": ("Tags, bottom-up", "papers/tags.md"),
+    "teach": ("The default model, taught by mended results", "mending.md"),
     "videomt": ("VidEoMT", "papers/videomt.md"),
 }
 NEEDS = {

@@ -93,9 +93,19 @@ def test_identities_of_boxes_are_those_of_the_evaluator_of_files(test_set: Video
     assert numbers["IDP"] == 1 > numbers["IDR"]
 
 
-def test_two_metrics_with_numbers_of_one_name_are_refused(test_set: VideoSet) -> None:
-    with pytest.raises(ConfigError, match="choose one of the two"):
-        measure(test_set.videos, as_predictions(test_set), ["identity", "mot"])
+@pytest.mark.parametrize("metric", ["identity", "overall"])
+def test_identities_of_masks_and_of_boxes_have_the_same_names(test_set: VideoSet, metric: str) -> None:
+    with pytest.raises(ConfigError, match=f"{metric} .masks. and mot .boxes. give numbers of the same names"):
+        measure(test_set.videos, as_predictions(test_set), [metric, "mot"])
+
+
+def test_overall_is_the_mean_of_what_is_found_and_of_who_is_who(test_set: VideoSet) -> None:
+    predictions = [replace(p, tracks=p.tracks[:1]) for p in as_predictions(test_set)]
+    numbers = measure(test_set.videos, predictions, ["overall"])
+    alone = measure(test_set.videos, predictions, ["ap", "identity"])
+    assert list(numbers) == ["overall", "AP50", "IDF1"]
+    assert numbers["overall"] == pytest.approx((alone["AP50"] + alone["IDF1"]) / 2)
+    assert len({round(value, 6) for value in numbers.values()}) == 3
 
 
 def test_the_figures_of_papers_name_their_metrics(test_set: VideoSet) -> None:

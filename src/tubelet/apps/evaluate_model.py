@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 AS_HELP = "Test as a recipe does: RECIPE, EVALUATION or RECIPE/EVALUATION, e.g. table4/T2."
-METRICS_HELP = "ap, jf, identity or mot, with commas."
+METRICS_HELP = "ap, jf, identity, overall (AP50 and IDF1 in one) or mot, with commas."
 
 
 def model(

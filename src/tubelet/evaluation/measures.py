@@ -7,6 +7,7 @@ during training, and `tubelet evaluate model`. The details of each metric are in
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from statistics import fmean
 
 import numpy as np
 
@@ -30,8 +31,11 @@ def measure(
     - `jf`: J&F J F by the rules of DAVIS, unsupervised, at most 20 proposals per video.
     - `identity`: IDF1 MOTA IDs HOTA on masks, of tracks with a score of at least 0.3, and IDF1_best, the
       same at the best of all thresholds, chosen on these videos: an upper bound.
+    - `overall`: whether objects are found, named and followed, in one number: the mean of AP50 and of IDF1 on masks,
+      which follow it. Both ask for an overlap of one half, so it suits truth whose outlines a model has drawn.
     - `mot`: IDF1 MOTA IDP IDR IDs on the tight boxes of masks, of tracks with a score of at least 0.3,
-      as in Table 3 of the IFR paper. Its names are those of `identity`, so only one of the two can be asked for.
+      as in Table 3 of the IFR paper. Its names are those of `identity`, so it cannot be asked for beside that, nor
+      beside `overall`.
 
     Args:
         videos: with truth, in the order of `predictions`.
@@ -43,7 +47,7 @@ def measure(
     Example:
         >>> from tubelet.evaluation.measures import METRICS, measure
         >>> list(METRICS)
-        ['ap', 'jf', 'identity', 'mot']
+        ['ap', 'jf', 'identity', 'overall', 'mot']
         >>> measure([], [], metrics=[])
         {}
     """
@@ -56,7 +60,7 @@ def measure(
 
 
 def check(metrics: Sequence[str]) -> None:
-    """Raise ConfigError, with the nearest right name, if a metric is unknown, or for `identity` beside `mot`.
+    """Raise ConfigError, with the nearest right name, if a metric is unknown, or if two give other numbers of one name.
 
     Example:
         >>> from tubelet.evaluation.measures import check
@@ -65,8 +69,9 @@ def check(metrics: Sequence[str]) -> None:
     for name in metrics:
         if name not in METRICS:
             raise ConfigError(f"unknown metric {name!r}; {nearest(name, METRICS)}")
-    if "identity" in metrics and "mot" in metrics:
-        raise ConfigError("identity (masks) and mot (boxes) give numbers of the same names: choose one of the two")
+    on_masks = next((name for name in metrics if name in ("identity", "overall")), None)
+    if on_masks and "mot" in metrics:
+        raise ConfigError(f"{on_masks} (masks) and mot (boxes) give numbers of the same names: choose one of the two")
 
 
 def metrics_of(figures: Iterable[str]) -> tuple[str, ...]:
@@ -99,6 +104,12 @@ def _identity(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dic
     return numbers | {"IDF1_best": max(row["IDF1"] for row in swept.values())}
 
 
+def _overall(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
+    numbers = measure(videos, predictions, ("ap", "identity"))
+    parts = {name: numbers[name] for name in ("AP50", "IDF1")}
+    return {"overall": fmean(parts.values()), **parts}
+
+
 def _identity_of_boxes(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
     threshold = identity.THRESHOLD
     numbers = identity.sweep(videos, predictions, thresholds=(threshold,))[threshold]
@@ -118,6 +129,7 @@ METRICS: Mapping[str, Metric] = {
     "ap": _average_precision,
     "jf": _regions_and_contours,
     "identity": _identity,
+    "overall": _overall,
     "mot": _identity_of_boxes,
 }
 

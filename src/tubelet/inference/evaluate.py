@@ -42,7 +42,7 @@ def evaluate(
         model: From `tubelet.load`. Its classes may be another data set's if the map is certain; classes that
             the truth does not have are dropped.
         truth: An annotated data set: a path in any form that `tubelet data convert` reads, or a VideoSet.
-        metrics: Names out of `evaluation.measures.METRICS`: "ap", "jf", "identity", "mot".
+        metrics: Names out of `evaluation.measures.METRICS`: "ap", "jf", "identity", "overall", "mot".
         window, views, top, cuts: As in `tubelet.predict`; `top` is what benchmarks take.
         threshold: Leave out tracks with a lower score. AP wants all of them.
         classes: Measure these classes of the truth alone.

@@ -25,8 +25,8 @@ expect: Any = pytest.importorskip("playwright.sync_api", reason="playwright is n
 
 SUMMARY = {
     "pictures": ["goats 1, frame 3", "goats 1, frame 9"],
-    "before": {"AP": 0.071, "J&F": 0.412, "IDF1": 0.389},
-    "after": {"AP": 0.215, "J&F": 0.498, "IDF1": -1},
+    "before": {"AP50": 0.071, "IDF1": 0.389, "mean": 0.230},
+    "after": {"AP50": 0.215, "IDF1": -1, "mean": 0.310},
     "held_out": "1 of 3 videos",
     "missing": ["goat"],
 }
@@ -89,7 +89,7 @@ def add(jobs: Jobs, training: TrainingJob) -> None:
     with jobs.store.scratch() as scratch:
         (scratch / "run").mkdir()
         rows = [{"step": step, "loss": 3 / step, "lr": 0.1} for step in range(1, 13)]
-        rows += [{"step": step, "validation_AP": step / 100} for step in (4, 8, 12)]
+        rows += [{"step": step, "validation_overall": step / 100} for step in (4, 8, 12)]
         (scratch / "run" / "metrics.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
         for name, colour in (("before", "grey"), ("after", "green")):
             for number in range(2):
@@ -122,7 +122,9 @@ def test_each_state_says_where_it_stands_and_what_can_be_done(page: Page) -> Non
 
 def test_a_finished_training_shows_figures_pictures_and_the_model(page: Page) -> None:
     goats = card(page, "Goats")
-    expect(goats.locator("tbody tr")).to_have_text(["AP7.121.5", "J&F41.249.8", "IDF138.9unknown"])
+    expect(goats.locator("tbody tr")).to_have_text(
+        ["AP507.121.5", "IDF138.9unknown", "Their mean, which decides23.031.0"]
+    )
     expect(goats.locator("img")).to_have_count(4)
     assert goats.locator("img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 320
     expect(goats).to_contain_text("Only in the frames held out, so not learned: goat.")

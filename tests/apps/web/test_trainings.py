@@ -128,7 +128,7 @@ def test_a_training_ends_with_figures_pictures_and_a_model(served: Served, taugh
     assert "training" in taught["stages"]
     summary = taught["summary"]
     assert summary["held_out"] == "1 of 3 videos"
-    assert set(summary["before"]) == set(summary["after"]) == {"AP", "J&F", "IDF1"}
+    assert set(summary["before"]) == set(summary["after"]) == {"AP50", "IDF1", "mean"}
     assert len(summary["pictures"]) == 4
     for side in ("before", "after"):
         answer = served.client.get(f"/api/trainings/{taught['id']}/pictures/{side}/3")
@@ -139,8 +139,8 @@ def test_a_training_ends_with_figures_pictures_and_a_model(served: Served, taugh
 def test_the_curve_has_the_losses_and_the_validation(served: Served, taught: dict[str, Any]) -> None:
     rows = served.client.get(f"/api/trainings/{taught['id']}/curve").json()
     assert [row["step"] for row in rows] == [0, 1, 1]
-    assert "validation_AP" in rows[0]  # of the model as it was
-    assert {"loss", "validation_AP"} <= rows[1].keys() | rows[2].keys()
+    assert "validation_overall" in rows[0]  # of the model as it was
+    assert {"loss", "validation_overall"} <= rows[1].keys() | rows[2].keys()
 
 
 def test_checkpoints_and_labels_go_at_the_end(served: Served, taught: dict[str, Any]) -> None:
@@ -164,6 +164,16 @@ def test_the_new_model_segments_and_can_be_downloaded(served: Served, taught: di
     assert {"person", "blue"} <= set(learned.classes)
 
 
+def test_without_a_gain_there_is_no_new_model(served: Served, taught: dict[str, Any]) -> None:
+    training = served.teach("No better", served.results[:1]).json()
+    ended = served.finish(f"/api/trainings/{training['id']}")
+    assert (ended["state"], ended["summary"]["gain"]) == ("done", False)
+    assert ended["summary"]["after"]["mean"] <= ended["summary"]["before"]["mean"]
+    assert "No better" not in served.models()
+    assert [model["name"] for model in served.client.get("/api/models").json()] == ["My patches"]
+    served.client.delete(f"/api/trainings/{training['id']}")
+
+
 def test_a_name_that_exists_or_cannot_be_is_refused_in_one_line(quiet: Served, taught: dict[str, Any]) -> None:
     assert "there is a model called 'my Patches' already" in refusal(quiet.teach("my Patches"))
     assert "there is a model called 'default' already" in refusal(quiet.teach("default"))
@@ -183,7 +193,7 @@ def test_too_few_frames_fail_in_one_line(served: Served) -> None:
     id = served.teach("Few", served.results[:1], threshold=1).json()["id"]  # nothing scores that high
     failed = served.finish(f"/api/trainings/{id}")
     assert failed["state"] == "failed"
-    assert "no object is seen in the first or in the last of these frames" in failed["error"]
+    assert "no object is seen in the frames that are held out, or in the others" in failed["error"]
     assert not failed["can_go_on"]
     served.client.delete(f"/api/trainings/{id}")
 
@@ -218,7 +228,7 @@ def test_a_model_that_is_uploaded_is_loaded_as_any_other_and_goes_when_it_is_rem
 
 
 def test_a_stopped_training_goes_on_from_its_checkpoint(served: Served) -> None:
-    """Of one video: its last frames are held out."""
+    """Of one video: some of its frames are held out."""
     served.see(served.results[0], LENGTH - 1)
     address = f"/api/trainings/{served.teach('Stopped', served.results[:1], steps=200).json()['id']}"
     until(lambda: served.client.get(address).json().get("stage") == "training")

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,12 +20,18 @@ from tubelet.apps.web.jobs.trainings import LABELS, LESSONS, RUN
 from tubelet.core.errors import ConfigError
 from tubelet.formats.registry import open_set
 from tubelet.inference.predict import predict
+from tubelet.recipes.experiment import Experiment
 from tubelet.video.writer import VideoWriter
 
 SIZE, LENGTH = (48, 64), 10
 
 
-def write(folder: Path, videos: Sequence[tuple[str, ...]], frames: list[int] | None = None) -> dict[str, Any]:
+def write(
+    folder: Path,
+    videos: Sequence[tuple[str, ...]],
+    frames: list[int] | None = None,
+    classes: Sequence[str] = Toy.classes,
+) -> dict[str, Any]:
     """Write the labels of videos with patches of these colours; returns what is said of them."""
     lessons = []
     for number, colours in enumerate(videos):
@@ -35,7 +43,7 @@ def write(folder: Path, videos: Sequence[tuple[str, ...]], frames: list[int] | N
         lesson = teaching.Lesson(result=f"{number}.json.gz", source=str(source), name=f"film {number}", frames=frames)
         lessons.append(asdict(lesson))
     (folder / LESSONS).write_text(json.dumps(lessons))
-    teaching._write_labels(folder, 0.5, Toy.classes, lambda done, total: None)
+    teaching._write_labels(folder, 0.5, classes, lambda done, total: None)
     return json.loads((folder / LABELS / "notes.json").read_text())
 
 
@@ -45,19 +53,65 @@ def lengths(folder: Path, name: str) -> list[int]:
 
 def test_a_whole_video_is_held_out_if_its_classes_are_in_others(tmp_path: Path) -> None:
     notes = write(tmp_path, [("red",), ("red", "blue"), ("blue",)])
-    assert notes == {"held_out": "1 of 3 videos", "missing": []}
+    assert notes == {"held_out": "1 of 3 videos", "missing": [], "new": []}
     assert (lengths(tmp_path, "train.json"), lengths(tmp_path, "val.json")) == ([10, 10], [10])
 
 
 def test_of_videos_with_classes_of_their_own_the_last_frames_of_each_are_held_out(tmp_path: Path) -> None:
     notes = write(tmp_path, [("red",), ("blue",), ("green",)])
-    assert notes == {"held_out": "the last frames of each video", "missing": []}
+    assert notes == {"held_out": "a fifth of the frames of each video", "missing": [], "new": []}
     assert (lengths(tmp_path, "train.json"), lengths(tmp_path, "val.json")) == ([8, 8, 8], [2, 2, 2])
 
 
 def test_of_one_video_the_last_frames_are_held_out(tmp_path: Path) -> None:
-    assert write(tmp_path, [("red",)], frames=[0, 1, 2, 5, 7, 9])["held_out"] == "the last frames of the one video"
+    assert (
+        write(tmp_path, [("red",)], frames=[0, 1, 2, 5, 7, 9])["held_out"] == "a fifth of the frames of the one video"
+    )
     assert (lengths(tmp_path, "train.json"), lengths(tmp_path, "val.json")) == ([5], [1])
+
+
+@pytest.mark.parametrize(
+    ("length", "parts"),
+    [(6, [[5]]), (10, [[8, 9]]), (90, [[24, 25, 26, 27, 28, 29], [54, 55, 56, 57, 58, 59], [84, 85, 86, 87, 88, 89]])],
+)
+def test_of_many_frames_the_last_of_each_third_are_held_out(length: int, parts: list[list[int]]) -> None:
+    """What is wrong in the middle of a video alone must count too."""
+    learned, held_out = teaching._cut(list(range(length)))
+    assert held_out == parts
+    assert sorted([*learned, *chain.from_iterable(held_out)]) == list(range(length))
+
+
+def test_a_single_frame_is_learned_from() -> None:
+    assert teaching._cut([7]) == ([7], [])
+
+
+@pytest.mark.parametrize(("known", "new"), [(("red", "blue", "green"), []), (("red", "green"), ["blue"])])
+def test_classes_that_the_model_lacks_are_named(tmp_path: Path, known: tuple[str, ...], new: list[str]) -> None:
+    assert write(tmp_path, [("red",), ("red", "blue"), ("blue",)], classes=known)["new"] == new
+
+
+@pytest.mark.parametrize(("new", "moves"), [([], {"detector.heads", "detector.classes"}), (["blue"], None)])
+def test_only_the_class_scores_learn_where_all_classes_are_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, new: list[str], moves: set[str] | None
+) -> None:
+    (tmp_path / LABELS).mkdir()
+    (tmp_path / LABELS / "notes.json").write_text(json.dumps({"new": new}))
+    asked: list[Experiment] = []
+
+    def run(recipe: Experiment, *_: Any, **__: Any) -> Any:
+        asked.append(recipe)
+        return SimpleNamespace(finished=True)
+
+    monkeypatch.setattr(Experiment, "run", run)
+    teaching.train(tmp_path, {"init": "default", "steps": 3}, "cpu", lambda: None, lambda message: None)
+    parts = asked[0].optim.parts
+    assert ({name for name, rate in parts.items() if rate} or None) == moves
+    if moves is not None:
+        stay = {name for name, rate in parts.items() if not rate}
+        trained = {
+            name for name, parameter in asked[0].model.build(("red",)).named_parameters() if parameter.requires_grad
+        }
+        assert {name.split(".")[0] for name in trained} == stay
 
 
 def test_a_few_frames_of_each_video_are_enough_together(tmp_path: Path) -> None:
@@ -72,7 +126,7 @@ def test_too_few_frames_are_one_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("before", "after", "gain"), [(0.2, 0.3, True), (0.3, 0.3, False), (0.9, 0.37, False)])
 def test_only_what_is_better_on_what_was_held_out_is_a_gain(before: float, after: float, gain: bool) -> None:
-    figures = {"before": {"AP": before, "IDF1": 0.1}, "after": {"AP": after, "IDF1": 0.9}}
+    figures = {"before": {"AP50": 0.1, "mean": before}, "after": {"AP50": 0.9, "mean": after}}
     assert teaching.has_gained(figures) is gain
 
 

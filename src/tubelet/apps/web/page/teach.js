@@ -140,7 +140,7 @@ function describe(now) {
 /** What it was worth: figures before and after, and pictures side by side. */
 function outcome({ id, summary }) {
   const better = Object.keys(summary.before).map((figure) => el("tr", {},
-    el("th", { scope: "row", textContent: figure }), el("td", { textContent: figureOf(summary.before[figure]) }), el("td", { textContent: figureOf(summary.after[figure]) })));
+    el("th", { scope: "row", textContent: figure === "mean" ? "Their mean, which decides" : figure }), el("td", { textContent: figureOf(summary.before[figure]) }), el("td", { textContent: figureOf(summary.after[figure]) })));
   const table = el("table", {}, el("caption", { class: "small", textContent: "On what was held out, in percent" }),
     el("thead", {}, el("tr", {}, el("td"), el("th", { scope: "col", textContent: "Before" }), el("th", { scope: "col", textContent: "After" }))), el("tbody", {}, ...better));
   const picture = (side, n, caption) => el("figure", {},
@@ -155,10 +155,10 @@ const figureOf = (share) => (share < 0 ? "unknown" : (100 * share).toFixed(1));
 /** The losses as a line, the validation as points, in two small pictures. */
 function curve(rows, steps) {
   const losses = rows.filter((row) => row.loss !== undefined);
-  const validated = rows.filter((row) => row.validation_AP >= 0);
+  const validated = rows.filter((row) => row.validation_overall >= 0);
   return [
     chart("Loss", losses.map((row) => [row.step, row.loss]), steps, (value) => value.toFixed(2)),
-    chart("AP held out", validated.map((row) => [row.step, 100 * row.validation_AP]), steps, (value) => value.toFixed(1)),
+    chart("Held out", validated.map((row) => [row.step, 100 * row.validation_overall]), steps, (value) => value.toFixed(1)),
   ].filter(Boolean);
 }
 
