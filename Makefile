@@ -54,8 +54,9 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)
 	@$(BIN)/tubelet demo --out runs/demo
 
+# with bytecode, whatever the shell says: every worker imports all tests, and many tests start processes
 test: $(STAMP)
-	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
+	@OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n $(JOBS) --dist worksteal
 
 # environments of their own, in .matrix/
 matrix:
