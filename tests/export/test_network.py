@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -174,11 +175,24 @@ def test_attention_before_boxes_ends_the_file_at_the_pyramid() -> None:
 
 
 CASES = {
-    "two stages": lambda: exportable(rcnn(), SIZE),
-    "one stage": lambda: exportable(rcnn(detector=ONE_STAGE, mask=CropMaskConfig(size=32)), SIZE),
-    "joint": lambda: exportable(mask2former(JointConfig(layers=1, heads=2, feed_forward=16)), SIZE, frames=2),
-    "inter-frame": lambda: exportable(mask2former(InterFrameConfig(layers=1)), SIZE, frames=2),
+    "two stages": cache(lambda: exportable(rcnn(), SIZE)),
+    "one stage": cache(lambda: exportable(rcnn(detector=ONE_STAGE, mask=CropMaskConfig(size=32)), SIZE)),
+    "joint": cache(lambda: exportable(mask2former(JointConfig(layers=1, heads=2, feed_forward=16)), SIZE, frames=2)),
+    "inter-frame": cache(lambda: exportable(mask2former(InterFrameConfig(layers=1)), SIZE, frames=2)),
 }
+TRACE_ONCE = cache(Exportable.trace)
+
+
+@pytest.fixture(autouse=True)
+def traced_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both kinds of file are written of one trace, which takes seconds."""
+    monkeypatch.setattr(Exportable, "trace", TRACE_ONCE)
+
+
+def one_layer() -> Exportable:
+    """A network of one layer, for what does not depend on the network."""
+    layer = torch.nn.Conv2d(3, 64, 5)
+    return Exportable(layer, torch.ones(3, 8, 8), ("maps",), "one layer", CLASSES)
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -210,7 +224,7 @@ def test_a_pt2_file_that_does_not_fit_is_refused_in_one_line(tmp_path: Path) -> 
     resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
     try:
         with pytest.raises(InputError, match=r"network\.pt2"):
-            network.write_torch(CASES["one stage"](), tmp_path / "network.pt2")
+            network.write_torch(one_layer(), tmp_path / "network.pt2")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == []
@@ -231,7 +245,7 @@ def test_a_pt2_file_gives_equal_outputs(case: str, tmp_path: Path) -> None:
 def test_an_onnx_file_that_differs_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(network, "difference", lambda outputs, expected: float("inf"))
     with pytest.raises(InputError, match="not written"):
-        network.write_onnx(CASES["one stage"](), tmp_path / "network.onnx")
+        network.write_onnx(one_layer(), tmp_path / "network.onnx")
     assert not list(tmp_path.iterdir())
 
 
@@ -241,4 +255,4 @@ def test_what_cannot_be_exported_is_one_clear_line(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="sides"):
         exportable(rcnn(), (8, 640))
     with pytest.raises(InputError, match="cannot be written"):
-        network.write_torch(CASES["one stage"](), "/proc/gone/network.pt2")
+        network.write_torch(one_layer(), "/proc/gone/network.pt2")
