@@ -133,13 +133,13 @@ def test_a_video_goes_through_and_its_result_is_what_the_model_saw(served: Serve
         assert (found & truth[t]).sum() / (found | truth[t]).sum() > 0.6  # the film's own blur is wide here
 
 
-def test_events_tell_frames_done_and_the_time_left(served: Served, long: bytes) -> None:
-    job = served.submit(served.upload(long)["id"], "slow")
+def test_events_tell_frames_done_and_the_time_left(served: Served, tmp_path: Path) -> None:
+    job = served.submit(served.upload(film(tmp_path / "two seconds.mp4", 100))["id"], "slow")
     events = served.events(job)
     running = [event for event in events if event.get("done")]
     assert len(running) > 5
     assert [event["done"] for event in running] == sorted(event["done"] for event in running)
-    assert all(event["total"] == 300 for event in running)
+    assert all(event["total"] == 100 for event in running)
     assert running[-2]["left"] < running[1]["left"]
     assert events[-1]["state"] == "done"
 
