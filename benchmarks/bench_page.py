@@ -196,7 +196,7 @@ def main() -> None:
         store = Store(Path(folder))
         fill(store)
         jobs = Jobs(store, Limits(), lambda name: None, ["bench"])  # no worker: nothing is computed here
-        jobs.models = [
+        jobs.models.described = [
             {"name": "bench", "classes": [], "attends": False, "follows": False, "window": {"length": 1, "stride": 1}}
         ]
         listener = serve.listen("127.0.0.1", 0)

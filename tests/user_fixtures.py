@@ -40,7 +40,7 @@ class Page:
     def __init__(self, root: Path, users: tuple[User, ...], limits: Limits) -> None:
         self.store = Store(root)
         self.jobs = Jobs(self.store, limits, lambda name: None, ["default"])
-        self.jobs.models = [MODEL]
+        self.jobs.models.described = [MODEL]
         self.app: Any = server.build(self.jobs, Access(users=users))
 
     def client(self, name: str | None, address: str = "127.0.0.1") -> TestClient:
@@ -79,7 +79,7 @@ class Page:
         with self.store.scratch() as folder:
             (folder / "file").write_bytes(b"abc")
             self.store.models.add(model, folder / "file")
-        self.jobs.models.append({**MODEL, "name": model.name})
+        self.jobs.models.described.append({**MODEL, "name": model.name})
         return model
 
 

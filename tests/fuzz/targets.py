@@ -469,7 +469,7 @@ def served(root: Path) -> Any:
 
     shutil.rmtree(root, ignore_errors=True)
     jobs = Jobs(Store(root), Limits(), lambda name: None, ["following"])  # type: ignore[arg-type, return-value]
-    jobs.models = [{"name": "following", "follows": True, "attends": True, "classes": ["dog", "cat"]}]
+    jobs.models.described = [{"name": "following", "follows": True, "attends": True, "classes": ["dog", "cat"]}]
     return jobs
 
 

@@ -21,7 +21,8 @@ from toy import moving_patches
 from tubelet.apps import serve
 from tubelet.apps.web import live, server
 from tubelet.apps.web.guard import Access
-from tubelet.apps.web.jobs.queue import Busy, Jobs
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import Busy
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits, Patience
 from tubelet.apps.web.shares import Shares

@@ -56,7 +56,7 @@ def test_a_video_is_fetched_and_listed(jobs: Jobs, files: str) -> None:
     (film,) = jobs.store.videos()
     assert (status, lines[-1]["video"]["id"]) == (200, film.id)
     assert (film.name, film.frames, film.width) == ("my film.mp4", 3, 320)
-    assert jobs.source(film).stat().st_size == film.bytes
+    assert jobs.store.source(film).stat().st_size == film.bytes
     assert all(set(line) == {"done", "total"} for line in lines[:-1])
 
 

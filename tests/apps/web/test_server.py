@@ -514,7 +514,7 @@ def test_a_video_that_takes_longer_than_is_allowed_is_ended(tmp_path: Path, patc
         jobs = Jobs(store, Limits(minutes=1), lambda name: None, ["toy"])
         jobs._current = tasks.Segmentation(store, store.add_job(add_film(store), "toy", None, None))
         assert not jobs._is_overdue()
-        jobs._started -= 61
+        jobs._deadlines.started -= 61
         assert jobs._is_overdue()
         jobs._replace_worker()
         assert [job.error for job in store.jobs("failed")] == [

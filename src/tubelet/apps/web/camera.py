@@ -15,7 +15,8 @@ from fastapi import FastAPI, Query, Request
 from pydantic import BaseModel, ConfigDict, Field
 
 from tubelet.apps.web.faults import Refusal
-from tubelet.apps.web.jobs.queue import Busy, Jobs
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import Busy
 from tubelet.apps.web.shares import address
 from tubelet.apps.web.visitors import Visitor
 from tubelet.core.arguments import class_labels
@@ -42,7 +43,7 @@ def add(app: FastAPI, jobs: Jobs) -> None:
 
     @app.post(PATH)
     async def look(request: Request, wish: Annotated[CameraRequest, Query()], user: Visitor) -> dict[str, Any]:
-        model = jobs.model_for(user, wish.model)
+        model = jobs.models.find(user, wish.model)
         if model is None:
             raise Refusal(422, "this server does not serve such a model")
         if model["window"] != {"length": 1, "stride": 1}:

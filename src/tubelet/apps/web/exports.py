@@ -17,7 +17,8 @@ from tubelet.apps.web import documents
 from tubelet.apps.web.faults import finished
 from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs.edited import EditedResults
-from tubelet.apps.web.jobs.queue import Jobs, known
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD
 from tubelet.apps.web.shares import address
@@ -106,7 +107,7 @@ def _file(jobs: Jobs, results: EditedResults, job: Job, name: str, wish: Wish, c
             "threshold": wish.percent / 100,
             "form": wish.form if name == LABELS else None,
             "frames": seen if wish.frames == "seen" else None,
-            "source": str(jobs.source(film)),
+            "source": str(jobs.store.source(film)),
             "result": str(scratch / documents.RESULT),
             "out": str(scratch),
         }

@@ -15,8 +15,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import JSONResponse, Response
 
-from tubelet.apps.web.jobs.queue import FULL, RETRY_AFTER, known
-from tubelet.apps.web.jobs.refusals import Busy, Full, Spent
+from tubelet.apps.web.jobs.refusals import FULL, RETRY_AFTER, Busy, Full, Spent, known
 from tubelet.apps.web.jobs.store import Job, Store
 from tubelet.apps.web.users import EVERYONE, User
 from tubelet.core.errors import TubeletError

@@ -20,7 +20,8 @@ from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import Response, StreamingResponse
 
 from tubelet.apps.web.faults import Refusal
-from tubelet.apps.web.jobs.queue import Busy, Full, Jobs
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import Busy, Full
 from tubelet.apps.web.jobs.store import Film
 from tubelet.apps.web.shares import address as address_of
 from tubelet.apps.web.uploads import Slots, add_video, check_before, described_film, shown_name

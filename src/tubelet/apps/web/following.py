@@ -21,8 +21,8 @@ from tubelet.apps.web.edits import STALE, described
 from tubelet.apps.web.exports import ERRAND_SECONDS
 from tubelet.apps.web.faults import Refusal, finished
 from tubelet.apps.web.jobs.edited import Edited, EditedResults
-from tubelet.apps.web.jobs.queue import Jobs, known
-from tubelet.apps.web.jobs.refusals import Busy
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import Busy, known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.shares import address
 from tubelet.core.errors import ConfigError, TubeletError
@@ -50,7 +50,7 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults) -> None:
     @app.post("/api/jobs/{id}/follow")
     def follow(request: Request, id: str, wish: FollowRequest) -> Response:
         job = finished(jobs.store, id)
-        model = next((model for model in jobs.models if model["name"] == job.model), None)
+        model = next((model for model in jobs.models.described if model["name"] == job.model), None)
         if model is None or not model["follows"]:
             raise Refusal(422, "this model cannot follow an object that is given")
         with results.opened(job) as edited:
@@ -113,7 +113,7 @@ def _followed(
             "track": wish.track,
             "start": wish.frame,
             "ends": ends,
-            "source": str(jobs.source(film)),
+            "source": str(jobs.store.source(film)),
             "name": film.name,
             "result": str(scratch / documents.RESULT),
         }

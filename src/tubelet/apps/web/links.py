@@ -16,7 +16,8 @@ from tubelet.apps.web import documents
 from tubelet.apps.web.assets import asset
 from tubelet.apps.web.faults import Refusal, finished
 from tubelet.apps.web.jobs.edited import EditedResults
-from tubelet.apps.web.jobs.queue import Jobs, known
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.uploads import film_response
 

@@ -15,7 +15,8 @@ from tubelet.apps.web.exports import stem
 from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs import quotas
 from tubelet.apps.web.jobs.own_models import FILE, OwnModel
-from tubelet.apps.web.jobs.queue import Jobs, known
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import known
 from tubelet.apps.web.jobs.store import new_id
 from tubelet.apps.web.shares import address
 from tubelet.apps.web.uploads import Slots, check_before, declared_size, receive, shown_name
@@ -39,7 +40,7 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
     async def upload(request: Request, user: Visitor) -> dict[str, Any]:
         name = user.qualified(shown_name(request.headers.get("x-name", "")).removesuffix(".safetensors"))
         declared = declared_size(request)
-        await anyio.to_thread.run_sync(jobs.check_new_model, name, user)
+        await anyio.to_thread.run_sync(jobs.models.check_new, name, user)
         await anyio.to_thread.run_sync(check_before, jobs, declared, slots.expected, user)
 
         with slots.taken(address(request), declared), jobs.store.scratch() as scratch:
@@ -60,7 +61,7 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
 def _add(jobs: Jobs, path: Path, name: str, client: str, user: User) -> dict[str, Any]:
     """Have the worker load a file as `tubelet.load` does, which unpickles nothing, and list it."""
     with LOADING:
-        jobs.check_new_model(name, user)
+        jobs.models.check_new(name, user)
         quotas.check_bytes(user, jobs.store, path.stat().st_size)
         answer = jobs.ask({"do": "load", "name": name, "source": str(path)}, LOADING_SECONDS, client)
         model = OwnModel(id=new_id(), name=name, bytes=path.stat().st_size, created=time.time(), owner=user.name)
@@ -69,5 +70,5 @@ def _add(jobs: Jobs, path: Path, name: str, client: str, user: User) -> dict[str
 
 
 def _described(model: OwnModel, jobs: Jobs) -> dict[str, Any]:
-    loaded = any(other["name"] == model.name for other in jobs.models)
+    loaded = any(other["name"] == model.name for other in jobs.models.described)
     return {"id": model.id, "name": model.name, "bytes": model.bytes, "loaded": loaded}

@@ -8,6 +8,7 @@ import json
 import time
 from collections import defaultdict
 from collections.abc import AsyncIterator, Callable
+from dataclasses import asdict
 from functools import partial
 from typing import Annotated, Any
 
@@ -42,7 +43,8 @@ from tubelet.apps.web.fetching import Fetched
 from tubelet.apps.web.files import File
 from tubelet.apps.web.guard import Access, Guard
 from tubelet.apps.web.jobs.edited import EditedResults
-from tubelet.apps.web.jobs.queue import Jobs, described, known
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import known
 from tubelet.apps.web.jobs.store import Job
 from tubelet.apps.web.limits import BASE_THRESHOLD, MAX_WINDOW, PATIENCE, Patience
 from tubelet.apps.web.rates import Rates
@@ -121,7 +123,7 @@ def _add_lists(app: FastAPI, jobs: Jobs, addresses: Fetched) -> None:
         return {
             "version": __version__,
             "user": user.name,
-            "models": jobs.models_for(user),
+            "models": jobs.models.of(user),
             "limits": limits,
             "example": EXAMPLE.is_file(),
             "forms": LABEL_FORMS,
@@ -147,7 +149,7 @@ def _add_jobs(app: FastAPI, jobs: Jobs) -> None:
         film = known(jobs.store.video(body.video))
         if not user.sees(film.owner):
             raise KeyError(body.video)
-        model = jobs.model_for(user, body.model)
+        model = jobs.models.find(user, body.model)
         if model is None:
             raise Refusal(422, "this server does not serve such a model")
         if body.classes is not None:
@@ -215,18 +217,34 @@ def _add_results(app: FastAPI, jobs: Jobs) -> None:
     @app.post("/api/videos/{id}/attention")
     def attention(request: Request, id: str, point: PointRequest, user: Visitor) -> dict[str, Any]:
         film = known(store.video(id))
-        model = jobs.model_for(user, point.model)
+        model = jobs.models.find(user, point.model)
         if model is None or not model["attends"]:
             raise Refusal(422, "this model has no attention modules to show")
 
-        order = {"do": "attend", "source": str(jobs.source(film)), "name": film.name, **point.model_dump()}
+        order = {"do": "attend", "source": str(jobs.store.source(film)), "name": film.name, **point.model_dump()}
         answer = jobs.ask(order, ERRAND_SECONDS, address(request))
         return {"maps": answer["maps"]}
 
 
 def _job_json(job: Job, jobs: Jobs) -> dict[str, Any]:
+    """A job as JSON for the page."""
     progress, ahead = jobs.progress(job)
-    description = described(job, progress, ahead, full=jobs.waits_for_space)
+    description: dict[str, Any] = {
+        "id": job.id,
+        "video": job.video,
+        "model": job.model,
+        "length": job.length,
+        "stride": job.stride,
+        "classes": job.class_names,
+        "state": job.state,
+        "error": job.error,
+        "objects": job.objects,
+        "seconds": job.seconds,
+    }
+    if job.state == "queued":
+        description |= {"ahead": ahead, "full": jobs.waits_for_space}
+    if progress is not None:
+        description |= asdict(progress)
     if job.state == "done":
         description["edits"] = jobs.store.num_edits(job.id)
         description["seen"] = sum(last - first + 1 for first, last in jobs.store.seen(job.id))

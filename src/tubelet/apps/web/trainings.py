@@ -15,7 +15,8 @@ from starlette.responses import Response
 from tubelet.apps.web.faults import Refusal, finished
 from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs.edited import EditedResults
-from tubelet.apps.web.jobs.queue import Jobs, known
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import known
 from tubelet.apps.web.jobs.store import new_id
 from tubelet.apps.web.jobs.trainings import LESSONS, RUN, TrainingJob, check_enough
 from tubelet.apps.web.limits import BASE_THRESHOLD
@@ -50,10 +51,10 @@ def add(app: FastAPI, jobs: Jobs, results: EditedResults, events: Events) -> Non
 
     @app.post("/api/trainings", status_code=201)
     def teach(wish: TrainingRequest, user: Visitor) -> dict[str, Any]:
-        model = jobs.model_for(user, wish.model)
+        model = jobs.models.find(user, wish.model)
         if model is None or not model["learns"]:
             raise Refusal(422, "this model cannot be taught here; choose one of the bundled default's kind")
-        jobs.check_new_model(user.qualified(wish.name), user)
+        jobs.models.check_new(user.qualified(wish.name), user)
         jobs.check_room(user)
         id = _ask(jobs, results, wish, user)
         return described(known(trainings.get(id)), jobs)
@@ -138,7 +139,7 @@ def _ask(jobs: Jobs, results: EditedResults, wish: TrainingRequest, user: User) 
             name = film.name if names[film.name] == 1 else f"{film.name} {names[film.name]}"
             frames = seen if wish.frames == "seen" else None
             num_frames += film.frames if frames is None else len(frames)
-            lesson = {"result": f"{n}.json.gz", "source": str(jobs.source(film)), "name": name, "frames": frames}
+            lesson = {"result": f"{n}.json.gz", "source": str(jobs.store.source(film)), "name": name, "frames": frames}
             lessons.append(lesson)
         check_enough(num_frames)
         (scratch / LESSONS).write_text(json.dumps(lessons))

@@ -21,8 +21,8 @@ from tubelet.apps.demo import VIDEO as EXAMPLE
 from tubelet.apps.web.faults import Refusal
 from tubelet.apps.web.files import File
 from tubelet.apps.web.jobs import quotas
-from tubelet.apps.web.jobs.queue import Jobs, known
-from tubelet.apps.web.jobs.refusals import Busy, Full
+from tubelet.apps.web.jobs.queue import Jobs
+from tubelet.apps.web.jobs.refusals import Busy, Full, known
 from tubelet.apps.web.jobs.store import Film, new_id
 from tubelet.apps.web.limits import MEGABYTE, Limits
 from tubelet.apps.web.probe import probe
@@ -73,7 +73,7 @@ def add(app: FastAPI, jobs: Jobs, slots: Slots) -> None:
 
 def film_response(jobs: Jobs, film: Film) -> Response:
     """Answer with the file that browsers play."""
-    path = jobs.play_file(film)
+    path = jobs.store.play_file(film)
     if not path.is_file():
         raise Refusal(409, "this video is still being prepared for browsers")
     is_webm = film.webm and path.name == "source"

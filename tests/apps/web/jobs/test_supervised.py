@@ -19,7 +19,7 @@ import web_models
 from toy import moving_patches
 from tubelet.apps.web import server
 from tubelet.apps.web.guard import Access
-from tubelet.apps.web.jobs import errands, queue, supervised, tasks
+from tubelet.apps.web.jobs import errands, restarts, supervised, tasks
 from tubelet.apps.web.jobs.queue import Jobs
 from tubelet.apps.web.jobs.refusals import Busy
 from tubelet.apps.web.jobs.store import Store
@@ -90,11 +90,11 @@ def finished_in_silence(jobs: Jobs, asking: TestClient, job: str) -> dict[str, A
 
     def is_over() -> bool:
         if jobs._current is not None and jobs._current.id == job:
-            jobs._last_message -= jobs.limits.silence
+            jobs._deadlines.last_message -= jobs.limits.silence
         return state(asking, job) not in ("queued", "running")
 
     until(is_over)
-    jobs._last_message = time.monotonic()  # the next worker has its time
+    jobs._deadlines.last_message = time.monotonic()  # the next worker has its time
     return asking.get(f"/api/jobs/{job}").json()
 
 
@@ -205,21 +205,21 @@ def test_a_job_of_which_nothing_is_heard_is_given_up_and_the_next_one_runs(
 
 
 def test_errands_do_not_make_a_stuck_job_look_alive(jobs: Jobs, asking: TestClient, film: bytes) -> None:
-    until(lambda: jobs._ready.is_set())
+    until(lambda: jobs._worker.is_ready)
     video = upload(asking, film)
     done = submit(asking, video)
     finished(asking, done)
     stuck = submit(asking, video, "stuck")
     until(lambda: asking.get(f"/api/jobs/{stuck}").json().get("total", 0) > 0)
-    before = jobs._last_message
+    before = jobs._deadlines.last_message
     assert asking.get(f"/api/jobs/{done}/files/tracks.csv").status_code == 200
-    assert jobs._last_message == before
+    assert jobs._deadlines.last_message == before
     finished_in_silence(jobs, asking, stuck)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals")
 def test_a_worker_that_is_halted_is_given_up(jobs: Jobs, asking: TestClient, film: bytes) -> None:
-    until(lambda: jobs._ready.is_set())
+    until(lambda: jobs._worker.is_ready)
     job = submit(asking, upload(asking, film), "slow")
     assert jobs.worker_pid is not None
     os.kill(jobs.worker_pid, signal.SIGSTOP)
@@ -268,7 +268,7 @@ def test_an_address_cannot_take_all_errands(jobs: Jobs, asking: TestClient, monk
     def waiting() -> int:
         return len(jobs._errands._waiting)
 
-    until(lambda: jobs._ready.is_set())
+    until(lambda: jobs._worker.is_ready)
     threads = []
     for number, address in enumerate(["a"] * (errands.MOST // 2) + ["b"], start=1):
         threads.append(threading.Thread(target=errand, args=(address,)))
@@ -290,15 +290,15 @@ def test_after_some_workers_that_did_not_come_up_the_next_one_is_started_after_a
     jobs = Jobs(store, Limits(), web_models.open_model, ["toy"])
     started: list[int] = []
     monkeypatch.setattr(jobs, "_start_worker", lambda: started.append(1))
-    jobs._opened = True
-    for _ in range(queue.MAX_FALSE_STARTS):
-        jobs._on_worker_end()
+    jobs._worker._opened = True
+    for _ in range(restarts.MAX_FALSE_STARTS):
+        jobs._on_message(None)
     jobs._replace_worker()
     assert started == []
     with pytest.raises(Busy, match="cannot be loaded now"):
         jobs.check_room()
 
-    jobs._last_false_start -= queue.PAUSE
+    jobs._worker._last_false_start -= restarts.PAUSE
     jobs._replace_worker()
     assert started == [1]
     store.close()

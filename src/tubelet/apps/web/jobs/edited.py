@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from tubelet.apps.web import documents
-from tubelet.apps.web.jobs.queue import known
+from tubelet.apps.web.jobs.refusals import known
 from tubelet.apps.web.jobs.store import Job, Store
 from tubelet.core.errors import ConfigError
 from tubelet.core.records import Prediction

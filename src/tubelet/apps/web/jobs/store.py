@@ -268,6 +268,17 @@ class Store:
         """The folder of a video's files."""
         return self.root / "videos" / id
 
+    def source(self, film: Film) -> Path:
+        """The path of the uploaded file."""
+        return self.video_folder(film.id) / "source"
+
+    def play_file(self, film: Film) -> Path:
+        """The path of the file that browsers play: the source, or the copy that the first job makes."""
+        play_copy = self.video_folder(film.id) / "play.mp4"
+        if play_copy.is_file() or not film.playable:
+            return play_copy
+        return self.source(film)
+
     def job_folder(self, id: str) -> Path:
         """The folder of a finished job's files."""
         return self.root / "jobs" / id

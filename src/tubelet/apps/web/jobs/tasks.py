@@ -9,6 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,6 +21,17 @@ GRACE = 3.0  # seconds that a cancelled task has to stop before its process is k
 STOPPING = 60.0  # the same for a training that is to go on later: it ends its step and writes a checkpoint
 
 Message = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class JobProgress:
+    """Progress of a running task."""
+
+    stage: str = "starting"
+    done: int = 0  # frames
+    total: int = 0  # frames
+    left: float | None = None  # seconds
+    rate: float | None = None  # frames a second
 
 
 class QueuedTask(Protocol):
