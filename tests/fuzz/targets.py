@@ -361,13 +361,13 @@ def write_model(folder: Path) -> None:
 
 
 def read_model(folder: Path) -> None:
-    from tubelet.models.weights import loading
+    from tubelet.models.weights import contents, loading
 
     path = folder / "model.safetensors"
     with suppress(TubeletError):
-        loading.recipe_of(path)
+        contents.recipe_of(path)
     with suppress(TubeletError):
-        loading.weights_of_training(path)
+        contents.weights_of_training(path)
     loading.load(path, device="cpu", engine="torch")
 
 

@@ -14,7 +14,7 @@ from tubelet.models import weights
 from tubelet.models.rcnn.detectors.ssdlite import SSDLiteConfig
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
-from tubelet.models.weights import loading
+from tubelet.models.weights import finding
 from tubelet.recipes.bundle import bundle
 from tubelet.training.checkpoint import save_model
 
@@ -38,7 +38,7 @@ def trained(tmp_path: Path) -> MaskTrackRCNN:
 def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     folder = tmp_path / "bundled"
     folder.mkdir()
-    monkeypatch.setattr(loading, "BUNDLED", folder)
+    monkeypatch.setattr(finding, "BUNDLED", folder)
     return folder
 
 

@@ -158,7 +158,7 @@ def find_test(model: str, name: str | None) -> Evaluation:
     """The evaluation of a name; without one that of the recipe which the model's file names, else a plain one."""
     from tubelet import recipes
     from tubelet.models import weights
-    from tubelet.models.weights.loading import recipe_of
+    from tubelet.models.weights.contents import recipe_of
     from tubelet.recipes.evaluations import find_evaluation, own_evaluation
     from tubelet.recipes.experiment import Evaluation
 
@@ -175,7 +175,7 @@ def find_test(model: str, name: str | None) -> Evaluation:
 def _row_of(model: str) -> str:
     """The row of our numbers, with which weights of a training they are."""
     from tubelet.models import weights
-    from tubelet.models.weights.loading import weights_of_training
+    from tubelet.models.weights.contents import weights_of_training
 
     which = weights_of_training(weights.find(model))
     return "ours" if which is None else f"ours ({which})"

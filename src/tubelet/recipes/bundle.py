@@ -17,7 +17,7 @@ from torch import Tensor
 from tubelet.core.errors import WeightsError
 from tubelet.models import weights
 from tubelet.models.hub_segmenter.model import HubSegmenter
-from tubelet.models.weights import loading
+from tubelet.models.weights import finding
 from tubelet.training.checkpoint import save_model
 
 LICENCE = "Apache-2.0; see the card"
@@ -35,7 +35,7 @@ def bundle(source: Path, name: str, *overrides: str) -> Path:
     config = model.config.override(*overrides)
     weights.check_fit(config, model.classes, model.state_dict(), str(source))
     tensors = {name: _stored(name, tensor) for name, tensor in model.state_dict().items()}
-    path = loading.BUNDLED / f"{name}.safetensors"
+    path = finding.BUNDLED / f"{name}.safetensors"
     described = {"config": config.model_dump_json(), "classes": json.dumps(model.classes), "licence": LICENCE}
     save_model(path, tensors, described)
     return path

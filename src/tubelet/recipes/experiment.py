@@ -176,7 +176,7 @@ class Experiment(Config):
     sampler: AnySampler = RandomPair()
     per: Literal["video", "frame"] = "video"  # what an epoch visits once
     transforms: tuple[AnyTransform, ...] = ()
-    # pretrained weights to start from: a file, a name (models/weights/loading.py), or "none"; null must be replaced
+    # pretrained weights to start from: a file, a name (models/weights/pretrained.py), or "none"; null must be replaced
     init: str | None = None
     init_recipe: str | None = None  # where `init` is null: the recipe whose run is to be named
     init_needs: str = ""  # or what else is to be named, in words

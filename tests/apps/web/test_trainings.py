@@ -22,7 +22,7 @@ from tubelet.apps.web.jobs.room import room_for
 from tubelet.apps.web.jobs.store import Store
 from tubelet.apps.web.limits import Limits
 from tubelet.models import weights
-from tubelet.models.weights.loading import BUNDLED
+from tubelet.models.weights import BUNDLED
 from tubelet.video.writer import VideoWriter
 
 LENGTH, SIZE = 6, (48, 64)

@@ -23,7 +23,7 @@ from tubelet.core.types import Clip
 from tubelet.models import weights
 from tubelet.models.backbones import BackboneConfig
 from tubelet.models.rcnn.model import MaskTrackConfig, MaskTrackRCNN
-from tubelet.models.weights import loading
+from tubelet.models.weights import finding, loading
 from tubelet.models.weights.key_maps import COCO_IDS, from_coco_ssdlite
 from tubelet.training.checkpoint import save_model
 
@@ -298,7 +298,7 @@ def test_an_unknown_name_is_refused(name: str) -> None:
 
 def test_a_misspelt_bundled_name_is_told_the_nearest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "default.safetensors").touch()
-    monkeypatch.setattr(loading, "BUNDLED", tmp_path)
+    monkeypatch.setattr(finding, "BUNDLED", tmp_path)
     with pytest.raises(WeightsError, match="did you mean 'default'"):
         weights.load("defualt")
 
