@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import Field, ValidationError
 
-from tubelet.core.config import Config
+from tubelet.core.config import Config, at_default
 from tubelet.core.errors import ConfigError
 from tubelet.core.protocol import Window
 
@@ -218,3 +218,18 @@ def test_but_changes_fields_and_leaves_the_original() -> None:
 def test_but_refuses_what_a_constructor_refuses(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ConfigError, match=message):
         Recipe().but(**changes)
+
+
+def test_a_field_is_at_its_default_by_its_own_class_wherever_it_stands() -> None:
+    names = at_default(Recipe(optim=Adam(lr=0.5), neck=Neck()))
+    assert names == {
+        "flip",
+        "name",
+        "neck.channels",  # though `neck` itself is not
+        "optim.betas",
+        "optim.kind",
+        "optim.warmup",
+        "optim.warmup.shape",
+        "optim.warmup.steps",
+        "sizes",
+    }

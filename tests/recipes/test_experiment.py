@@ -92,6 +92,39 @@ def test_resuming_from_any_state_gives_the_same_losses(
     assert losses(out)[0] > 40  # three weights of 5, not of 0 to 1
 
 
+def forget(run: Path, *names: str) -> None:
+    """Take a setting out of the checkpoints of a training, as if it had begun before there was such a one."""
+    for folder in checkpoint.saved(run / "checkpoints"):
+        path = folder / "settings.json"
+        settings = json.loads(path.read_text())
+        part = settings
+        for name in names[:-1]:
+            part = part[name]
+        del part[names[-1]]
+        path.write_text(json.dumps(settings))
+
+
+@pytest.mark.parametrize(
+    "setting", ["config.association.leash", "config.window", "recipe.sampler.context", "optim.eps"]
+)
+def test_a_training_from_before_a_setting_resumes_with_its_default(
+    recipe: Experiment, tmp_path: Path, setting: str
+) -> None:
+    recipe.run(tmp_path, device="cpu")
+    forget(tmp_path, *setting.split("."))
+    recipe.run(tmp_path, device="cpu", resume=True)
+
+
+def test_a_training_from_before_a_setting_is_refused_with_another_value(recipe: Experiment, tmp_path: Path) -> None:
+    changed = recipe.override("model.window.causal=true")
+    changed.run(tmp_path, device="cpu")
+    forget(tmp_path, "config", "window", "causal")
+    with pytest.raises(
+        ConfigError, match=r"config\.window\.causal was null when this training began .*, now it is true"
+    ):
+        changed.run(tmp_path, device="cpu", resume=True)
+
+
 def test_pretrained_weights_are_not_asked_for_where_a_checkpoint_is(
     recipe: Experiment, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -118,6 +118,45 @@ def test_a_free_setting_may_change_wherever_it_stands(tmp_path: Path):
     checkpoint.resume(tmp_path, now, state(), free=("train.log_every",))
 
 
+NEWER = {"config": {"detector": {"width": 8, "frozen_trunk": False}, "recall": {"frames": 8}}}
+
+
+@pytest.mark.parametrize(
+    "before",
+    [
+        {"config": {"detector": {"width": 8}, "recall": {"frames": 8}}},
+        {"config": {"detector": {"width": 8, "frozen_trunk": False}}},
+    ],
+)
+def test_a_checkpoint_from_before_a_setting_resumes_with_its_default(tmp_path: Path, before: dict):
+    checkpoint.save(tmp_path, before, state())
+    checkpoint.resume(tmp_path, NEWER, state(), defaults=("config.detector.frozen_trunk", "config.recall"))
+
+
+def test_in_a_list_a_setting_may_be_newer_than_the_checkpoint_too(tmp_path: Path):
+    checkpoint.save(tmp_path, {"transforms": [{"kind": "flip"}, {"kind": "crop"}]}, state())
+    now = {"transforms": [{"kind": "flip"}, {"kind": "crop", "zoom": 1.0}]}
+    checkpoint.resume(tmp_path, now, state(), defaults=("transforms.1.zoom",))
+    with pytest.raises(ConfigError, match=r"transforms was .* when this training began"):
+        checkpoint.resume(tmp_path, now, state(), defaults=("transforms.0.zoom",))
+
+
+@pytest.mark.parametrize(
+    ("before", "complaint"),
+    [
+        ({"config": {"detector": {"width": 8}, "recall": {"frames": 8}}}, "config.detector.frozen_trunk was null"),
+        (
+            {"config": {"detector": {"width": 8, "frozen_trunk": False}, "recall": None}},
+            "config.recall.frames was null",
+        ),
+    ],
+)
+def test_a_setting_that_is_new_and_not_the_default_is_named(tmp_path: Path, before: dict, complaint: str):
+    checkpoint.save(tmp_path, before, state())
+    with pytest.raises(ConfigError, match=f"{complaint} when this training began .*, now it is "):
+        checkpoint.resume(tmp_path, NEWER, state(), defaults=("config.recall", "config.recall.frames"))
+
+
 def test_another_models_checkpoint_is_refused_by_name_and_shape(tmp_path: Path):
     checkpoint.save(tmp_path, {}, state(width=4))
     with pytest.raises(WeightsError, match=r"another model: weight is \(4, 3\), expected \(5, 3\)"):

@@ -112,6 +112,31 @@ class Config(BaseModel, metaclass=_ConfigMeta):
             raise ConfigError(_first_issue(error)) from None
 
 
+def at_default(config: Config) -> set[str]:
+    """Return the dotted names of the fields whose value is the default of their class; in a tuple, by number.
+
+    Example:
+        >>> from tubelet.core.config import at_default
+        >>> sorted(at_default(tubelet.Window(length=4, stride=2)))
+        ['causal', 'context', 'spread']
+    """
+    names = set()
+    for name, field in type(config).model_fields.items():
+        value = getattr(config, name)
+        if value == field.get_default(call_default_factory=True):
+            names.add(name)
+        names.update(f"{name}.{inner}" for inner in _inside(value))
+    return names
+
+
+def _inside(value: Any) -> set[str]:
+    """The names of `at_default` in the value of a field."""
+    if isinstance(value, Config):
+        return at_default(value)
+    parts = value if isinstance(value, dict) else dict(enumerate(value)) if isinstance(value, list | tuple) else {}
+    return {f"{key}.{inner}" for key, part in parts.items() for inner in _inside(part)}
+
+
 def _parse(text: str) -> Any:
     try:
         return decode_json(text, "a value")

@@ -16,7 +16,7 @@ from pydantic import Field
 from torch import nn
 
 from tubelet.core.atomic import check_folder
-from tubelet.core.config import Config
+from tubelet.core.config import Config, at_default
 from tubelet.core.errors import ConfigError, FormatError, TubeletError
 from tubelet.core.protocol import Window
 from tubelet.core.types import VideoSet
@@ -235,6 +235,8 @@ class Experiment(Config):
                 "recipe": self.model_dump_json(include={"sampler", "transforms"}),
                 **({} if name is None else {"recipe_name": json.dumps(name)}),
             },
+            defaults={f"config.{name}" for name in at_default(self.model)}
+            | {f"recipe.{name}" for name in at_default(self)},
             validation=None if others is None else VideoValidation(others, self.validation, out),
             quiet=quiet,
             watch=watch,

@@ -128,16 +128,24 @@ def save(folder: Path, settings: dict[str, Any], state: TrainingState, *, main: 
     return path
 
 
-def resume(folder: Path, settings: dict[str, Any], state: TrainingState, *, free: Collection[str] = ()) -> None:
+def resume(
+    folder: Path,
+    settings: dict[str, Any],
+    state: TrainingState,
+    *,
+    free: Collection[str] = (),
+    defaults: Collection[str] = (),
+) -> None:
     """Load the latest checkpoint into `state`; without one, `state` stays as it is.
 
-    Settings whose dotted names end in one of `free` may differ. Raises ConfigError, which names the field, for other
+    Settings whose dotted names end in one of `free` may differ, and those of `defaults` may be missing in the
+    checkpoint, which was written before there were such settings. Raises ConfigError, which names the field, for other
     settings, WeightsError for another model's weights, FormatError for a damaged checkpoint.
     """
     if not saved(folder):
         return
     path = saved(folder)[-1]
-    agree(_read_json(path / "settings.json"), settings, path, free=free)
+    agree(_read_json(path / "settings.json"), settings, path, free=free, defaults=defaults)
     load_weights(state.model, read_tensors(path / "model.safetensors"), path)
     try:
         load_state_tensors(state.optimizer, read_tensors(path / "optimizer.safetensors"))
@@ -193,15 +201,23 @@ def load_weights(model: nn.Module, tensors: Tensors, where: Path) -> None:
     model.load_state_dict({name: cut_like(tensor, expected[name]) for name, tensor in tensors.items()})
 
 
-def agree(before: dict[str, Any], now: dict[str, Any], where: Path, *, free: Collection[str] = ()) -> None:
-    """Raise ConfigError, which names the field, if a training would resume with other settings.
+def agree(
+    before: dict[str, Any],
+    now: dict[str, Any],
+    where: Path,
+    *,
+    free: Collection[str] = (),
+    defaults: Collection[str] = (),
+) -> None:
+    """Raise ConfigError, which names the field, if a training would resume with other settings; see `resume`.
 
     Example:
         >>> from pathlib import Path
         >>> from tubelet.training.checkpoint import agree
         >>> agree({"train": {"workers": 2}}, {"train": {"workers": 8}}, Path("step-000100"), free=["train.workers"])
+        >>> agree({"optim": {}}, {"optim": {"lr": 0.1}}, Path("step-000100"), defaults=["optim.lr"])
     """
-    old = _flat(before)
+    old = _flat(_completed(before, now, defaults))
     new = _flat(now)
     for name in [*new, *(old.keys() - new.keys())]:
         if old.get(name) != new.get(name) and not name.endswith(tuple(free)):
@@ -209,6 +225,19 @@ def agree(before: dict[str, Any], now: dict[str, Any], where: Path, *, free: Col
                 f"{name} was {json.dumps(old.get(name))} when this training began ({where}), now it is "
                 f"{json.dumps(new.get(name))}: resume with the old value, or train into another folder"
             )
+
+
+def _completed(before: Any, now: Any, defaults: Collection[str], prefix: str = "") -> Any:
+    """Add to settings those of `defaults` that they lack; a part that is null, or of another form, lacks nothing."""
+    if isinstance(before, list) and isinstance(now, list) and len(before) == len(now):
+        pairs = enumerate(zip(before, now, strict=True))
+        return [_completed(old, new, defaults, f"{prefix}{n}.") for n, (old, new) in pairs]
+    if not isinstance(before, dict) or not isinstance(now, dict):
+        return before
+
+    completed = {key: _completed(old, now.get(key), defaults, f"{prefix}{key}.") for key, old in before.items()}
+    newer = {key: new for key, new in now.items() if key not in before and f"{prefix}{key}" in defaults}
+    return completed | newer
 
 
 @contextmanager

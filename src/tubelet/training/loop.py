@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,7 +21,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from tubelet.core.atomic import sweep
-from tubelet.core.config import Config
+from tubelet.core.config import Config, at_default
 from tubelet.core.errors import InputError
 from tubelet.core.types import Clip
 from tubelet.core.untrusted.documents import decode_json
@@ -116,6 +116,7 @@ def train(
     resume: bool = False,
     device: str = "auto",
     describe: Mapping[str, str] | None = None,
+    defaults: Collection[str] = (),
     validation: Validation | None = None,
     quiet: bool = False,
     watch: Callable[[int, int], bool] | None = None,
@@ -129,6 +130,8 @@ def train(
 
     Args:
         describe: JSON texts for the models' metadata, such as `config` and `classes`.
+        defaults: dotted names of what stands at its default in `describe`, such as `config.neck`: a training that
+            began before there was such a setting can be resumed.
         validation: judges the weights between steps, without any effect on the training.
         quiet: show no progress.
         watch: called after each step with the number of steps done and of all; once it returns False,
@@ -157,7 +160,8 @@ def train(
             state.average = WeightAverage(model, config.ema)
 
         settings = _settings(config, optim, world, clips, metadata)
-        _find_start(out, settings, state, resume=resume, keep=config.keep, world=world)
+        known = {*defaults, *_at_default("train", config), *_at_default("optim", optim)}
+        _find_start(out, settings, known, state, resume=resume, keep=config.keep, world=world)
         progress = state.progress
         if validation is not None:
             _compare_validations(progress, validation)
@@ -303,7 +307,14 @@ def _draw_curve(out: Path) -> None:
 
 
 def _find_start(
-    out: Path, settings: dict[str, Any], state: TrainingState, *, resume: bool, keep: int, world: Processes
+    out: Path,
+    settings: dict[str, Any],
+    defaults: Collection[str],
+    state: TrainingState,
+    *,
+    resume: bool,
+    keep: int,
+    world: Processes,
 ) -> None:
     """Load the latest checkpoint, or write one before the first step: a random start is part of what is repeated."""
     folder = out / CHECKPOINTS
@@ -314,7 +325,7 @@ def _find_start(
     exists = bool(checkpoint.saved(folder))
     if exists and not resume:
         raise InputError(f"{out} holds a training already: --resume goes on with it, another --out begins anew")
-    checkpoint.resume(folder, settings, state, free=FREE)
+    checkpoint.resume(folder, settings, state, free=FREE, defaults=defaults)
     world.same(state.progress.step, "the step of the latest checkpoint")  # and only then may rank 0 write one
     if not exists:
         checkpoint.save(folder, settings, state, main=world.main)
@@ -357,6 +368,10 @@ def _settings(
         "the number of clips": len(clips),
         **{name: decode_json(text, name) for name, text in metadata.items()},
     }
+
+
+def _at_default(prefix: str, config: Config) -> set[str]:
+    return {f"{prefix}.{name}" for name in at_default(config)}
 
 
 def _clips_per_step(config: TrainConfig, world: Processes) -> int:
