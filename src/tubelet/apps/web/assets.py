@@ -1,9 +1,13 @@
-"""Serve the page's own files from memory: read and compressed once, looked up by name and never by path."""
+"""Serve the page's own files from memory: read and compressed once, looked up by name and never by path.
+
+What several HTML files have in common is in page/parts: a comment `<!-- parts/head.html -->` stands for such a file.
+"""
 
 from __future__ import annotations
 
 import gzip
 import hashlib
+import re
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -12,6 +16,7 @@ from fastapi import FastAPI, Request
 from starlette.responses import Response
 
 PAGE = Path(__file__).with_name("page")
+INCLUDED = re.compile(rb"<!-- (parts/[a-z]+\.html) -->")
 TYPES = {
     ".html": "text/html; charset=utf-8",
     ".css": "text/css; charset=utf-8",
@@ -70,7 +75,7 @@ def assets() -> dict[str, Asset]:
     for path in sorted(PAGE.iterdir()):
         if path.suffix not in TYPES:
             continue
-        body = path.read_bytes()
+        body = INCLUDED.sub(_part, path.read_bytes())
         digest = hashlib.sha256(body).hexdigest()
         files[path.name] = Asset(
             body=body,
@@ -79,3 +84,8 @@ def assets() -> dict[str, Asset]:
             tag=f'"{digest[:16]}"',
         )
     return files
+
+
+def _part(place: re.Match[bytes]) -> bytes:
+    """The content of a file of page/parts, without its last line break."""
+    return (PAGE / place[1].decode()).read_bytes().removesuffix(b"\n")
