@@ -201,6 +201,16 @@ def test_paths_are_not_live() -> None:
     assert not any(is_live(source) for source in ("clip.mp4", Path("a"), True, None, np.zeros(1)))
 
 
+@pytest.mark.parametrize("source", ["films/a://b.mp4", "./rtsp://b.mp4", "a:/b.mp4", "c://b.mp4", "2024-05-01://b.mp4"])
+def test_a_path_with_a_colon_is_no_address(source: str, make_clip: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    clip = make_clip("clip.mp4", length=5)
+    monkeypatch.chdir(clip.parent)
+    Path(source).parent.mkdir(parents=True)
+    clip.rename(source)
+    assert not is_live(source)
+    assert len(open_video(source)) == 5
+
+
 def test_another_kind_of_source_and_a_wrong_rate_are_refused() -> None:
     with pytest.raises(InputError, match="got int"):
         open_video([1, 2])  # type: ignore[arg-type]

@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from tubelet.core.errors import InputError, TubeletError, WriteError
+from tubelet.core.untrusted.addresses import is_address, is_web_address
 
-_ADDRESS = re.compile(r"(?!https?:)[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _VERSIONS = ("ETag", "etag", "md5Hash", "content_md5", "mtime", "LastModified", "last_modified", "updated", "created")
 
 
@@ -28,7 +28,7 @@ def is_remote(text: str) -> bool:
         >>> is_remote("s3://bucket/films"), is_remote("films"), is_remote("https://example.org/dog.mp4")
         (True, False, False)
     """
-    return _ADDRESS.match(text) is not None
+    return is_address(text) and not is_web_address(text)
 
 
 def is_pattern(text: str) -> bool:

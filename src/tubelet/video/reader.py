@@ -21,7 +21,7 @@ from tubelet.core.arguments import positive
 from tubelet.core.atomic import scratch_name, sweep
 from tubelet.core.errors import FormatError, InputError
 from tubelet.core.types import Video
-from tubelet.core.untrusted.addresses import fetch, is_web_address, name_of
+from tubelet.core.untrusted.addresses import fetch, is_address, is_web_address, name_of
 from tubelet.core.untrusted.files import as_path, check_file, exists
 from tubelet.core.untrusted.image_headers import read_header
 from tubelet.video.animated import open_animated
@@ -138,8 +138,7 @@ def is_live(source: object) -> bool:
         (True, True, False)
     """
     is_camera = isinstance(source, int) and not isinstance(source, bool)
-    is_address = isinstance(source, str) and "://" in source
-    return is_camera or is_address
+    return is_camera or is_address(source)
 
 
 def natural_order(path: Path) -> list[str | int]:

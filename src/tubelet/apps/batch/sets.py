@@ -44,6 +44,7 @@ def is_one_video(sources: Sequence[str]) -> bool:
         >>> is_one_video(["dog.mp4"]), is_one_video(["a.png", "b.png"]), is_one_video(["a.mp4", "b.mp4"])
         (True, True, False)
     """
+    from tubelet.core.untrusted.addresses import is_address
     from tubelet.formats.files import is_image
 
     if len(sources) > 1:
@@ -51,7 +52,7 @@ def is_one_video(sources: Sequence[str]) -> bool:
     path = Path(sources[0])
     if path.is_dir():
         return any(is_image(entry.name) for entry in path.iterdir())
-    if path.exists() or "://" in sources[0] or not glob.has_magic(sources[0]):
+    if path.exists() or is_address(sources[0]) or not glob.has_magic(sources[0]):
         return True
     matches = glob.glob(sources[0], recursive=True)
     return len(matches) <= 1 or all(is_image(match) for match in matches)

@@ -19,11 +19,25 @@ from tubelet.core.untrusted.public_hosts import PublicHTTPHandler, PublicHTTPSHa
 LARGEST_DOWNLOAD = 4 << 30  # bytes
 PATIENCE = 600.0  # seconds for the whole file
 SILENCE = 20.0  # seconds without a byte
+_ADDRESS = re.compile(r"[a-z][a-z0-9+.-]+://", re.IGNORECASE)
 _CHUNK = 1 << 18
 _KEPT = "!$%&'()*+,/:;=?@[]~"  # in a path or query, beside letters and digits; a percent sign is of an escape
 _STREAMS = ("multipart/x-mixed-replace", "mpegurl", "dash+xml")  # types of what has no end, or lists other addresses
 _PAGES = (b"<!doctype html", b"<html", b"<head")
 _PLAYLISTS = (b"#extm3u", b"<mpd", b"<?xml", b"ffconcat", b"v=0", b"[playlist]")
+
+
+def is_address(source: object) -> bool:
+    """Whether this text begins with a scheme and `://`; anything else is a path, wherever it has a colon.
+
+    A scheme has two letters or more: one is a drive. A folder whose name could be one is reached by `./`.
+
+    Example:
+        >>> from tubelet.core.untrusted.addresses import is_address
+        >>> [is_address(source) for source in ("rtsp://camera/1", "s3://bucket", "films/a://b.mp4", "./s3://b", "c://b")]
+        [True, True, False, False, False]
+    """
+    return isinstance(source, str) and _ADDRESS.match(source) is not None
 
 
 def is_web_address(source: object) -> bool:
