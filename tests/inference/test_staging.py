@@ -11,7 +11,7 @@ import torch
 
 from toy import Seen, Toy, moving_patches
 from tubelet.core.errors import InputError
-from tubelet.core.protocol import Traits, Window
+from tubelet.core.protocol import Window
 from tubelet.core.types import Clip, Tracks
 from tubelet.inference.predict import predict
 
@@ -23,7 +23,6 @@ class StagedToy(Toy):
 
     def __init__(self) -> None:
         super().__init__(shrink=1)
-        self.traits = Traits(staged=True)
         self.worth_preparing = True
         self.prepared_by: list[tuple[str, int]] = []
         self.whole_steps = 0
@@ -77,9 +76,11 @@ def test_a_model_that_gains_nothing_by_it_is_not_prepared_ahead(threads: int) ->
 
 
 def test_a_model_that_has_the_traits_of_the_one_it_wraps_is_not_prepared_ahead(threads: int) -> None:
+    wrapped = StagedToy().eval()
     wrapper = Toy(shrink=1).eval()
-    wrapper.traits = StagedToy().traits
+    wrapper.traits = wrapped.traits
     assert len(predict(wrapper, moving_patches(3))) == 2
+    assert wrapped.prepared_by == []
 
 
 def test_windows_that_may_overlap_are_not_prepared_ahead(threads: int) -> None:

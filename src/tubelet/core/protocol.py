@@ -73,7 +73,6 @@ class Traits(Config):
     attention: bool = False  # the model is an Attentive: it can return its attention weights
     guided: bool = False  # the model is a Guided: it follows objects that are given
     resizable: bool = False  # the model is a Resizable: it supports test-time augmentation
-    staged: bool = False  # the model is a Staged: the first part of a step can be computed ahead
 
 
 @runtime_checkable
@@ -177,11 +176,23 @@ class Guided(VideoSegmenter[State], Protocol[State]):
 
 @runtime_checkable
 class Staged(VideoSegmenter[State], Protocol[State]):
-    """A model whose `step` starts with work that needs no state; it sets `traits.staged`.
+    """A model whose `step` starts with work that needs no state.
 
     So that work can be done for the next clip in a thread, while the current one is finished:
-    `step(state, clip)` equals `finish(state, clip, prepare(clip))`. Who replaces one of them replaces the
-    others too, or the trait.
+    `step(state, clip)` equals `finish(state, clip, prepare(clip))`. A subclass that replaces one of them
+    replaces the others too, or is not `worth_preparing`.
+
+    Example:
+        >>> from tubelet.core.protocol import Staged
+        >>> model = tubelet.load("default", device="cpu", engine="torch")
+        >>> frames = torch.zeros(1, 3, 48, 64, dtype=torch.uint8)
+        >>> clip = tubelet.Clip(frames=frames, index=torch.arange(1), key=torch.ones(1, dtype=torch.bool))
+        >>> isinstance(model, Staged)
+        True
+        >>> with torch.inference_mode():
+        ...     state, tracks = model.finish(model.start(), clip, model.prepare(clip))
+        >>> len(tracks), state.time
+        (0, 0)
     """
 
     @property

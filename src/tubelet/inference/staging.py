@@ -46,10 +46,10 @@ def steps_ahead(model: VideoSegmenter[Any], windows: Iterator[WindowStep]) -> It
     >>> list(steps_ahead(tubelet.load("default", device="cpu"), iter([])))
     []
     """
-    if not model.traits.staged or is_training(model) or device_of(model).type != "cpu" or torch.get_num_threads() == 1:
+    if is_training(model) or device_of(model).type != "cpu" or torch.get_num_threads() == 1:
         return steps_of(model, windows)
 
-    if not isinstance(model, Staged) or not model.worth_preparing:  # one that wraps another may have its traits alone
+    if not isinstance(model, Staged) or not model.worth_preparing:
         return steps_of(model, windows)
     return ahead(_prepared(model, windows), most=1)
 

@@ -148,9 +148,7 @@ class MaskTrackRCNN(nn.Module):
 
         plugs = (self.neck, self.regions, self.match, self.propagation)
         attention = any(plug is not None and plug.has_glances for plug in plugs)
-        self.traits = Traits(
-            vote=config.vote, min_frames=config.min_frames, attention=attention, guided=True, staged=True
-        )
+        self.traits = Traits(vote=config.vote, min_frames=config.min_frames, attention=attention, guided=True)
 
     @property
     def regions(self) -> RegionsPlug | None:
