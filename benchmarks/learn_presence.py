@@ -30,7 +30,7 @@ from tubelet.models.rcnn.heads.crops import sureness
 from tubelet.models.rcnn.heads.paste import FrameMasks
 from tubelet.models.rcnn.memory import Memory
 from tubelet.models.rcnn.model import MaskTrackRCNN
-from tubelet.models.rcnn.recall import PresenceConfig, Search, detected_near, same_probability, signs
+from tubelet.models.rcnn.recall import PresenceConfig, Search, signs_of
 
 FRAMES = 24  # of a clip
 MOTION = Geometry(steps=(PseudoMotion(), RandomScaleCrop(height=360, width=480, zoom=(0.7, 1.4)), HorizontalFlip()))
@@ -65,14 +65,7 @@ class Watched(MaskTrackRCNN):
     undetected: Undetected | None = None  # of the last frame
 
     def visible(self, memory: Memory, lost: Tensor, search: Search, masks: FrameMasks) -> Tensor:
-        near, overlap = detected_near(memory, lost, search.detections)
-        known = signs(
-            agreement=same_probability(search.of(lost), lost),
-            gap=(memory.time - memory.seen[lost]).float(),
-            sureness=sureness(masks, typical=1.0).float(),
-            near=near,
-            overlap=overlap,
-        )
+        known = signs_of(memory, lost, search, sureness(masks, typical=1.0))
         self.undetected = Undetected(memory.ids[lost].tolist(), known, masks.probabilities > 0.5)
         return torch.ones(len(lost), dtype=torch.bool)
 

@@ -33,35 +33,16 @@ from tubelet.models.rcnn.heads.crops import sureness
 from tubelet.models.rcnn.heads.paste import FrameMasks
 from tubelet.models.rcnn.heads.sockets import Batch, MaskConfig, MatchConfig, View
 from tubelet.models.rcnn.heads.standard import FullyConnectedMatchConfig, MaskHeadConfig
-from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, newest, remember, resized
-from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
+from tubelet.models.rcnn.identification import identify, named_by_votes, remember_as
+from tubelet.models.rcnn.memory import Memory, empty_memory, entered, resized
+from tubelet.models.rcnn.naming import NamingConfig
 from tubelet.models.rcnn.neck import NeckConfig
 from tubelet.models.rcnn.objects import Objects, recognised, tracks_of
 from tubelet.models.rcnn.propagation import Propagation, PropagationConfig
-from tubelet.models.rcnn.recall import (
-    NO_SEARCH,
-    PresenceConfig,
-    RecallConfig,
-    Search,
-    detected_near,
-    faded,
-    follow,
-    missing,
-    presence,
-    recent,
-    same_probability,
-)
+from tubelet.models.rcnn.recall import RecallConfig, Search, are_present, faded, follow, recognised_at_last
 from tubelet.models.rcnn.regions import RegionsConfig, RegionsPlug
 from tubelet.models.rcnn.targets import Partners, partners_of, targets_of
-from tubelet.tracking.association import (
-    NEW,
-    AssociationConfig,
-    across_cuts,
-    associate,
-    cue_scores,
-    drop_shadows,
-    take_wholes,
-)
+from tubelet.tracking.association import NEW, AssociationConfig
 
 
 class MaskTrackConfig(Config):
@@ -302,7 +283,7 @@ class MaskTrackRCNN(nn.Module):
             descriptors = self.match.describe(view.cells(boxes, self.match.resolution))
             memory = replace(state, descriptors=descriptors[:0]) if len(state.ids) == 0 else state
             new = torch.full_like(objects.ids, NEW)
-            memory, ids, given = self._remember(replace(memory, time=time), descriptors, given, new, time)
+            memory, ids, given = remember_as(self.config, replace(memory, time=time), descriptors, given, new, time)
             if self.propagation is not None:
                 maps, size = view.features.maps, image.sizes[0]
                 history, *_ = self.propagation.step(memory.history, maps, size, view.scale, view.size, ids, given)
@@ -335,7 +316,7 @@ class MaskTrackRCNN(nn.Module):
 
         if detections is None:
             (detections,) = self.detector.detect(view.features, image)
-        state, ids, detections, search = self._identify(state, view, detections, time)
+        state, ids, detections, search = identify(self.config, self.match, state, view, detections, time)
         state, objects = self._segment(state, view, ids, detections, search)
 
         if self.propagation is not None:
@@ -392,98 +373,6 @@ class MaskTrackRCNN(nn.Module):
         frames = (*_past(state, frame), frame)
         return replace(state, frames=frames[-count:])
 
-    def _identify(
-        self, memory: Memory, view: View, detections: Detections, time: int
-    ) -> tuple[Memory, Tensor, Detections, Search]:
-        """Give ids to detections and store them; returns memory, ids [N], the N detections, and where others may be.
-
-        Detections that the association drops are left out. What detections and objects look like is
-        compared all at once on the device, before it is known which objects are detected: the
-        decisions, on the CPU, wait for it once.
-        """
-        config = self.config.association
-        memory = forget(memory, time, config.keep, config.cut_keep, config.weak_keep)
-        memory = replace(memory, time=time)
-        searched = torch.zeros(0, dtype=torch.int64)
-        if self.config.recall is not None:
-            searched = recent(memory, self.config.recall).nonzero()[:, 0]
-
-        boxes = torch.cat([detections.boxes, memory.boxes[searched]])
-        if len(boxes) == 0:
-            return memory, memory.ids[:0], detections, NO_SEARCH
-
-        count = len(detections)
-        descriptors = self.match.describe(view.cells(boxes, self.match.resolution))
-        logits = self._compare(memory, view, boxes, descriptors, count)
-        known = len(memory.ids)
-        decided = associate(
-            self._match_table(memory, detections, logits[:count, : known + 1]), detections.confidence, config
-        )
-        if memory.areas is not None:
-            decided = take_wholes(decided, detections.boxes, detections.labels, memory.areas, config)
-        decided = drop_shadows(decided, detections.boxes, detections.labels, config.shadow)
-
-        # an object that is detected looks like its detection from now on
-        columns = torch.cat([torch.zeros(1, dtype=torch.int64), 1 + newest(decided, known)])
-        search = Search(searched, logits[count:, columns] if len(searched) else logits[count:], detections)
-        return *self._remember(memory, descriptors[:count], detections, decided, time), search
-
-    def _compare(self, memory: Memory, view: View, boxes: Tensor, descriptors: Tensor, count: int) -> Tensor:
-        """Match logits of boxes on the CPU: column 0 is a new object, then come the M known objects.
-
-        Where there are more boxes than the `count` of the detections, these follow as columns.
-        """
-        if len(memory.ids) == 0:
-            return boxes.new_zeros(len(boxes), 1)
-        known = memory.descriptors
-        if len(boxes) > count:
-            known = torch.cat([known, descriptors[:count]])
-        return self.match.compare(view.features, boxes, descriptors, known).cpu()
-
-    def _remember(
-        self, memory: Memory, descriptors: Tensor, detections: Detections, decided: Tensor, time: int
-    ) -> tuple[Memory, Tensor, Detections]:
-        """Store detections as `decided` [N] says; returns memory, ids [N] and the N that are stored."""
-        votes = None
-        if self.config.naming is not None and memory.size is not None:
-            votes = votes_of(detections, memory.size, self.config.naming.size)
-        association = self.config.association
-        return remember(
-            memory,
-            descriptors,
-            detections,
-            decided,
-            time,
-            self.config.persistence,
-            votes,
-            weak=detections.confidence < association.birth,
-            areas=association.shrunk > 0,
-        )
-
-    def _named(self, memory: Memory, ids: Tensor, detections: Detections) -> Detections:
-        """Let the votes of all frames name the objects with these ids [N]."""
-        if self.config.naming is None or memory.votes is None:
-            return detections
-        return named(detections, memory.votes[memory.rows(ids)], self.config.naming.floor)
-
-    def _match_table(self, memory: Memory, detections: Detections, logits: Tensor) -> Tensor:
-        """Score N detections against M known objects by match logits [N, M + 1]; column 0 is a new object."""
-        config = self.config.association
-        if len(memory.ids) == 0:
-            return logits
-        # boxes of another shot are no cue: the camera is elsewhere
-        known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)
-        table = cue_scores(
-            logits,
-            detections.confidence,
-            detections.boxes,
-            detections.labels,
-            known_boxes,
-            memory.labels,
-            config,
-        )
-        return across_cuts(table, logits, detections.labels, memory.labels, memory.elsewhere, config)
-
     def _segment(
         self, memory: Memory, view: View, ids: Tensor, detections: Detections, search: Search
     ) -> tuple[Memory, Objects]:
@@ -492,7 +381,7 @@ class MaskTrackRCNN(nn.Module):
         count = len(detections)
         both = detections + recalled
         masks = self.mask.masks(view, both.boxes, both.labels, groups=(count, len(lost)))
-        detections = self._named(memory, ids, self.mask.rescored(detections, masks.part(slice(count))))
+        detections = named_by_votes(self.config, memory, ids, self.mask.rescored(detections, masks.part(slice(count))))
         objects = Objects(
             ids=torch.cat([ids, memory.ids[lost]]),
             detections=detections + recalled,
@@ -513,34 +402,16 @@ class MaskTrackRCNN(nn.Module):
         config = self.config.recall
         if config is None or config.presence is None:
             return torch.ones(len(lost), dtype=torch.bool)
-        return self._presence(config.presence, memory, lost, search, sureness(masks, typical=1.0))
-
-    def _presence(self, config: PresenceConfig, memory: Memory, lost: Tensor, search: Search, sure: Tensor) -> Tensor:
-        """Whether undetected objects with masks as sure as `sure` [L] count as visible, bool [L]."""
-        near, overlap = detected_near(memory, lost, search.detections)
-        probability = presence(
-            config,
-            agreement=same_probability(search.of(lost), lost),
-            gap=(memory.time - memory.seen[lost]).float(),
-            sureness=sure.float(),
-            near=near,
-            overlap=overlap,
-        )
-        return probability >= config.least
+        return are_present(config.presence, memory, lost, search, sureness(masks, typical=1.0))
 
     def _lost(self, memory: Memory, detections: Detections, search: Search) -> tuple[Tensor, Detections]:
         """Choose the undetected objects that the match head recognises at their last boxes: positions [L], boxes."""
         config = self.config.recall
         if config is None:
             return search.objects, detections[:0]
-        lost = missing(memory, detections.boxes, config)
-        if len(lost) and config.presence is not None:
-            surest = torch.full((len(lost),), 1.0 if config.presence.sureness > 0 else 0.0)
-            lost = lost[self._presence(config.presence, memory, lost, search, surest)]
-        elif len(lost):
-            lost = lost[same_probability(search.of(lost), lost) >= config.agreement]
+        lost = recognised_at_last(config, memory, detections.boxes, search)
         recalled = Detections(boxes=memory.boxes[lost], scores=faded(memory, lost, config.decay))
-        return lost, self._named(memory, memory.ids[lost], recalled)
+        return lost, named_by_votes(self.config, memory, memory.ids[lost], recalled)
 
     # attention maps
 

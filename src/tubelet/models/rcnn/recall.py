@@ -167,9 +167,55 @@ def presence(
         near: Score of a detection in the object's class times its IoU with the last box, of the best, [L].
         overlap: IoU of the nearest detection with the last box, [L].
     """
-    known = signs(agreement=agreement, gap=gap, sureness=sureness, near=near, overlap=overlap)
+    return _probability(config, signs(agreement=agreement, gap=gap, sureness=sureness, near=near, overlap=overlap))
+
+
+def _probability(config: PresenceConfig, known: Tensor) -> Tensor:
+    """The probability that objects of these signs [L, 5] are visible, [L]."""
     weights = known.new_tensor([config.agreement, config.gap, config.sureness, config.near, config.overlap])
     return (config.bias + (known * weights).sum(1)).sigmoid()  # a matrix product would be bfloat16 under autocast
+
+
+def are_present(config: PresenceConfig, memory: Memory, lost: Tensor, search: Search, sureness: Tensor) -> Tensor:
+    """Return which undetected objects, with masks as sure as `sureness` [L], count as visible, bool [L]."""
+    return _probability(config, signs_of(memory, lost, search, sureness)) >= config.least
+
+
+def recognised_at_last(config: RecallConfig, memory: Memory, detected: Tensor, search: Search) -> Tensor:
+    """Return the positions in memory of lost objects that are recognised at their last boxes, [L].
+
+    Args:
+        config: By which probability.
+        memory: The memory after the detections of this frame.
+        detected: Boxes of this frame's detections, [N, 4].
+        search: What is seen at the last boxes.
+    """
+    lost = missing(memory, detected, config)
+    if len(lost) == 0:
+        return lost
+    if config.presence is None:
+        return lost[same_probability(search.of(lost), lost) >= config.agreement]
+    surest = torch.full((len(lost),), 1.0 if config.presence.sureness > 0 else 0.0)
+    return lost[are_present(config.presence, memory, lost, search, surest)]
+
+
+def signs_of(memory: Memory, lost: Tensor, search: Search, sureness: Tensor) -> Tensor:
+    """Return the signs of undetected objects, [L, 5]; see `signs`.
+
+    Args:
+        memory: The memory after the detections of this frame.
+        lost: Positions of the objects in memory, [L].
+        search: What is seen at their last boxes.
+        sureness: Mean probability inside their masks, [L].
+    """
+    near, overlap = detected_near(memory, lost, search.detections)
+    return signs(
+        agreement=same_probability(search.of(lost), lost),
+        gap=(memory.time - memory.seen[lost]).float(),
+        sureness=sureness.float(),
+        near=near,
+        overlap=overlap,
+    )
 
 
 def signs(*, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, overlap: Tensor) -> Tensor:
