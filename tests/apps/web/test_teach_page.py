@@ -29,6 +29,7 @@ SUMMARY = {
     "after": {"AP50": 0.215, "IDF1": -1, "mean": 0.310},
     "held_out": "1 of 3 videos",
     "missing": ["goat"],
+    "new": ["kid", "ram"],
 }
 ROW = TrainingJob(
     id="",
@@ -49,7 +50,7 @@ ROW = TrainingJob(
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[str, Jobs]]:
     """A server that starts nothing more, once it has a result; its model may be taught."""
     with serving(tmp_path_factory.mktemp("page"), ["following"]) as server:
-        server[1].models[0]["learns"] = True
+        server[1].models.described[0]["learns"] = True
         yield server
 
 
@@ -128,6 +129,7 @@ def test_a_finished_training_shows_figures_pictures_and_the_model(page: Page) ->
     expect(goats.locator("img")).to_have_count(4)
     assert goats.locator("img").first.evaluate("image => image.decode().then(() => image.naturalWidth)") == 320
     expect(goats).to_contain_text("Only in the frames held out, so not learned: goat.")
+    expect(goats).to_contain_text("New to the model: kid, ram.")
     expect(goats.locator(".curve svg").first).to_have_attribute("aria-label", "Loss: from 3.00 to 0.25")
     models = page.locator("[aria-label='Your models']")
     expect(models.locator("li")).to_contain_text(["Goats2.0 MB · not loaded"])

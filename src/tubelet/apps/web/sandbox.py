@@ -68,6 +68,7 @@ def lock_up(room: Room) -> None:
     if room.temporary is not None:
         tempfile.tempdir = str(room.temporary)
         os.environ["TMPDIR"] = str(room.temporary)
+        os.environ["MPLCONFIGDIR"] = str(room.temporary)  # matplotlib, which draws the curve, keeps a list of fonts
     confine_files(room)
 
 

@@ -38,7 +38,7 @@ class TrainingRequest(BaseModel):
     results: list[str] = Field(min_length=1, max_length=MOST_RESULTS)  # ids of jobs
     frames: Literal["seen", "all"] = "seen"
     threshold: float = Field(default=0.5, ge=BASE_THRESHOLD, le=1)
-    steps: int = Field(default=300, ge=1, le=MOST_STEPS)
+    steps: int = Field(default=100, ge=1, le=MOST_STEPS)
 
 
 def add(app: FastAPI, jobs: Jobs, results: EditedResults, events: Events) -> None:

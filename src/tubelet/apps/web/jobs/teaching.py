@@ -125,7 +125,7 @@ def compared(
     held_out = subset(held_out, evenly(len(held_out.videos), MOST_HELD_OUT))
     videos = held_out.videos
     frames = [(n, t) for n, video in enumerate(videos) for t in evenly(len(video), -(-PICTURES // len(videos)))]
-    frames = frames[:PICTURES]
+    frames = [frames[n] for n in evenly(len(frames), PICTURES)]
     names = video_names(held_out)
     summary: dict[str, Any] = {"pictures": [f"{names[n]}, frame {t}" for n, t in frames]}
 

@@ -4,7 +4,7 @@ import * as api from "/page/api.js";
 import { count, duration, el, icon, notify, percent } from "/page/dom.js";
 
 const STAGES = { starting: "Starting", labelling: "Writing the frames", training: "Learning", comparing: "Comparing before and after" };
-const STEPS = [[100, "100: a try"], [300, "300"], [1000, "1,000: thorough"]];
+const STEPS = [[100, "100: of known classes"], [300, "300: of new classes"], [1000, "1,000: thorough"]];
 const SCORES = [0.3, 0.5, 0.7];
 const BUSY = ["queued", "running"];
 const ADD = "Add a model (.safetensors)";
@@ -48,7 +48,7 @@ function form(about, videos, ids, renew) {
   const model = el("select", {}, ...options(able.map((one) => [one.name, one.name])));
   const frames = el("select", {}, ...options([["seen", "you have seen"], ["all", "all"]]));
   const score = el("select", {}, ...options(SCORES.map((share) => [share, percent(share)]), 0.5));
-  const steps = el("select", {}, ...options(STEPS, 300));
+  const steps = el("select", {}, ...options(STEPS, 100));
   const start = el("button", { class: "button primary", textContent: "Train on these" });
   const field = (text, part) => el("label", {}, text, part);
 
@@ -147,7 +147,8 @@ function outcome({ id, summary }) {
     el("img", { src: api.trainingPicture(id, side, n), alt: `${caption}, ${side}`, loading: "lazy" }), el("figcaption", { textContent: `${side === "before" ? "Before" : "After"} · ${caption}` }));
   const pairs = summary.pictures.map((caption, n) => el("div", { class: "pair" }, picture("before", n, caption), picture("after", n, caption)));
   const missing = summary.missing.length && el("p", { class: "small", textContent: `Only in the frames held out, so not learned: ${summary.missing.join(", ")}.` });
-  return [table, missing || "", ...pairs];
+  const fresh = summary.new?.length > 0 && el("p", { class: "small", textContent: `New to the model: ${summary.new.join(", ")}. It may know less of other things now.` });
+  return [table, missing || "", fresh || "", ...pairs];
 }
 
 const figureOf = (share) => (share < 0 ? "unknown" : (100 * share).toFixed(1));
