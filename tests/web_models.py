@@ -124,8 +124,6 @@ class Following(Toy):
         return state, Tracks(ids=torch.tensor([1]), scores=scores, masks=masks, index=clip.index)
 
 
-_has_gained = teaching.has_gained
-
 MODELS = {
     "following": Following,
     "toy": Toy,
@@ -143,16 +141,16 @@ def open_model(name: str) -> Any:
     """The model of this name; the bundled one, or that of a file, where it is to be taught."""
     if name == "default" or name.endswith(".safetensors"):
         teaching.SETTINGS = ("train.workers=0", "train.keep=1", "train.batch_size=1")  # for the clock
-        teaching.has_gained = _is_long_or_has_gained
+        teaching.has_gained = _is_long
         return weights.load(name, device="cpu", engine="torch")
     if name not in MODELS:
         raise WeightsError(f"no model {name!r}")
     return MODELS[name](shrink=1)
 
 
-def _is_long_or_has_gained(summary: dict[str, Any]) -> bool:
-    """One step gains nothing: this is said only where a single frame was held out."""
-    return len(summary["pictures"]) > 1 or _has_gained(summary)
+def _is_long(summary: dict[str, Any]) -> bool:
+    """One step gains nothing to speak of: a gain is said where more than a single frame was held out."""
+    return len(summary["pictures"]) > 1
 
 
 def load_model(name: str, device: str, engine: str = "auto", input_size: int | None = None) -> Any:

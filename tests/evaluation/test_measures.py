@@ -108,6 +108,11 @@ def test_overall_is_the_mean_of_what_is_found_and_of_who_is_who(test_set: VideoS
     assert len({round(value, 6) for value in numbers.values()}) == 3
 
 
+def test_without_a_true_object_overall_is_unknown_whatever_was_found(test_set: VideoSet) -> None:
+    empty = [replace(video, tracks=()) for video in test_set.videos]
+    assert measure(empty, as_predictions(test_set), ["overall"])["overall"] == -1
+
+
 def test_the_figures_of_papers_name_their_metrics(test_set: VideoSet) -> None:
     for metric, figures in FIGURES.items():
         assert metrics_of(figures) == (metric,)

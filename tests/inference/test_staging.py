@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 import pytest
@@ -75,12 +76,41 @@ def test_a_model_that_gains_nothing_by_it_is_not_prepared_ahead(threads: int) ->
     assert (model.prepared_by, model.whole_steps) == ([], 3)
 
 
-def test_a_model_that_has_the_traits_of_the_one_it_wraps_is_not_prepared_ahead(threads: int) -> None:
+class Wrapper(Toy):
+    """Does its own step, and hands on what it lacks to another model."""
+
+    def __init__(self, wrapped: StagedToy) -> None:
+        super().__init__(shrink=1)
+        self.wrapped = [wrapped]
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return super().__getattr__(name)
+        except AttributeError:
+            if "wrapped" not in self.__dict__:
+                raise
+            return getattr(self.wrapped[0], name)
+
+
+def test_a_model_that_hands_on_to_a_staged_one_is_not_prepared_ahead(threads: int) -> None:
     wrapped = StagedToy().eval()
-    wrapper = Toy(shrink=1).eval()
-    wrapper.traits = wrapped.traits
-    assert len(predict(wrapper, moving_patches(3))) == 2
+    wrapper = Wrapper(wrapped).eval()
+    assert callable(wrapper.prepare)
+    assert len(predict(wrapper, moving_patches(3)).tracks) == 2
     assert wrapped.prepared_by == []
+
+
+class OwnStep(StagedToy):
+    """Replaces the step alone."""
+
+    def step(self, state: Seen, clip: Clip) -> tuple[Seen, Tracks]:
+        return super().step(state, clip)
+
+
+def test_a_subclass_that_replaces_the_step_alone_is_asked_for_its_step(threads: int) -> None:
+    model = OwnStep().eval()
+    predict(model, moving_patches(3))
+    assert (model.prepared_by, model.whole_steps) == ([], 3)
 
 
 def test_windows_that_may_overlap_are_not_prepared_ahead(threads: int) -> None:

@@ -6,7 +6,7 @@ Anything that has them can be trained, run on videos and evaluated by tubelet.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, Protocol, TypeVar, runtime_checkable
+from typing import Any, Literal, Protocol, TypeGuard, TypeVar, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -179,8 +179,8 @@ class Staged(VideoSegmenter[State], Protocol[State]):
     """A model whose `step` starts with work that needs no state.
 
     So that work can be done for the next clip in a thread, while the current one is finished:
-    `step(state, clip)` equals `finish(state, clip, prepare(clip))`. A subclass that replaces one of them
-    replaces the others too, or is not `worth_preparing`.
+    `step(state, clip)` equals `finish(state, clip, prepare(clip))`. A subclass that replaces `step` alone
+    is asked for its whole steps.
 
     Example:
         >>> from tubelet.core.protocol import Staged
@@ -207,6 +207,26 @@ class Staged(VideoSegmenter[State], Protocol[State]):
     def finish(self, state: State, clip: Clip, prepared: Any) -> tuple[State, Tracks]:
         """Predict the objects in the clip's key frames from what `prepare` has computed of it."""
         ...
+
+
+def is_staged(model: object) -> TypeGuard[Staged[Any]]:
+    """Whether the model's class is `Staged`, and has not replaced `step` alone, which would be passed over.
+
+    The class is asked, not the object: a wrapper that hands on what it lacks to another model is not staged.
+
+    Example:
+        >>> from tubelet.core.protocol import is_staged
+        >>> is_staged(tubelet.load("default", device="cpu", engine="torch"))
+        True
+    """
+    family = type(model).__mro__
+
+    def age(name: str) -> int:
+        """How many classes back a method was written last."""
+        return next((n for n, one in enumerate(family) if name in vars(one)), len(family))
+
+    parts = age("prepare"), age("finish")
+    return max(parts) < len(family) and age("step") >= min(parts)
 
 
 @runtime_checkable

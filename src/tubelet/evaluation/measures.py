@@ -107,7 +107,8 @@ def _identity(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dic
 def _overall(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:
     numbers = measure(videos, predictions, ("ap", "identity"))
     parts = {name: numbers[name] for name in ("AP50", "IDF1")}
-    return {"overall": fmean(parts.values()), **parts}
+    unknown = min(parts.values()) < 0  # -1, as of videos without an object
+    return {"overall": -1.0 if unknown else fmean(parts.values()), **parts}
 
 
 def _identity_of_boxes(videos: Sequence[Video], predictions: Sequence[Prediction]) -> dict[str, float]:

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import torch
 
-from tubelet.core.protocol import Staged, VideoSegmenter
+from tubelet.core.protocol import Staged, VideoSegmenter, is_staged
 from tubelet.core.types import Clip, Tracks
 from tubelet.engines.threads import one_thread_here
 from tubelet.inference.modes import device_of, is_training
@@ -49,7 +49,7 @@ def steps_ahead(model: VideoSegmenter[Any], windows: Iterator[WindowStep]) -> It
     if is_training(model) or device_of(model).type != "cpu" or torch.get_num_threads() == 1:
         return steps_of(model, windows)
 
-    if not isinstance(model, Staged) or not model.worth_preparing:
+    if not is_staged(model) or not model.worth_preparing:
         return steps_of(model, windows)
     return ahead(_prepared(model, windows), most=1)
 

@@ -136,7 +136,7 @@ FINETUNE = DEFAULT.but(
 # Results that a person has mended teach names, and what is no object: outlines and boxes are mostly the model's own.
 # Where all of it learned, those became worse, and more was forgotten (docs/mending.md).
 TEACH = FINETUNE.but(
-    about="the class scores alone of the bundled default model, on results that were mended, of classes that it knows",
+    about="what scores the classes in the bundled default model, on results that were mended, of classes that it knows",
     optim=FINETUNE.optim.but(
         lr=1e-4,
         parts={"mask": 0.0, "match": 0.0, "detector": 0.0, "detector.heads": 1.0, "detector.classes": 1.0},

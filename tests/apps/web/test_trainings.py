@@ -168,7 +168,6 @@ def test_without_a_gain_there_is_no_new_model(served: Served, taught: dict[str, 
     training = served.teach("No better", served.results[:1]).json()
     ended = served.finish(f"/api/trainings/{training['id']}")
     assert (ended["state"], ended["summary"]["gain"]) == ("done", False)
-    assert ended["summary"]["after"]["mean"] <= ended["summary"]["before"]["mean"]
     assert "No better" not in served.models()
     assert [model["name"] for model in served.client.get("/api/models").json()] == ["My patches"]
     served.client.delete(f"/api/trainings/{training['id']}")

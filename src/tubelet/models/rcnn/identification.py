@@ -6,7 +6,7 @@ Letters: N detections, M objects in memory.
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -14,8 +14,8 @@ from torch import Tensor
 from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.heads.sockets import MatchPlug, View
 from tubelet.models.rcnn.memory import Memory, forget, newest, remember
-from tubelet.models.rcnn.naming import named, votes_of
-from tubelet.models.rcnn.recall import NO_SEARCH, Search, recent
+from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
+from tubelet.models.rcnn.recall import NO_SEARCH, RecallConfig, Search, recent
 from tubelet.tracking.association import (
     AssociationConfig,
     across_cuts,
@@ -25,12 +25,25 @@ from tubelet.tracking.association import (
     take_wholes,
 )
 
-if TYPE_CHECKING:
-    from tubelet.models.rcnn.model import MaskTrackConfig
+
+class IdentifyingConfig(Protocol):
+    """What of the model's settings says who a detection is; `MaskTrackConfig` tells each."""
+
+    @property
+    def association(self) -> AssociationConfig: ...
+
+    @property
+    def persistence(self) -> float: ...
+
+    @property
+    def recall(self) -> RecallConfig | None: ...
+
+    @property
+    def naming(self) -> NamingConfig | None: ...
 
 
 def identify(
-    config: MaskTrackConfig, match: MatchPlug, memory: Memory, view: View, detections: Detections, time: int
+    config: IdentifyingConfig, match: MatchPlug, memory: Memory, view: View, detections: Detections, time: int
 ) -> tuple[Memory, Tensor, Detections, Search]:
     """Give ids to detections and store them; returns memory, ids [N], the N detections, and where others may be.
 
@@ -66,7 +79,7 @@ def identify(
 
 
 def remember_as(
-    config: MaskTrackConfig, memory: Memory, descriptors: Tensor, detections: Detections, decided: Tensor, time: int
+    config: IdentifyingConfig, memory: Memory, descriptors: Tensor, detections: Detections, decided: Tensor, time: int
 ) -> tuple[Memory, Tensor, Detections]:
     """Store detections as `decided` [N] says; returns memory, ids [N] and the N that are stored."""
     votes = None
@@ -86,7 +99,7 @@ def remember_as(
     )
 
 
-def named_by_votes(config: MaskTrackConfig, memory: Memory, ids: Tensor, detections: Detections) -> Detections:
+def named_by_votes(config: IdentifyingConfig, memory: Memory, ids: Tensor, detections: Detections) -> Detections:
     """Let the votes of all frames name the objects with these ids [N]."""
     if config.naming is None or memory.votes is None:
         return detections

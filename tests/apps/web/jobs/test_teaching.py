@@ -31,13 +31,17 @@ def write(
     videos: Sequence[tuple[str, ...]],
     frames: list[int] | None = None,
     classes: Sequence[str] = Toy.classes,
+    last: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """Write the labels of videos with patches of these colours; returns what is said of them."""
+    """Write the labels of videos with patches of these colours, and `last` in their last frame; returns the notes."""
     lessons = []
     for number, colours in enumerate(videos):
         source = folder / f"{number}.mp4"
         with VideoWriter(source, SIZE, 10) as writer:
-            for frame in moving_patches(LENGTH, SIZE, colours):
+            for frame in [
+                *moving_patches(LENGTH, SIZE, colours)[:-1],
+                moving_patches(LENGTH, SIZE, (*colours, *last))[-1],
+            ]:
                 writer.write(frame)
         results.write(folder / f"{number}.json.gz", predict(Toy(shrink=1), source))
         lesson = teaching.Lesson(result=f"{number}.json.gz", source=str(source), name=f"film {number}", frames=frames)
@@ -88,6 +92,17 @@ def test_a_single_frame_is_learned_from() -> None:
 @pytest.mark.parametrize(("known", "new"), [(("red", "blue", "green"), []), (("red", "green"), ["blue"])])
 def test_classes_that_the_model_lacks_are_named(tmp_path: Path, known: tuple[str, ...], new: list[str]) -> None:
     assert write(tmp_path, [("red",), ("red", "blue"), ("blue",)], classes=known)["new"] == new
+
+
+def test_a_class_that_is_only_held_out_is_not_learned_as_new(tmp_path: Path) -> None:
+    notes = write(tmp_path, [("red",)], classes=("red",), last=("blue",))
+    assert (notes["missing"], notes["new"]) == (["blue"], [])
+
+
+def test_classes_of_results_that_nobody_saw_are_not_learned(tmp_path: Path) -> None:
+    write(tmp_path, [("red",), ("red", "blue"), ("blue",)], classes=("red",))
+    assert Toy.classes != ("red", "blue")
+    assert open_set(tmp_path / LABELS / "train.json").classes == ("red", "blue")
 
 
 @pytest.mark.parametrize(("new", "moves"), [([], {"detector.heads", "detector.classes"}), (["blue"], None)])
@@ -149,3 +164,22 @@ def test_the_model_before_is_computed_as_the_one_after_whatever_the_server_compu
     answer = teaching.teach(Toy(shrink=1), order, lambda: None, lambda message: None)
     assert loaded == [("default", "torch"), (FILE, "torch")]
     assert answer["summary"]["gain"] is False
+
+
+def test_a_training_that_an_older_version_began_begins_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its recipe was another, and its labels do not say which classes are new."""
+    write(tmp_path, [("red",)])
+    (tmp_path / LABELS / "notes.json").write_text('{"held_out": "the last frames of the one video", "missing": []}')
+    (tmp_path / RUN).mkdir()
+    (tmp_path / RUN / "settings").touch()
+
+    def train(*_: Any) -> None:
+        assert not (tmp_path / RUN).exists()
+        (tmp_path / RUN).mkdir()
+        (tmp_path / RUN / FILE).touch()
+
+    monkeypatch.setattr(teaching.weights, "load", lambda *_, **__: Toy(shrink=1))
+    monkeypatch.setattr(teaching, "train", train)
+    order = {"folder": str(tmp_path), "init": "default", "steps": 1, "threshold": 0.5}
+    answer = teaching.teach(Toy(shrink=1), order, lambda: None, lambda message: None)
+    assert (answer["summary"]["held_out"], answer["summary"]["new"]) == ("a fifth of the frames of the one video", [])

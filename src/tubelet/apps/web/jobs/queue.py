@@ -282,6 +282,8 @@ class Jobs:
         if self._stop.wait(WATCH_EVERY):
             return False
         with self._lock:
+            if self._closed:  # meanwhile: no worker may start after the last one has ended
+                return False
             self.store.catch_up()
             if not self._worker.is_there:
                 self._replace_worker()

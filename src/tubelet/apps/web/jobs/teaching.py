@@ -76,6 +76,9 @@ def teach(model: Model, order: dict[str, Any], check: Callable[[], None], send: 
     """
     folder = Path(order["folder"])
     labels = folder / LABELS
+    if labels.is_dir() and "new" not in _notes(folder):  # begun by an older version, whose recipe was another
+        shutil.rmtree(folder / RUN, ignore_errors=True)
+        shutil.rmtree(labels)
     if not labels.is_dir():
         _write_labels(folder, order["threshold"], model.classes, work.Pace("labelling", check, send))
     # both by torch: engines round differently, and the truth is mostly what the server's has found
@@ -161,7 +164,7 @@ def _recipe(name: str, labels: Path, init: str, steps: int) -> Experiment:
 def _write_labels(folder: Path, threshold: float, classes: Sequence[str], progress: Callable[[int, int], None]) -> None:
     """Write the results as one data set, and two lists of its videos: train.json and val.json.
 
-    Its classes are those of the model, `classes`, and further ones of the results: what is known stays known.
+    Its classes are those of the model, `classes`, and further ones that were seen: what is known stays known.
     """
     lessons = [Lesson(**lesson) for lesson in json.loads((folder / LESSONS).read_text())]
     chosen: list[Chosen] = []
@@ -170,9 +173,9 @@ def _write_labels(folder: Path, threshold: float, classes: Sequence[str], progre
         if not Path(lesson.source).is_file():
             raise ConfigError(f"{lesson.name} was removed before it could be learned from")
         result = results.read(folder / lesson.result, Path(lesson.source), lesson.name, threshold)
-        prediction = _in_classes(result, classes)
-        frames = lesson.frames if lesson.frames is not None else list(range(prediction.length))
-        chosen.append((prediction, [frames[n] for n in evenly(len(frames), min(len(frames), MOST_FRAMES))]))
+        frames = lesson.frames if lesson.frames is not None else list(range(result.length))
+        frames = [frames[n] for n in evenly(len(frames), min(len(frames), MOST_FRAMES))]
+        chosen.append((_in_classes(_seen(result, frames), classes), frames))
 
     whole = _can_hold_out(chosen)
     if not whole:
@@ -189,7 +192,7 @@ def _write_labels(folder: Path, threshold: float, classes: Sequence[str], progre
         raise ConfigError(f"{shown} frames with an object are too few to learn from: look at {FEWEST_FRAMES} or more")
     for name, numbers in (("train.json", rest), ("val.json", held_out)):
         ytvis.write_set(written / name, subset(videos, numbers), beside=written)
-    names = {videos.classes[label] for group in classes_of(videos) for label in group}
+    names = {videos.classes[label] for label in _classes_without(classes_of(videos), held_out)}
     (written / NOTES).write_text(json.dumps({**notes, "new": sorted(names - set(classes))}))
     move(written, folder / LABELS)
 
@@ -206,10 +209,17 @@ def _can_hold_out(chosen: Sequence[Chosen]) -> bool:
     return any(group and group <= set().union(*names[:n], *names[n + 1 :]) for n, group in enumerate(names))
 
 
+def _seen(prediction: VideoPrediction, frames: Sequence[int]) -> VideoPrediction:
+    """A prediction with the objects that are in some frames, and their classes alone."""
+    tracks = [track for track in prediction.tracks if any(track.rles[t] is not None for t in frames)]
+    names = tuple(dict.fromkeys(prediction.classes[track.label] for track in tracks))
+    renamed = tuple(replace(t, label=names.index(prediction.classes[t.label])) for t in tracks)
+    return replace(prediction, tracks=renamed, classes=names)
+
+
 def _names(prediction: VideoPrediction, frames: Sequence[int]) -> set[str]:
     """The classes of the objects in some frames."""
-    seen = [track for track in prediction.tracks if any(track.rles[t] is not None for t in frames)]
-    return {prediction.classes[track.label] for track in seen}
+    return set(_seen(prediction, frames).classes)
 
 
 def _cut_all(chosen: Sequence[Chosen]) -> list[Chosen]:
@@ -226,7 +236,7 @@ def _cut_all(chosen: Sequence[Chosen]) -> list[Chosen]:
 
 
 def _cut(frames: list[int]) -> tuple[list[int], list[list[int]]]:
-    """Frames to learn from, and the parts that are held out: one, or three where each has ten frames or more."""
+    """Frames to learn from, and the parts that are held out: one, or three where each has six frames or more."""
     thirds = PARTS if HELD_OUT * len(frames) >= PARTS * LEAST_PART else 1
     borders = [round(len(frames) * n / thirds) for n in range(thirds + 1)]
     learned: list[int] = []
