@@ -14,7 +14,7 @@ import pytest
 
 from toy import Toy, moving_patches
 from tubelet.apps.web import results
-from tubelet.apps.web.jobs import teaching
+from tubelet.apps.web.jobs import lessons, teaching
 from tubelet.apps.web.jobs.own_models import FILE
 from tubelet.apps.web.jobs.trainings import LABELS, LESSONS, RUN
 from tubelet.core.errors import ConfigError
@@ -34,7 +34,7 @@ def write(
     last: tuple[str, ...] = (),
 ) -> dict[str, Any]:
     """Write the labels of videos with patches of these colours, and `last` in their last frame; returns the notes."""
-    lessons = []
+    rows = []
     for number, colours in enumerate(videos):
         source = folder / f"{number}.mp4"
         with VideoWriter(source, SIZE, 10) as writer:
@@ -44,10 +44,10 @@ def write(
             ]:
                 writer.write(frame)
         results.write(folder / f"{number}.json.gz", predict(Toy(shrink=1), source))
-        lesson = teaching.Lesson(result=f"{number}.json.gz", source=str(source), name=f"film {number}", frames=frames)
-        lessons.append(asdict(lesson))
-    (folder / LESSONS).write_text(json.dumps(lessons))
-    teaching._write_labels(folder, 0.5, classes, lambda done, total: None)
+        lesson = lessons.Lesson(result=f"{number}.json.gz", source=str(source), name=f"film {number}", frames=frames)
+        rows.append(asdict(lesson))
+    (folder / LESSONS).write_text(json.dumps(rows))
+    lessons.write_lessons(folder, 0.5, classes, lambda done, total: None)
     return json.loads((folder / LABELS / "notes.json").read_text())
 
 
@@ -80,13 +80,13 @@ def test_of_one_video_the_last_frames_are_held_out(tmp_path: Path) -> None:
 )
 def test_of_many_frames_the_last_of_each_third_are_held_out(length: int, parts: list[list[int]]) -> None:
     """What is wrong in the middle of a video alone must count too."""
-    learned, held_out = teaching._cut(list(range(length)))
+    learned, held_out = lessons._cut(list(range(length)))
     assert held_out == parts
     assert sorted([*learned, *chain.from_iterable(held_out)]) == list(range(length))
 
 
 def test_a_single_frame_is_learned_from() -> None:
-    assert teaching._cut([7]) == ([7], [])
+    assert lessons._cut([7]) == ([7], [])
 
 
 @pytest.mark.parametrize(("known", "new"), [(("red", "blue", "green"), []), (("red", "green"), ["blue"])])
