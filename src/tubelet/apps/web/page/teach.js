@@ -4,7 +4,7 @@ import * as api from "/page/api.js";
 import { count, duration, el, icon, notify, percent } from "/page/dom.js";
 
 const STAGES = { starting: "Starting", labelling: "Writing the frames", training: "Learning", comparing: "Comparing before and after" };
-const STEPS = [[100, "100: of known classes"], [300, "300: of new classes"], [1000, "1,000: thorough"]];
+const STEPS = [[100, "100: known classes"], [300, "300: new classes"], [1000, "1,000: thorough"]];
 const SCORES = [0.3, 0.5, 0.7];
 const BUSY = ["queued", "running"];
 const ADD = "Add a model (.safetensors)";
