@@ -22,6 +22,7 @@ from tubelet.models.rcnn.recall import (
     missing,
     presence,
     same_probability,
+    signs,
 )
 from tubelet.models.rcnn.recall import follow as follow_masks
 
@@ -145,10 +146,10 @@ def test_presence_is_a_logistic_regression() -> None:
     config = PresenceConfig(bias=-1.0, agreement=0.5, gap=-2.0, sureness=3.0, near=0.25, overlap=4.0)
     given = {"agreement": 0.8, "gap": 3.0, "sureness": 0.9, "near": 0.2, "overlap": 0.3}
     odds = -1.0 + 0.5 * math.log(4) - 2.0 * math.log(3) + 3.0 * 0.9 + 0.25 * math.log(0.21) + 4.0 * 0.3
-    found = presence(config, **{name: torch.tensor([value]) for name, value in given.items()})
+    found = presence(config, signs(**{name: torch.tensor([value]) for name, value in given.items()}))
     assert found.item() == pytest.approx(1 / (1 + math.exp(-odds)))
     with torch.autocast("cpu", torch.bfloat16):
-        same = presence(config, **{name: torch.tensor([value]) for name, value in given.items()})
+        same = presence(config, signs(**{name: torch.tensor([value]) for name, value in given.items()}))
     assert torch.equal(found, same)
 
 

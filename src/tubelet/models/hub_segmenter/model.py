@@ -27,13 +27,11 @@ from tubelet.models.frames import join_frames
 from tubelet.models.hub_segmenter.answers import SegmenterAnswer, SegmenterFamily, mask_confidence
 from tubelet.models.hub_segmenter.pictures import PictureConfig, cut_to_frame, to_frame
 from tubelet.models.rcnn.detectors.detector import Detections
-from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, remember, resized
+from tubelet.models.rcnn.memory import Memory, empty_memory, entered, forget, match_scores, remember, resized
 from tubelet.tracking.association import (
     DROPPED,
     AssociationConfig,
-    across_cuts,
     associate,
-    cue_scores,
     drop_shadows,
 )
 
@@ -199,18 +197,7 @@ class HubSegmenter(nn.Module):
             memory = replace(memory, descriptors=found.embeddings[:0])
 
         logits = appearance(found.embeddings, memory.descriptors, self.config).cpu()
-        # boxes of another shot are no cue: the camera is elsewhere
-        known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)
-        table = cue_scores(
-            logits,
-            detections.confidence,
-            detections.boxes,
-            detections.labels,
-            known_boxes,
-            memory.labels,
-            config,
-        )
-        table = across_cuts(table, logits, detections.labels, memory.labels, memory.elsewhere, config)
+        table = match_scores(memory, detections, logits, config)
         decided = drop_shadows(
             associate(table, detections.confidence, config),
             detections.boxes,

@@ -13,14 +13,12 @@ from torch import Tensor
 
 from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.heads.sockets import MatchPlug, View
-from tubelet.models.rcnn.memory import Memory, forget, newest, remember
+from tubelet.models.rcnn.memory import Memory, forget, match_scores, newest, remember
 from tubelet.models.rcnn.naming import NamingConfig, named, votes_of
 from tubelet.models.rcnn.recall import NO_SEARCH, RecallConfig, Search, recent
 from tubelet.tracking.association import (
     AssociationConfig,
-    across_cuts,
     associate,
-    cue_scores,
     drop_shadows,
     take_wholes,
 )
@@ -66,7 +64,9 @@ def identify(
     descriptors = match.describe(view.cells(boxes, match.resolution))
     logits = _compare(match, memory, view, boxes, descriptors, count)
     known = len(memory.ids)
-    table = _match_table(association, memory, detections, logits[:count, : known + 1])
+    table = logits[:count, : known + 1]
+    if known:
+        table = match_scores(memory, detections, table, association)
     decided = associate(table, detections.confidence, association)
     if memory.areas is not None:
         decided = take_wholes(decided, detections.boxes, detections.labels, memory.areas, association)
@@ -117,21 +117,3 @@ def _compare(match: MatchPlug, memory: Memory, view: View, boxes: Tensor, descri
     if len(boxes) > count:
         known = torch.cat([known, descriptors[:count]])
     return match.compare(view.features, boxes, descriptors, known).cpu()
-
-
-def _match_table(config: AssociationConfig, memory: Memory, detections: Detections, logits: Tensor) -> Tensor:
-    """Score N detections against M known objects by match logits [N, M + 1]; column 0 is a new object."""
-    if len(memory.ids) == 0:
-        return logits
-    # boxes of another shot are no cue: the camera is elsewhere
-    known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)
-    table = cue_scores(
-        logits,
-        detections.confidence,
-        detections.boxes,
-        detections.labels,
-        known_boxes,
-        memory.labels,
-        config,
-    )
-    return across_cuts(table, logits, detections.labels, memory.labels, memory.elsewhere, config)

@@ -15,7 +15,7 @@ from tubelet.core import boxes as box_ops
 from tubelet.models.rcnn.context import FrameFeatures, Size
 from tubelet.models.rcnn.detectors.detector import Detections
 from tubelet.models.rcnn.propagation import History
-from tubelet.tracking.association import NEW
+from tubelet.tracking.association import NEW, AssociationConfig, across_cuts, cue_scores
 
 NO_HISTORY = History()
 FOLLOWS = 0.1  # how far, of 1, the usual area of an object goes to that of its box in a frame
@@ -204,7 +204,7 @@ def remember(
     Example:
         >>> from tubelet.models.rcnn.detectors.detector import Detections
         >>> from tubelet.models.rcnn.memory import Memory, remember
-        >>> from tubelet.tracking.association import NEW
+        >>> from tubelet.tracking.association import NEW, AssociationConfig, across_cuts, cue_scores
         >>> none = torch.zeros(0, dtype=torch.int64)
         >>> memory = Memory(
         ...     descriptors=torch.zeros(0, 8), boxes=torch.zeros(0, 4),
@@ -263,6 +263,22 @@ def remember(
     return memory, ids[stored], found[stored]
 
 
+def match_scores(memory: Memory, detections: Detections, logits: Tensor, config: AssociationConfig) -> Tensor:
+    """Return the scores of N detections as each of the M objects in memory, [N, M + 1]; column 0 is a new object.
+
+    Args:
+        memory: With the last boxes and classes of the objects.
+        detections: Of this frame.
+        logits: Match logits, [N, M + 1].
+        config: The weights of the cues, and what an object of another shot must reach.
+    """
+    # boxes of another shot are no cue: the camera is elsewhere
+    known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)
+    labels = detections.labels
+    table = cue_scores(logits, detections.confidence, detections.boxes, labels, known_boxes, memory.labels, config)
+    return across_cuts(table, logits, labels, memory.labels, memory.elsewhere, config)
+
+
 def newest(decided: Tensor, known: int) -> Tensor:
     """Where the newest values of each object are, in a list of those of `known` objects and then of N detections.
 
@@ -274,7 +290,7 @@ def newest(decided: Tensor, known: int) -> Tensor:
 
     Example:
         >>> from tubelet.models.rcnn.memory import newest
-        >>> from tubelet.tracking.association import NEW
+        >>> from tubelet.tracking.association import NEW, AssociationConfig, across_cuts, cue_scores
         >>> newest(torch.tensor([NEW, 1]), known=2)  # the second object is detected again
         tensor([0, 3, 2])
     """

@@ -25,10 +25,10 @@ class PresenceConfig(Config):
     """Weights of a logistic regression: is an undetected object visible where it was?
 
     Example:
-        >>> from tubelet.models.rcnn.recall import PresenceConfig, presence
+        >>> from tubelet.models.rcnn.recall import PresenceConfig, presence, signs
         >>> config = PresenceConfig(bias=1.0, agreement=0.5)
         >>> one = torch.tensor([0.5])
-        >>> presence(config, agreement=one, gap=one, sureness=one, near=one, overlap=one)
+        >>> presence(config, signs(agreement=one, gap=one, sureness=one, near=one, overlap=one))
         tensor([0.7311])
     """
 
@@ -154,31 +154,15 @@ def same_probability(logits: Tensor, lost: Tensor) -> Tensor:
     return logits.float().softmax(1)[rows, lost + 1]
 
 
-def presence(
-    config: PresenceConfig, *, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, overlap: Tensor
-) -> Tensor:
-    """Return the probability that each of L undetected objects is visible, [L].
-
-    Args:
-        config: The weights.
-        agreement: Match probability of the region with the object itself, [L].
-        gap: Frames since its last detection, [L].
-        sureness: Mean probability inside its mask, [L].
-        near: Score of a detection in the object's class times its IoU with the last box, of the best, [L].
-        overlap: IoU of the nearest detection with the last box, [L].
-    """
-    return _probability(config, signs(agreement=agreement, gap=gap, sureness=sureness, near=near, overlap=overlap))
-
-
-def _probability(config: PresenceConfig, known: Tensor) -> Tensor:
-    """The probability that objects of these signs [L, 5] are visible, [L]."""
+def presence(config: PresenceConfig, known: Tensor) -> Tensor:
+    """Return the probability that undetected objects of these `signs` [L, 5] are visible, [L]."""
     weights = known.new_tensor([config.agreement, config.gap, config.sureness, config.near, config.overlap])
     return (config.bias + (known * weights).sum(1)).sigmoid()  # a matrix product would be bfloat16 under autocast
 
 
 def are_present(config: PresenceConfig, memory: Memory, lost: Tensor, search: Search, sureness: Tensor) -> Tensor:
     """Return which undetected objects, with masks as sure as `sureness` [L], count as visible, bool [L]."""
-    return _probability(config, signs_of(memory, lost, search, sureness)) >= config.least
+    return presence(config, signs_of(memory, lost, search, sureness)) >= config.least
 
 
 def recognised_at_last(config: RecallConfig, memory: Memory, detected: Tensor, search: Search) -> Tensor:
@@ -221,6 +205,13 @@ def signs_of(memory: Memory, lost: Tensor, search: Search, sureness: Tensor) -> 
 def signs(*, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, overlap: Tensor) -> Tensor:
     """Return what the weights of `presence` are multiplied by, [L, 5]: probabilities as log odds, gaps as logarithms.
 
+    Args:
+        agreement: Match probability of the region with the object itself, [L].
+        gap: Frames since its last detection, [L].
+        sureness: Mean probability inside its mask, [L].
+        near: Score of a detection in the object's class times its IoU with the last box, of the best, [L].
+        overlap: IoU of the nearest detection with the last box, [L].
+
     Example:
         >>> from tubelet.models.rcnn.recall import signs
         >>> one = torch.ones(1)
@@ -232,7 +223,7 @@ def signs(*, agreement: Tensor, gap: Tensor, sureness: Tensor, near: Tensor, ove
 
 
 def detected_near(memory: Memory, lost: Tensor, detections: Detections) -> tuple[Tensor, Tensor]:
-    """Return `near` and `overlap` of `presence` for the objects at these positions in memory, [L] each.
+    """Return `near` and `overlap` of `signs` for the objects at these positions in memory, [L] each.
 
     Example:
         >>> from types import SimpleNamespace
