@@ -271,6 +271,14 @@ def match_scores(memory: Memory, detections: Detections, logits: Tensor, config:
         detections: Of this frame.
         logits: Match logits, [N, M + 1].
         config: The weights of the cues, and what an object of another shot must reach.
+
+    Example:
+        >>> from tubelet.models.rcnn.detectors.detector import Detections
+        >>> from tubelet.models.rcnn.memory import empty_memory, match_scores
+        >>> from tubelet.tracking.association import AssociationConfig
+        >>> found = Detections(boxes=torch.tensor([[0.0, 0.0, 4.0, 4.0]]), scores=torch.tensor([[0.25, 1.0]]))
+        >>> match_scores(empty_memory(num_classes=2), found, torch.zeros(1, 1), AssociationConfig(cues=False))
+        tensor([[0.]])
     """
     # boxes of another shot are no cue: the camera is elsewhere
     known_boxes = memory.boxes.masked_fill(memory.elsewhere[:, None], 0)

@@ -87,7 +87,15 @@ def notes_of(folder: Path) -> dict[str, Any]:
 
 
 def in_classes(prediction: VideoPrediction, classes: Sequence[str]) -> VideoPrediction:
-    """A prediction with its labels counted in another list of classes; those that it lacks are added at the end."""
+    """A prediction with its labels counted in another list of classes; those that it lacks are added at the end.
+
+    Example:
+        >>> from tubelet.apps.web.jobs.lessons import in_classes
+        >>> video = tubelet.open_video(np.zeros((1, 48, 64, 3), np.uint8))
+        >>> prediction = tubelet.predict(tubelet.load("default", device="cpu"), video)
+        >>> in_classes(prediction, ("goat", "cat")).classes[:4]
+        ('goat', 'cat', 'person', 'bicycle')
+    """
     names = tuple(dict.fromkeys((*classes, *prediction.classes)))
     tracks = tuple(replace(t, label=names.index(prediction.classes[t.label])) for t in prediction.tracks)
     return replace(prediction, tracks=tracks, classes=names)
